@@ -1,0 +1,25 @@
+"""Fixtures shared by all tests: tiny, made by hand, no network."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "natural-instructions"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The 696 English tasks of Super-NaturalInstructions that lie beside the project."""
+    if not (REAL_DATA / "categories.json").exists():
+        pytest.skip("the real data (../shared/data/natural-instructions) are not here")
+    return REAL_DATA
