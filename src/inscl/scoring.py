@@ -59,7 +59,7 @@ def rouge_l(prediction: str, references: Sequence[str]) -> float:
 
 
 def superni(prediction: str, references: Sequence[str]) -> float:
-    """ROUGE-L as Super-NaturalInstructions scores it: the `rouge-score` package, stemmed, best over references.
+    """ROUGE-L as Super-NaturalInstructions scores it: the `rouge-score` package, stemmed, the best reference.
 
     For comparison with others' numbers: it reads nothing but Latin letters and digits.
 
