@@ -1,0 +1,177 @@
+"""The Wasserstein distance against a linear program, closed forms and its own laws."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+from scipy.sparse import eye_array, kron, vstack
+from scipy.spatial.distance import cdist
+
+from inscl import distance
+from inscl.distance import wasserstein
+
+
+def linear_program(x, y, p=None, q=None):
+    """The transport problem solved by SciPy's HiGHS: shares no code with the library."""
+    n, m = len(x), len(y)
+    p = np.ones(n) if p is None else np.asarray(p, dtype=float)
+    q = np.ones(m) if q is None else np.asarray(q, dtype=float)
+    sums = vstack([kron(eye_array(n), np.ones((1, m))), kron(np.ones((1, n)), eye_array(m))])
+    masses = np.r_[p / p.sum(), q / q.sum()]
+    # One condition follows from the others; without it rounding cannot make the problem infeasible.
+    return linprog(cdist(x, y, "cosine").ravel(), A_eq=sums.tocsr()[:-1], b_eq=masses[:-1]).fun
+
+
+def clustered(rng, n, spread=0.5, d=32):
+    centres = rng.normal(size=(8, d))
+    return centres[rng.integers(8, size=n)] + spread * rng.normal(size=(n, d))
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 6), (5, 1), (2, 2), (7, 4), (30, 41), (60, 60)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_agrees_with_a_linear_program(rng, n, m, weighted):
+    for _ in range(5):
+        x, y = rng.normal(size=(n, 6)), rng.normal(size=(m, 6))
+        p, q = (rng.integers(1, 50, n), rng.random(m) + 0.01) if weighted else (None, None)
+        assert wasserstein(x, y, p, q) == pytest.approx(linear_program(x, y, p, q), abs=1e-9)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 6), st.integers(1, 3))
+def test_agrees_on_degenerate_problems(seed, n, m, d):
+    """Small integer coordinates and weights: repeated rows, opposite rows, ties and zero weights."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(-1, 2, (n, d)), rng.integers(-1, 2, (m, d))
+    x[~x.any(axis=1), 0], y[~y.any(axis=1), 0] = 1, -1
+    p, q = rng.integers(0, 3, n), rng.integers(0, 3, m)
+    p[0], q[-1] = 1, 1
+    value = wasserstein(x, y, p, q)
+    assert value == pytest.approx(linear_program(x, y, p, q), abs=1e-9)
+    assert 0 <= value <= 2
+
+
+def test_laws(rng):
+    x, y = clustered(rng, 20), clustered(rng, 30)
+    p, q = rng.integers(1, 9, 20), rng.integers(1, 9, 30)
+    value = wasserstein(x, y, p, q)
+    assert wasserstein(y, x, q, p) == pytest.approx(value, abs=1e-12)  # symmetric
+    order = rng.permutation(20)
+    assert wasserstein(x[order], y, p[order], q) == pytest.approx(value, abs=1e-12)  # order is nothing
+    assert wasserstein(x * 1e200, y / 1e200, p * 1e300, q) == pytest.approx(value, abs=1e-12)  # nor is scale
+    assert wasserstein(np.repeat(x, p, axis=0), y, None, q) == pytest.approx(
+        value, abs=1e-12
+    )  # weight = copies
+    assert wasserstein(np.r_[x, y[:3]], y, np.r_[p, [0, 0, 0]], q) == pytest.approx(value, abs=1e-12)
+    assert wasserstein(x, x, p, p) == pytest.approx(0, abs=1e-12)
+    assert wasserstein(x, -x[:1]) == pytest.approx((2 - cdist(x, x[:1], "cosine")).mean(), abs=1e-12)
+
+
+def test_float16_costs_are_exact(rng):
+    """Products and sums of unit float16 rows fit float64, so no order of summation can change a bit."""
+    x, y = (rng.normal(size=(n, 384)) for n in (25, 30))
+    x, y = ((z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float16) for z in (x, y))
+    shuffled = rng.permutation(384)
+    assert wasserstein(x, y) == wasserstein(x[:, shuffled], y[:, shuffled])
+    assert wasserstein(x, y) == pytest.approx(linear_program(x.astype(float), y.astype(float)), abs=1e-9)
+
+
+def test_arguments_stay_as_they_were(rng):
+    x, y, p = rng.normal(size=(5, 3)), rng.normal(size=(4, 3)), np.arange(5.0)
+    before = x.copy(), y.copy(), p.copy()
+    wasserstein(x, y, p)
+    for now, then in zip((x, y, p), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "spread"), [(60, 80, 0.1), (60, 80, 1.0), (300, 200, 0.5), (300, 30, 3.0)]
+)
+def test_the_approximation_is_within_one_per_cent(monkeypatch, rng, n, m, spread):
+    x, y = clustered(rng, n, spread), clustered(rng, m, spread)
+    p, q = rng.random(n), rng.integers(0, 9, m)
+    exact = wasserstein(x, y, p, q)
+    monkeypatch.setattr(distance, "EXACT_SIZE", 100)
+    monkeypatch.setattr(distance, "_exact", None)  # the bounds must meet without it
+    assert wasserstein(x, y, p, q) == pytest.approx(exact, rel=0.01)
+
+
+def test_the_bounds_enclose_the_exact_distance_for_any_plan(rng):
+    x, y = clustered(rng, 12), clustered(rng, 9)
+    cost, p, q = cdist(x, y, "cosine"), np.full(12, 1 / 12), np.full(9, 1 / 9)
+    exact = linear_program(x, y)
+    for _ in range(200):
+        assert distance._dual_value(p, q, cost, rng.normal(size=9)) <= exact + 1e-12
+        assert distance._coupling_cost(p, q, cost, rng.random((12, 9)) ** 8) >= exact - 1e-12
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e-5, 1e-2])
+def test_nearly_equal_sets_beyond_the_exact_size(monkeypatch, rng, shift):
+    x = clustered(rng, 40)
+    y = x + shift * rng.normal(size=x.shape)
+    exact = wasserstein(x, y)
+    monkeypatch.setattr(distance, "EXACT_SIZE", 100)
+    assert wasserstein(x, y) == pytest.approx(exact, rel=0.01, abs=1e-15)
+
+
+def test_where_the_bounds_do_not_meet_the_exact_solver_decides(monkeypatch, rng):
+    x, y = clustered(rng, 40), clustered(rng, 30)
+    exact = wasserstein(x, y)
+    monkeypatch.setattr(distance, "EXACT_SIZE", 100)
+    monkeypatch.setattr(distance, "TOLERANCE", -1)
+    assert wasserstein(x, y) == pytest.approx(exact, abs=1e-12)
+
+
+def test_a_result_that_is_not_optimal_is_never_returned(monkeypatch, rng):
+    monkeypatch.setattr(distance, "MAX_PIVOTS", 1)
+    with pytest.warns(UserWarning, match="numItermax"), pytest.raises(RuntimeError, match="no optimum"):
+        wasserstein(clustered(rng, 40), clustered(rng, 30))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"a": np.empty((0, 3))}, r"`a` must have at least one row"),
+        ({"b": []}, r"`b` must be a matrix"),
+        ({"a": [1.0, 2.0, 3.0]}, r"`a` must be a matrix"),
+        ({"b": [[1.0, 0.0]]}, r"same dimension, got 3 and 2"),
+        ({"a": [[1.0, 0.0, 0.0], [1.0, np.nan, 0.0]]}, r"`a` must be finite.* first in row 1"),
+        ({"b": [[np.inf, 0.0, 0.0]]}, r"`b` must be finite.* 1 of 1 rows"),
+        (
+            {"a": [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]},
+            r"`a` must not have zero-norm rows, got 1 of 2, first row 1",
+        ),
+        ({"weights_a": [1.0, -1.0]}, r"`weights_a` must be finite and non-negative"),
+        ({"weights_a": [1.0, np.nan]}, r"`weights_a` must be finite"),
+        ({"weights_b": [0.0]}, r"`weights_b` must not be all zero"),
+        ({"weights_a": [1.0]}, r"`weights_a` must have one weight per row"),
+    ],
+)
+def test_errors_name_the_argument(changed, message):
+    arguments = {"a": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "b": [[0.0, 0.0, 1.0]]} | changed
+    with pytest.raises(ValueError, match=message):
+        wasserstein(**arguments)
+
+
+def test_small_tasks_take_about_a_millisecond(rng):
+    """A stream of 16 tasks needs 120 distances; this bound is loose, for busy machines."""
+    pairs = [(clustered(rng, 90, d=384), clustered(rng, 90, d=384)) for _ in range(10)]
+    wasserstein(*pairs[0])
+    start = time.perf_counter()
+    for x, y in pairs:
+        wasserstein(x, y)
+    assert (time.perf_counter() - start) / len(pairs) < 0.05
+
+
+def test_no_torch_is_imported():
+    code = (
+        "import os, sys; os.environ.pop('POT_BACKEND_DISABLE_PYTORCH', None);"
+        "from inscl.distance import wasserstein;"
+        "assert 'ot' not in sys.modules; wasserstein([[1, 0], [0, 1]], [[1, 1], [1, 2]]);"
+        "assert 'ot' in sys.modules and not {'torch', 'jax', 'tensorflow', 'cupy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
