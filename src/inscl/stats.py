@@ -189,7 +189,7 @@ def _row_differences(
     b: Sequence[RowScores],
     scale: Mapping[str, float] | None,
 ) -> dict[str, Floats]:
-    """Per task the scaled row differences, (n_streams, n_rows), each already divided by its stream's tasks."""
+    """Per task the scaled row differences (n_streams, n_rows), each divided by its stream's tasks."""
     if not a or len(a) != len(b):
         raise ValueError(f"`a` and `b` must hold the same streams, at least one, got {len(a)} and {len(b)}.")
     found: dict[str, Floats] = {}
