@@ -40,6 +40,13 @@ def test_neither_order_nor_repetition_changes_a_bit(tags, random):
     assert insinfo(mixed, pool) == insinfo(tags)
 
 
+def test_the_sum_is_rounded_once():
+    """Each of 60 tags with a frequency of its own: a plain sum would depend on the order in which a set yields."""
+    tags = [[str(t) for t in range(60) if t >= i] for i in range(60)]
+    expected = [math.fsum(math.log(60 / (t + 1)) for t in range(i, 60)) for i in range(60)]
+    assert insinfo(tags) == expected
+
+
 def test_repeated_tags_never_make_it_negative():
     """Counted with repetition, f_t would be 3 of N = 2."""
     assert insinfo([["a", "a", "a"], ["b"]]) == pytest.approx([math.log(2), math.log(2)])
@@ -64,11 +71,7 @@ def test_a_tag_that_the_pool_lacks_is_an_error():
         insinfo([["a", "x"], ["y"]], pool=[["a"]])
 
 
-@pytest.mark.parametrize(
-    ("tags", "pool", "name"), [(["news"], None, "pool"), ([["a"]], [["a"], "news"], "pool")]
-)
+@pytest.mark.parametrize(("tags", "pool", "name"), [(["news"], None, "pool"), ([["a"]], [["a"], "news"], "pool")])
 def test_a_string_is_not_a_collection_of_tags(tags, pool, name):
-    with pytest.raises(
-        ValueError, match=rf"`{name}\[\d\]` must be a collection of tags, got the string 'news'"
-    ):
+    with pytest.raises(ValueError, match=rf"`{name}\[\d\]` must be a collection of tags, got the string 'news'"):
         insinfo(tags, pool)

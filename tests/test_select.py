@@ -72,9 +72,7 @@ def per_instruction(counts, rows):
 def test_insinfo_shares_in_proportion_with_one_each():
     counts, scores = [50, 50, 2, 50], [1.0, 5.0, 9.0, 0.0]
     rows = select.insinfo(counts, scores, 20, generator())
-    assert (
-        per_instruction(counts, rows) == apportion(scores, 20, capacities=counts, minimum=1) == [3, 14, 2, 1]
-    )
+    assert per_instruction(counts, rows) == apportion(scores, 20, capacities=counts, minimum=1) == [3, 14, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +111,7 @@ def test_prototype_data_takes_one_row_of_each_cluster(rng):
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     groups = points.reshape(5, 8, 5)
     expected = [
-        8 * i + int(np.linalg.norm(group - group.mean(axis=0), axis=1).argmin())
-        for i, group in enumerate(groups)
+        8 * i + int(np.linalg.norm(group - group.mean(axis=0), axis=1).argmin()) for i, group in enumerate(groups)
     ]
     assert select.prototype_data(points * rng.uniform(1, 9, (40, 1)), 5, seed=3).tolist() == expected
 
@@ -161,12 +158,18 @@ def test_prototype_instruction_draws_from_the_middle_of_each_group(rng):
         i
         for seed in range(5)
         for i in np.flatnonzero(
-            per_instruction(
-                counts, select.prototype_instruction(counts, three_groups(rng), 6, generator(seed))
-            )
+            per_instruction(counts, select.prototype_instruction(counts, three_groups(rng), 6, generator(seed)))
         ).tolist()
     }
     assert owners == {0, 4, 8}
+
+
+def test_prototype_instruction_gives_a_tight_group_no_more_than_its_prototype(rng):
+    points = three_groups(rng)
+    points[1:4] = points[0] + 0.1 * (points[1:4] - points[0])  # all nearer a centroid than other prototypes
+    points[[4, 8]] += 0.02 * np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    rows = select.prototype_instruction([4] * 12, points, 12, generator())
+    assert np.flatnonzero(per_instruction([4] * 12, rows)).tolist()[1:] == [4, 8]
 
 
 def test_prototype_instruction_goes_on_with_the_next_nearest(rng):
