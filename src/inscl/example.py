@@ -5,7 +5,6 @@ process and machine. Keys order things wherever an order must not depend on how 
 """
 
 import json
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ def normalise(text: str) -> str:
     >>> normalise("  two\\n words ")
     'two words'
     """
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def key_of(*parts: str) -> bytes:
@@ -82,7 +81,7 @@ def input_key(example: Example) -> bytes:
 def example_key(example: Example) -> bytes:
     """Key of the whole example; equal keys are exact duplicates (the user's tags and split do not count)."""
     chat = "" if example.messages is None else dump_messages(example.messages)
-    return key_of("example", example.instruction, example.input, chat, *example.outputs)
+    return key_of("example", normalise(example.instruction), example.input, chat, *example.outputs)
 
 
 def dump_messages(messages: Sequence[Message]) -> str:

@@ -1,0 +1,7 @@
+"""`python -m inscl` is `inscl`."""
+
+import sys
+
+from inscl.cli import main
+
+sys.exit(main())

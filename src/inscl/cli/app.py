@@ -1,0 +1,144 @@
+"""What all commands share: the application, options, and how things are printed."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from inscl.memory import Memory
+
+app = typer.Typer(
+    name="inscl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Keep fine-tuning one language model on new instruction data without losing what it already does.\n\n"
+    "Example: inscl add support tickets.jsonl && inscl plan billing invoices.jsonl --budget 200",
+)
+
+MemoryOption = Annotated[
+    str, typer.Option("--memory", envvar="INSCL_MEMORY", help="Folder or object-store URI of the memory.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
+EncoderOption = Annotated[
+    str | None, typer.Option("--encoder", envvar="INSCL_ENCODER", help="Sentence encoder: Hub id or folder.")
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help="Format of DATA (jsonl, alpaca, messages, sharegpt, superni, …); else detected."),
+]
+FieldOption = Annotated[
+    str | None, typer.Option("--instruction-field", help="Field (in chats: system or user) that is the instruction.")
+]
+SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Skip and count lines that do not parse.")]
+TagsOption = Annotated[str | None, typer.Option("--tags", help="File with your own tags: instruction → tags.")]
+DevOption = Annotated[str | None, typer.Option("--dev", help="File of rows to choose by, instead of a hashed share.")]
+TestOption = Annotated[str | None, typer.Option("--test", help="File of rows to report on, instead of a hashed share.")]
+SplitOption = Annotated[str, typer.Option("--split", help="Shares train/dev/test of the hashed split, in percent.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from inscl import __version__
+
+        print(f"inscl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+def open_memory(path: str, encoder: str | None = None, quiet: bool = False) -> "Memory":
+    """The memory at `path`, with progress and notices on standard error."""
+    from inscl.encoder import SentenceEncoder
+    from inscl.memory import Memory
+
+    def track(steps: Sequence[int]) -> Iterable[int]:
+        if quiet or len(steps) < 2 or not sys.stderr.isatty():
+            return steps
+        from rich.console import Console
+        from rich.progress import track as bar
+
+        return bar(steps, description="encoding", console=Console(stderr=True), transient=True)
+
+    return Memory(
+        path,
+        encoder=SentenceEncoder(encoder) if encoder else None,
+        notice=(lambda message: None) if quiet else remark,
+        track=track,
+    )
+
+
+def remark(message: str) -> None:
+    """A line on standard error."""
+    print(printable(message), file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on standard output."""
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")
+
+
+def print_table(table: "Table") -> None:
+    """A Rich table on standard output."""
+    from rich.console import Console
+
+    Console(soft_wrap=False).print(table)
+
+
+def table_of(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], title: str | None = None) -> "Table":
+    """A table of strangers' text: nothing in a cell is taken for markup or a terminal command.
+
+    Parameters
+    ----------
+    columns : sequence of (heading, "left" or "right")
+    rows : iterable of sequences
+    title : str, optional
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title=None if title is None else Text(printable(title)), title_justify="left")
+    for heading, justify in columns:
+        table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[Text(printable(str(cell))) for cell in row])
+    return table
+
+
+def printable(text: str) -> str:
+    """Text without characters that could steer a terminal.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\ufffd[31mb'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """One line of at most `width` characters.
+
+    >>> shorten("a long  sentence", 8)
+    'a long …'
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def as_source(data: list[str]) -> str | list[str]:
+    """One path or Hub id, or several paths."""
+    return data[0] if len(data) == 1 else data

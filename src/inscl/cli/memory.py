@@ -1,0 +1,168 @@
+"""inscl add | tasks | show | remove | verify"""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from inscl.cli.app import (
+    DevOption,
+    EncoderOption,
+    FieldOption,
+    FormatOption,
+    JsonOption,
+    MemoryOption,
+    QuietOption,
+    SkipBadOption,
+    SplitOption,
+    TagsOption,
+    TestOption,
+    app,
+    as_source,
+    open_memory,
+    print_json,
+    print_table,
+    printable,
+    remark,
+    shorten,
+    table_of,
+)
+
+
+@app.command(epilog="Example: inscl add support tickets.jsonl")
+def add(
+    name: Annotated[str, typer.Argument(help="Name of the task.")],
+    data: Annotated[
+        list[str], typer.Argument(help="Files, a folder, a Super-NaturalInstructions checkout or a Hub id.")
+    ],
+    append: Annotated[bool, typer.Option("--append", help="Add rows instead of replacing the task.")] = False,
+    keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the replaced version.")] = False,
+    categories: Annotated[
+        str | None, typer.Option("--categories", help="Category map of a checkout: NAME is the category to add.")
+    ] = None,
+    format: FormatOption = None,
+    instruction_field: FieldOption = None,
+    skip_bad: SkipBadOption = False,
+    tags: TagsOption = None,
+    dev: DevOption = None,
+    test: TestOption = None,
+    split: SplitOption = "70/10/20",
+    memory: MemoryOption = "memory",
+    encoder: EncoderOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Remember a task: read its data, split it, tag and encode its instructions."""
+    from inscl.readers import describe_drops
+    from inscl.split import Shares
+    from inscl.superni import read_category
+    from inscl.tags import read_tags
+
+    kept = open_memory(memory, encoder, quiet)
+    source = as_source(data) if categories is None else list(read_category(as_source(data), categories, name))
+    done = kept.add(
+        name,
+        source,
+        append=append,
+        keep_old=keep_old,
+        format=format,
+        instruction_field=instruction_field,
+        skip_bad=skip_bad,
+        tags=None if tags is None else read_tags(tags),
+        dev=dev,
+        test=test,
+        shares=Shares.parse(split),
+    )
+    info = done.info
+    if not quiet:
+        remark(describe_drops(done.report))
+        if info.duplicates:
+            remark(f"{info.duplicates:,} exact duplicates removed")
+        for warning in done.warnings:
+            remark(f"note: {warning}")
+    if json:
+        print_json({"status": done.status, **asdict(info), "shared_inputs": done.shared_inputs, "notes": done.warnings})
+        return
+    rows = ", ".join(f"{count:,} {side}" for side, count in info.rows.items())
+    print(printable(f"{done.status} '{name}': {rows} rows, {info.instructions:,} instructions"))
+
+
+@app.command(epilog="Example: inscl tasks --json")
+def tasks(memory: MemoryOption = "memory", json: JsonOption = False) -> None:
+    """List the remembered tasks."""
+    infos = open_memory(memory).existing().tasks()
+    if json:
+        print_json([asdict(info) for info in infos])
+        return
+    columns = [("task", "left"), *[(name, "right") for name in ("train", "dev", "test", "instructions", "tokens")]]
+    rows = [
+        (info.name, *[f"{n:,}" for n in (*info.rows.values(), info.instructions, sum(info.tokens.values()))])
+        for info in infos
+    ]
+    print_table(table_of([*columns, ("form", "left")], [(*row, i.form) for row, i in zip(rows, infos, strict=True)]))
+
+
+@app.command(epilog="Example: inscl show support --instructions 10")
+def show(
+    name: Annotated[str, typer.Argument(help="Name of the task.")],
+    instructions: Annotated[
+        int, typer.Option("--instructions", help="Instructions to list, the commonest first.")
+    ] = 10,
+    versions: Annotated[bool, typer.Option("--versions", help="List the kept versions instead.")] = False,
+    memory: MemoryOption = "memory",
+    json: JsonOption = False,
+) -> None:
+    """Show a task: its rows, its split, its instructions and their tags."""
+    kept = open_memory(memory).existing()
+    if versions:
+        infos = kept.versions(name)
+        if json:
+            print_json([asdict(info) for info in infos])
+            return
+        for number, info in enumerate(infos, 1):
+            current = "  (current)" if number == len(infos) else ""
+            print(f"{info.content[:12]}  {sum(info.rows.values()):,} rows{current}")
+        return
+    task = kept.task(name)
+    whole, info = task.instructions, task.info
+    order = sorted(range(len(whole.texts)), key=lambda i: (-int(whole.counts[i].sum()), whole.keys[i]))[:instructions]
+    listed: list[dict[str, Any]] = [
+        {"text": whole.texts[i], "rows": int(whole.counts[i].sum()), "tags": list(whole.tags[i])} for i in order
+    ]
+    if json:
+        print_json({**asdict(info), "listed_instructions": listed})
+        return
+    print(printable(f"{name}  ({info.form}, content {info.content[:12]})"))
+    print("rows: " + ", ".join(f"{count:,} {side}" for side, count in info.rows.items()))
+    print(f"instructions: {info.instructions:,}; distinct inputs: {info.inputs:,}")
+    print(printable(f"encoder: {info.encoder}; tagger: {info.tagger}"))
+    columns = [("rows", "right"), ("instruction", "left"), ("tags", "left")]
+    print_table(
+        table_of(
+            columns, [(entry["rows"], shorten(str(entry["text"]), 70), ", ".join(entry["tags"])) for entry in listed]
+        )
+    )
+
+
+@app.command(epilog="Example: inscl remove support")
+def remove(
+    name: Annotated[str, typer.Argument(help="Name of the task.")],
+    memory: MemoryOption = "memory",
+    quiet: QuietOption = False,
+) -> None:
+    """Forget a task and delete every byte that only it needed."""
+    open_memory(memory, quiet=quiet).remove(name)
+    print(printable(f"removed '{name}'"))
+
+
+@app.command(epilog="Example: inscl verify && echo healthy")
+def verify(memory: MemoryOption = "memory", json: JsonOption = False) -> int:
+    """Recompute every checksum of the memory; exit code 1 if something is damaged."""
+    found = open_memory(memory).verify()
+    if json:
+        print_json(asdict(found))
+    else:
+        for line in (*found.problems, *found.notes):
+            print(printable(line))
+        print(f"{found.tasks} tasks, {found.files} files: " + ("damaged" if found.problems else "all checksums hold"))
+    return 1 if found.problems else 0

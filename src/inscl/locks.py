@@ -1,0 +1,196 @@
+"""Shared and exclusive locks on a memory: many readers and writers, or one maintainer that deletes.
+
+A local folder uses `flock`, which the system drops when a process dies. An object store has no such thing, so
+holders there leave a *lease*: a small object that they rewrite as long as they live. A lease that has not changed
+for a while, by the watcher's own clock, is stale and is removed.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import pyarrow.fs
+
+Notice = Callable[[str], None]
+
+
+class Lock(Protocol):
+    """What a memory asks of its lock."""
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Hold with other readers and writers; waits while a maintainer works or is waiting."""
+
+    def exclusive(self, *, wait: bool, notice: Notice = ...) -> AbstractContextManager[bool]:
+        """Hold alone; yields False at once when `wait` is off and somebody else holds the lock."""
+
+
+def _silent(_message: str) -> None: ...
+
+
+class FileLock:
+    """Lock of a memory in a local folder; reentrant for shared holds of one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held = threading.local()
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        import fcntl
+
+        depth = getattr(self._held, "depth", 0)
+        if depth:
+            self._held.depth = depth + 1
+            try:
+                yield
+            finally:
+                self._held.depth -= 1
+            return
+        with (self._folder / "lock").open("a") as lock, (self._folder / "lock.turn").open("a") as turn:
+            fcntl.flock(turn, fcntl.LOCK_SH)  # a waiting maintainer holds the turn: newcomers queue behind it
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            fcntl.flock(turn, fcntl.LOCK_UN)
+            self._held.depth = 1
+            try:
+                yield
+            finally:
+                self._held.depth = 0
+
+    @contextmanager
+    def exclusive(self, *, wait: bool, notice: Notice = _silent) -> Iterator[bool]:
+        import fcntl
+
+        with (self._folder / "lock").open("a") as lock, (self._folder / "lock.turn").open("a") as turn:
+            try:
+                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    yield False
+                    return
+                notice("waiting until running commands have let go of the memory")
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield True
+
+
+class LeaseLock:
+    """Lock of a memory on an object store (or any file system without `flock`).
+
+    Every holder writes its lease first and looks at the others' afterwards, so of two that come at once at least
+    one sees the other. This needs a store whose listings are consistent, as those of S3 are.
+
+    Parameters
+    ----------
+    fs : pyarrow.fs.FileSystem
+    folder : str
+        Where the leases lie, as a path of `fs`.
+    beat, stale : float
+        Seconds between two signs of life, and without one until a lease counts as abandoned.
+    """
+
+    def __init__(self, fs: pyarrow.fs.FileSystem, folder: str, *, beat: float = 3.0, stale: float = 30.0) -> None:
+        self._fs, self._folder, self._beat, self._stale = fs, folder, beat, stale
+        self._held = threading.local()
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        depth = getattr(self._held, "depth", 0)
+        if depth:
+            self._held.depth = depth + 1
+            try:
+                yield
+            finally:
+                self._held.depth -= 1
+            return
+        while True:
+            with self._lease("shared") as mine:
+                if not self._others("exclusive", mine):
+                    self._held.depth = 1
+                    try:
+                        yield
+                    finally:
+                        self._held.depth = 0
+                    return
+            time.sleep(self._beat / 4)
+
+    @contextmanager
+    def exclusive(self, *, wait: bool, notice: Notice = _silent) -> Iterator[bool]:
+        told = False
+        while True:
+            with self._lease("exclusive") as mine:
+                rivals = self._others("exclusive", mine)
+                while not any(rival < mine for rival in rivals):  # the smallest name goes first, the others back off
+                    if not rivals and not self._others("shared", mine):
+                        yield True
+                        return
+                    if not wait:
+                        yield False
+                        return
+                    if not told:
+                        notice("waiting until running commands have let go of the memory")
+                        told = True
+                    time.sleep(self._beat / 4)
+                    rivals = self._others("exclusive", mine)
+            if not wait:
+                yield False
+                return
+            time.sleep(self._beat / 4)
+
+    @contextmanager
+    def _lease(self, kind: str) -> Iterator[str]:
+        name = f"{kind}-{uuid4().hex}"
+        path, stop = f"{self._folder}/{name}", threading.Event()
+
+        def live() -> None:
+            count = 1
+            while not stop.wait(self._beat):
+                self._write(path, count)
+                count += 1
+
+        self._fs.create_dir(self._folder, recursive=True)
+        self._write(path, 0)
+        heart = threading.Thread(target=live, daemon=True)
+        heart.start()
+        try:
+            yield name
+        finally:
+            stop.set()
+            heart.join()
+            self._delete(path)
+
+    def _others(self, kind: str, mine: str) -> list[str]:
+        """Live leases of a kind; stale ones are removed on the way."""
+        found = self._fs.get_file_info(pyarrow.fs.FileSelector(self._folder, allow_not_found=True))
+        live = []
+        for info in found:
+            name = info.base_name
+            if name == mine or not name.startswith(f"{kind}-"):
+                continue
+            try:
+                beat = bytes(self._fs.open_input_file(info.path).read())
+            except OSError:  # let go of in the meantime
+                continue
+            before, since = self._seen.get(name, (b"", 0.0))
+            if beat != before:
+                self._seen[name] = (beat, time.monotonic())
+            elif time.monotonic() - since > self._stale:
+                self._delete(info.path)
+                continue
+            live.append(name)
+        return live
+
+    def _write(self, path: str, count: int) -> None:
+        with self._fs.open_output_stream(path) as stream:
+            stream.write(str(count).encode())
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._fs.delete_file(path)
+        except OSError:  # another watcher was faster
+            return
