@@ -149,9 +149,7 @@ def test_examples_pass_through(rows):
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 def test_the_chat_forms_say_the_same(pairs):
     messages = [{"messages": [turn("user", q), turn("assistant", a)]} for q, a in pairs]
-    sharegpt = [
-        {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in pairs
-    ]
+    sharegpt = [{"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in pairs]
     prompts = [{"prompt": [turn("user", q)], "completion": [turn("assistant", a)]} for q, a in pairs]
     expected = [Example(q, "", (a,), (turn("user", q), turn("assistant", a))) for q, a in pairs]
     assert read(messages) == read(sharegpt) == read(prompts) == expected
@@ -222,9 +220,7 @@ def test_unknown_format_and_split_are_errors_at_once():
 def test_a_folder_is_read_in_the_order_of_names_and_counts_what_it_skips(tmp_path):
     for name in ("b.jsonl", "a/z.jsonl.gz", "a.csv", ".hidden.jsonl", ".git/x.jsonl", "README.md"):
         record = {**ADD, "input": name}
-        content = (
-            f"instruction,input,output\nAdd.,{name},4\n".encode() if name == "a.csv" else lines_of([record])
-        )
+        content = f"instruction,input,output\nAdd.,{name},4\n".encode() if name == "a.csv" else lines_of([record])
         write(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
     report = ReadReport()
     assert [e.input for e in read(tmp_path, report=report)] == ["a/z.jsonl.gz", "a.csv", "b.jsonl"]
@@ -232,6 +228,13 @@ def test_a_folder_is_read_in_the_order_of_names_and_counts_what_it_skips(tmp_pat
     assert describe_drops(report).endswith(f"1 × file of unknown type ({tmp_path}/README.md)")
     assert len(read([tmp_path / "b.jsonl", str(tmp_path / "a")])) == 2
     assert [e.input for e in read(tmp_path, format="csv")] == ["a.csv"]
+
+
+def test_the_order_of_names_does_not_come_from_the_file_system(tmp_path):
+    names = [f"{i * 7 % 20:02}.jsonl" for i in range(20)]
+    for name in names:
+        write(tmp_path / name, lines_of([{**ADD, "input": name}]))
+    assert [e.input for e in read(tmp_path)] == sorted(names)
 
 
 def test_a_folder_without_data_is_an_error(tmp_path):
@@ -308,10 +311,7 @@ def test_another_field_may_hold_the_instruction_and_no_text_is_lost():
     pair = {"task": "Sums", "prompt": "2 + 2", "completion": "4"}
     assert read([pair], instruction_field="task") == [Example("Sums", "2 + 2", ("4",))]
     assert read([pair], instruction_field="prompt") == [Example("2 + 2", "", ("4",))]
-    assert (
-        read([{"task": "Sums", "input": "2 + 2", "output": "4"}], instruction_field="task")[0].input
-        == "2 + 2"
-    )
+    assert read([{"task": "Sums", "input": "2 + 2", "output": "4"}], instruction_field="task")[0].input == "2 + 2"
     with pytest.raises(DataError, match="no instruction"):
         read([ADD], instruction_field="nothing")
 
@@ -355,9 +355,7 @@ def test_the_second_system_message_may_stand_anywhere(tmp_path):
     write(tmp_path / "b.jsonl", lines_of([ADD]))
     write(tmp_path / "c.jsonl", lines_of([FRENCH] * 300 + [GERMAN]))
     assert read(tmp_path)[0].instruction == "Translate to French."
-    assert (
-        read(iter([FRENCH] * 300 + [GERMAN]))[0].instruction == "Translate to French."
-    )  # an iterator, read once
+    assert read(iter([FRENCH] * 300 + [GERMAN]))[0].instruction == "Translate to French."  # an iterator, read once
 
 
 def test_the_last_assistant_turn_is_the_answer_and_the_rest_is_rendered():
@@ -399,9 +397,7 @@ def test_chat_from_parquet_and_csv(tmp_path):
     path = write(tmp_path / "a.parquet", as_parquet([FRENCH, GERMAN]))
     assert read(path) == read([FRENCH, GERMAN])
     out = io.StringIO()
-    csv.writer(out).writerows(
-        [["messages"], [json.dumps(FRENCH["messages"])], [json.dumps(GERMAN["messages"])]]
-    )
+    csv.writer(out).writerows([["messages"], [json.dumps(FRENCH["messages"])], [json.dumps(GERMAN["messages"])]])
     assert read(write(tmp_path / "a.csv", out.getvalue().encode())) == read([FRENCH, GERMAN])
 
 
@@ -465,9 +461,7 @@ def test_the_report_adds_up_and_names_the_first_places(tmp_path):
     kept = len(read(path, report=report))
     assert (report.rows, report.kept, kept) == (100, 90, 90)
     report.drop("duplicate")
-    assert describe_drops(report) == (
-        f"kept 89 of 100: 10 × blank output ({path}:1, 11, 21, 31, 41, …), 1 × duplicate"
-    )
+    assert describe_drops(report) == (f"kept 89 of 100: 10 × blank output ({path}:1, 11, 21, 31, 41, …), 1 × duplicate")
 
 
 def test_nothing_to_keep_is_an_error_with_the_reasons(tmp_path):

@@ -54,9 +54,7 @@ def test_tasks_are_grouped_by_a_category_map(checkout):
         str(checkout / "categories.json"),
         {"All": ["task2_yes", "task1_add"]},
     ):
-        assert [(name, list(rows)) for name, rows in read_superni(checkout, categories)] == [
-            ("All", YES + ADD)
-        ]
+        assert [(name, list(rows)) for name, rows in read_superni(checkout, categories)] == [("All", YES + ADD)]
 
 
 def test_a_checkout_read_as_examples_is_one_task(checkout):

@@ -65,9 +65,7 @@ def _groups(categories: Categories | str | Path, files: Mapping[str, Path]) -> d
         source, groups = str(categories), _read_map(Path(categories))
     for name, stems in groups.items():
         if not (isinstance(stems, Sequence) and not isinstance(stems, str) and stems):
-            raise DataError(
-                f"{source}: category '{name}' wants a list of task files, one or more; got {stems!r}."
-            )
+            raise DataError(f"{source}: category '{name}' wants a list of task files, one or more; got {stems!r}.")
     missing = [f"'{stem}' ({name})" for name, stems in groups.items() for stem in stems if stem not in files]
     if missing:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""

@@ -38,7 +38,7 @@ FORMATS = (*dict.fromkeys(CONTAINERS.values()), *FORMS, "datasets")
 def read_examples(
     data: Any,
     *,
-    format: str | None = None,  # noqa: A002 - the word that users know
+    format: str | None = None,
     instruction_field: str | None = None,
     skip_bad: bool = False,
     report: ReadReport | None = None,

@@ -57,9 +57,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(
-            f"{path} cannot be read: {reason}. Check that the file is whole and of that type."
-        ) from error
+        raise DataError(f"{path} cannot be read: {reason}. Check that the file is whole and of that type.") from error
 
 
 def open_bytes(path: Path) -> BinaryIO:

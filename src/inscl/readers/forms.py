@@ -27,9 +27,7 @@ OUTPUTS = (
 )  # all that are there count, in this order
 CHAT = ("messages", "conversations")
 CHAT_FORMS = ("messages", "sharegpt", "prompt-completion")
-COLUMNS = frozenset(
-    (*INSTRUCTION, *INPUT, *OUTPUTS, *CHAT, "prompt", "completion", "system", "tags", "split")
-)
+COLUMNS = frozenset((*INSTRUCTION, *INPUT, *OUTPUTS, *CHAT, "prompt", "completion", "system", "tags", "split"))
 COLUMNS |= {"Definition", "Instances"}
 
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
@@ -223,9 +221,7 @@ def _checked(value: object, name: str) -> str:
     return value
 
 
-def _from_chat(
-    record: Mapping[str, Any], reading: Reading
-) -> tuple[str, str, list[str], tuple[Message, ...]]:
+def _from_chat(record: Mapping[str, Any], reading: Reading) -> tuple[str, str, list[str], tuple[Message, ...]]:
     turns = _turns(record)
     answers = [index for index, (role, _) in enumerate(turns) if role == "assistant"]
     if not answers:
@@ -234,17 +230,13 @@ def _from_chat(
     instruction, at = _chat_instruction(record, before, reading)
     # A system message that all conversations share says nothing about this one; it stays in `messages`.
     rest = [
-        turn
-        for index, turn in enumerate(before)
-        if index != at and (turn[0] != "system" or reading.several_systems)
+        turn for index, turn in enumerate(before) if index != at and (turn[0] != "system" or reading.several_systems)
     ]
     messages = tuple({"role": role, "content": content} for role, content in turns[: answers[-1] + 1])
     return instruction, render_turns(rest), [answer], messages
 
 
-def _chat_instruction(
-    record: Mapping[str, Any], before: list[Turn], reading: Reading
-) -> tuple[str, int | None]:
+def _chat_instruction(record: Mapping[str, Any], before: list[Turn], reading: Reading) -> tuple[str, int | None]:
     """The instruction, and which turn it is (None where it comes from a field beside the conversation)."""
     field = reading.instruction_field
     if field not in (None, "system", "user"):
@@ -298,9 +290,7 @@ def _turn_list(value: object, name: str) -> list[Turn]:
         if not isinstance(item, Mapping):
             raise UnusableError(f"`{name}` holds a turn that is {type(item).__name__}, not an object")
         role = item.get("role")
-        role, content = (
-            (role, item.get("content")) if role is not None else (item.get("from"), item.get("value"))
-        )
+        role, content = (role, item.get("content")) if role is not None else (item.get("from"), item.get("value"))
         if not (isinstance(role, str) and isinstance(content, str)):
             raise UnusableError(f"`{name}` holds a turn without a role and a text")
         role = _ROLES.get(role, role)
