@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inscl.config import Budget, Checkout, DemoTasks, StreamConfig, TestRows, load_config, parse_config
+from inscl.demo import stream_file
 from inscl.demo.tasks import TASKS
 from inscl.errors import ConfigError
 from inscl.lined_yaml import read_yaml
@@ -22,9 +23,7 @@ def problems_of(text, folder=Path()):
     with pytest.raises(ConfigError) as caught:
         parse_config(text, folder=folder)
     _, *lines = str(caught.value).split("\n")
-    return [
-        (int(number), rest) for number, rest in re.findall(r"^  line (\d+): (.*)$", "\n".join(lines), re.M)
-    ]
+    return [(int(number), rest) for number, rest in re.findall(r"^  line (\d+): (.*)$", "\n".join(lines), re.M)]
 
 
 def test_a_whole_configuration(tmp_path):
@@ -85,6 +84,15 @@ def test_resolved_is_plain_and_reads_back_the_same():
     plain = json.loads(json.dumps(config.resolved()))
     assert plain == config.resolved()
     assert StreamConfig.model_validate(plain) == config
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_demos_own_configurations(fast):
+    config = load_config(stream_file(fast))
+    assert isinstance(config.tasks, DemoTasks)
+    assert config.limits.train <= config.tasks.train
+    assert config.limits.test <= config.tasks.test
+    assert isinstance(config.training["learning_rate"], float)
 
 
 def test_checkout_with_the_real_categories(real_data):
@@ -169,6 +177,7 @@ def test_a_mistake_is_told_with_its_line(extra, line, message):
         ("tasks:\n  5: x/y", 2, "`tasks[5]` is 5; wanted a text."),
         ("tasks:\n  superni: nowhere", 2, "`tasks.superni`: there is no file or folder 'nowhere'."),
         ("tasks:\n  superni: .\n  categores: x", 3, "`tasks.categores` is not known here. Did you mean 'cat"),
+        ("tasks:\n  demo: true\n  only: [a]", 3, "`tasks.only[0]` got 'a'; wanted one of review_opinion"),
         ("tasks:\n  demo: true\n  sead: 1", 3, "`tasks.sead` is not known here. Did you mean 'seed'?"),
     ],
 )  # fmt: skip
@@ -211,10 +220,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 @given(
     st.recursive(
-        st.integers()
-        | st.text("ab: #'\n-", max_size=5)
-        | st.floats(allow_nan=False, allow_infinity=False)
-        | st.none(),
+        st.integers() | st.text("ab: #'\n-", max_size=5) | st.floats(allow_nan=False, allow_infinity=False) | st.none(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner),
     )
 )

@@ -57,6 +57,10 @@ def _not_owned(name: str) -> str:
     return name
 
 
+def _demo_task(name: str) -> str:
+    return _member(name, DEMO_TASKS)
+
+
 def _known_scorer(name: str) -> str:
     from inscl.scoring import SCORERS
 
@@ -147,15 +151,14 @@ class DemoTasks(Part):
     train: Count = 120
     dev: Count = 20
     test: Count = 60
+    only: tuple[Annotated[str, AfterValidator(_demo_task)], ...] | None = None  # None: all six
 
 
 class Checkout(Part):
     """Tasks of a Super-NaturalInstructions checkout."""
 
     superni: str
-    categories: str | dict[str, tuple[str, ...]] | None = (
-        None  # a JSON file, or the mapping that it would hold
-    )
+    categories: str | dict[str, tuple[str, ...]] | None = None  # a JSON file, or the mapping that it would hold
     only: tuple[str, ...] | None = None  # the tasks to take; None: all
 
 
@@ -321,9 +324,7 @@ class StreamConfig(Part):
         Field(min_length=1),
         AfterValidator(_distinct),
     ] = ("none", "random", "inscl")
-    budgets: Annotated[tuple[Budget, ...], Field(min_length=1), AfterValidator(_distinct)] = (
-        Budget(per_task=200),
-    )
+    budgets: Annotated[tuple[Budget, ...], Field(min_length=1), AfterValidator(_distinct)] = (Budget(per_task=200),)
     seeds: Seeds = (0,)
     experts: Experts | None = Experts()
     joint: StrictBool = False
@@ -357,7 +358,7 @@ class StreamConfig(Part):
 def known_task_names(tasks: object) -> tuple[str, ...] | None:
     """Names of the tasks, where the configuration alone tells them."""
     if isinstance(tasks, DemoTasks):
-        return tuple(DEMO_TASKS)
+        return tasks.only or tuple(DEMO_TASKS)
     if isinstance(tasks, Checkout):
         return tasks.only or (tuple(tasks.categories) if isinstance(tasks.categories, dict) else None)
     return tuple(tasks) if isinstance(tasks, dict) else None
@@ -404,9 +405,7 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
     except ConfigError as error:
         raise ConfigError(f"{name}, {error}") from error
     if not isinstance(source.data, dict):
-        raise ConfigError(
-            f"{name} wants keys and values such as `model: smollm2-135m`, got {source.data!r:.60}."
-        )
+        raise ConfigError(f"{name} wants keys and values such as `model: smollm2-135m`, got {source.data!r:.60}.")
     problems = [(line, f"`{_dotted(place)}` stands twice; keep one.") for place, line in source.repeated]
     try:
         config = StreamConfig.model_validate(source.data)
@@ -519,9 +518,7 @@ def _names_a_file(path: str) -> bool:
     """Whether a text can only be a path; `owner/name` may be a dataset's Hub id."""
     from inscl.readers.files import container_by_name
 
-    return (
-        path.startswith(("/", ".", "~")) or path.count("/") != 1 or container_by_name(Path(path)) is not None
-    )
+    return path.startswith(("/", ".", "~")) or path.count("/") != 1 or container_by_name(Path(path)) is not None
 
 
 def _dotted(place: Place) -> str:

@@ -1,0 +1,197 @@
+"""The tidy table: every number against one worked out by hand, and files that are whole or not there."""
+
+import csv
+import math
+from fractions import Fraction
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inscl import results
+from inscl.results import (
+    CSV,
+    PARQUET,
+    SCHEMA,
+    Cell,
+    Stream,
+    StreamResult,
+    cell_of,
+    compare,
+    stream_rows,
+    to_table,
+    write_table,
+)
+
+TASKS = ["a", "b", "c"]
+EXPERTS = {"a": 50.0, "b": 80.0, "c": 10.0}
+MATRIX = [[50, 20], [40, 60, 5], [25, 60, 8]]  # every stage also scores the next task
+
+
+def stream(strategy="inscl", seed=0, budget="24 per task", order="given"):
+    return Stream(run_id="r", model="m", strategy=strategy, budget=budget, order=order, seed=seed)
+
+
+def result(matrix=MATRIX, **changes):
+    stages = [
+        {("rouge_l", task): Cell(value, value - 1, value + 1, 30) for task, value in zip(TASKS, row, strict=False)}
+        for row in matrix
+    ]
+    given = {"stream": stream(), "tasks": TASKS, "stages": stages, "experts": EXPERTS,
+             "zero_shot": {"a": 5.0, "b": 8.0, "c": 1.0}}  # fmt: skip
+    return StreamResult(**given | changes)
+
+
+def values(result, metric):
+    """Value by (stage, task)."""
+    return {(row.stage, row.task): row.value for row in stream_rows(result) if row.metric == metric}
+
+
+def test_metrics_equal_the_formulas_worked_by_hand():
+    found = result()
+    assert values(found, "relative_gain") == {(2, None): 80.0, (3, None): pytest.approx(100 * (0.5 + 0.75) / 2)}
+    assert values(found, "ratio_of_sums")[3, None] == pytest.approx(100 * (25 + 60) / (50 + 80))
+    whole = {
+        "average_performance": (25 + 60 + 8) / 3,
+        "backward_transfer": ((25 - 50) + (60 - 60)) / 2,
+        "forgetting": ((50 - 25) + (60 - 60)) / 2,
+        "forward_transfer": ((20 - 8) + (5 - 1)) / 2,
+        "learning": (50 / 50 + 60 / 80 + 8 / 10) / 3,
+        "relative_gain_mean": (80 + 62.5) / 2,
+        "relative_gain_std": (80 - 62.5) / 2,
+        "relative_gain_last_five": (80 + 62.5) / 2,
+        "relative_gain_final": 62.5,
+    }
+    for metric, value in whole.items():
+        assert values(found, metric) == {(None, None): pytest.approx(value)}, metric
+    assert values(found, "forgetting_rate") == {(None, "a"): 50.0, (None, "b"): 0.0, (None, "c"): 0.0}
+    assert values(found, "expert") == {(None, task): score for task, score in EXPERTS.items()}
+    assert values(found, "rouge_l")[0, "b"] == 8.0  # the untrained model is stage 0
+
+
+scores = st.integers(1, 100)
+
+
+@given(st.integers(2, 6).flatmap(lambda n: st.tuples(
+    st.lists(st.lists(scores, min_size=n, max_size=n), min_size=n, max_size=n),
+    st.lists(scores, min_size=n, max_size=n))))  # fmt: skip
+def test_relative_gain_in_exact_fractions(drawn):
+    matrix, experts = drawn
+    tasks = [f"t{j}" for j in range(len(experts))]
+    stages = [{("rouge_l", t): Cell(v, v, v, 1) for t, v in zip(tasks, row, strict=True)} for row in matrix]
+    found = StreamResult(stream=stream(), tasks=tasks, stages=stages, experts=dict(zip(tasks, experts, strict=True)))
+    gains = values(found, "relative_gain")
+    for i in range(1, len(tasks)):
+        exact = 100 * sum(Fraction(matrix[i][j], experts[j]) for j in range(i)) / i
+        assert gains[i + 1, None] == pytest.approx(float(exact))
+
+
+def test_an_unfinished_stream_has_its_stages_and_no_whole():
+    rows = stream_rows(result(MATRIX[:2]))
+    assert {row.stage for row in rows if row.metric == "relative_gain"} == {2}
+    assert not {"average_performance", "learning", "relative_gain_final"} & {row.metric for row in rows}
+
+
+def test_what_is_not_measured_is_left_out():
+    metrics = {row.metric for row in stream_rows(result(experts=None, zero_shot=None))}
+    assert metrics == {"rouge_l", "average_performance", "backward_transfer", "forgetting", "forgetting_rate"}
+    one = result([[50]], tasks=["a"], experts={"a": 50.0}, zero_shot={"a": 1.0})
+    assert {r.metric for r in stream_rows(one)} == {"rouge_l", "expert", "average_performance", "learning"}
+
+
+def test_a_rate_without_a_start_is_undefined_and_spoils_no_other():
+    rates = values(result([[0, 20], [40, 60, 5], [25, 30, 8]]), "forgetting_rate")
+    assert rates == {(None, "a"): None, (None, "b"): 50.0, (None, "c"): 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"experts": EXPERTS | {"b": 0.0}}, "expert of task 'b' scores 0.0: ratios to it are undefined"),
+        ({"experts": {"a": 1.0, "b": 2.0}}, "Task 'c' has no score of the expert"),
+        ({"zero_shot": {"a": 1.0}}, "Task 'b' has no score of the untrained model"),
+        ({"matrix": [[50], [40], [25, 60, 8]]}, "stage 1 on task 1 must be finite"),
+    ],
+)
+def test_missing_scores_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        stream_rows(result(**changes))
+
+
+def test_cells_carry_mean_interval_and_rows(rng):
+    rows = rng.random(40)
+    cell = cell_of(rows, clusters=[i % 8 for i in range(40)])
+    assert cell.value == pytest.approx(math.fsum(rows) / 40)
+    assert cell.low < cell.value < cell.high
+    assert cell.n == 40
+    with pytest.raises(ValueError, match="at least one"):
+        cell_of([])
+
+
+def test_table_has_the_columns_and_costs():
+    table = to_table([result(costs=[{"tokens": 5.0}, {"tokens": 7.0}, {"tokens": 9.0}])])
+    assert table.schema == SCHEMA
+    rows = [row for row in table.to_pylist() if row["metric"] == "tokens"]
+    assert [(row["stage"], row["value"], row["strategy"]) for row in rows] == [
+        (1, 5.0, "inscl"), (2, 7.0, "inscl"), (3, 9.0, "inscl")
+    ]  # fmt: skip
+    assert to_table([]).schema == SCHEMA
+
+
+def test_both_files_hold_the_table_exactly(tmp_path):
+    table = to_table([result([[50 / 3, 20], [40, 0.1, 5], [25, 60, 8]]), result(stream=stream('a "b",\nc', 1))])
+    write_table(table, tmp_path / "deep" / "run")
+    folder = tmp_path / "deep" / "run"
+    assert pq.read_table(folder / PARQUET).equals(table)
+    with (folder / CSV).open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == SCHEMA.names
+    for ours, theirs in zip(table.to_pylist(), read, strict=True):
+        assert theirs["strategy"] == ours["strategy"]
+        assert (float(theirs["value"]) if theirs["value"] else None) == ours["value"]
+        assert theirs["stage"] == ("" if ours["stage"] is None else str(ours["stage"]))
+    assert sorted(path.name for path in folder.iterdir()) == sorted([PARQUET, CSV])
+
+
+def test_a_failing_write_leaves_the_old_files(tmp_path, monkeypatch):
+    old, new = to_table([result()]), to_table([result(), result(stream=stream(seed=1))])
+    write_table(old, tmp_path)
+
+    def full(table, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.csv.write_csv", full)
+    with pytest.raises(OSError, match="No space"):
+        write_table(new, tmp_path)
+    assert pq.read_table(tmp_path / PARQUET).equals(old)
+    assert (tmp_path / CSV).read_text().startswith('"run_id"')
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_strategies_are_compared_on_the_streams_both_have():
+    def with_final(value, **where):  # the score on task a alone moves the final gain
+        return result([[50, 20], [40, 60, 5], [value, 60, 8]], stream=stream(**where))
+
+    table = to_table(
+        [with_final(30, seed=0), with_final(40, seed=1), with_final(45, seed=2)]
+        + [with_final(20, strategy="none", budget="", seed=seed) for seed in (0, 1)]
+        + [with_final(99, seed=0, budget="5%")]
+    )
+    found = compare(table, "inscl", "none", budget="24 per task")
+    gains = np.array([(30 - 20), (40 - 20)]) / 50 * 100 / 2
+    assert (found.mean, found.n) == (pytest.approx(gains.mean()), 2)
+    half = 12.706 * gains.std(ddof=1) / 2**0.5  # t(0.975, 1) of the printed tables
+    assert (found.low, found.high) == pytest.approx((gains.mean() - half, gains.mean() + half), abs=0.01)
+    with pytest.raises(ValueError, match="several values of 'relative_gain_final' for order 'given' and seed 0"):
+        compare(table, "inscl", "none")
+    with pytest.raises(ValueError, match="for both 'inscl' and 'random'"):
+        compare(table, "inscl", "random", budget="24 per task")
+
+
+def test_every_row_is_one_number_of_one_place():
+    rows = [(row["stage"], row["task"], row["metric"]) for row in to_table([result()]).to_pylist()]
+    assert len(rows) == len(set(rows))
+    assert results.SCHEMA.names[:6] == ["run_id", "model", "strategy", "budget", "order", "seed"]
