@@ -1,0 +1,106 @@
+"""PEFT adapters over the stages: one kept through all of them, merged after each, or a new one per stage."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from inscl.errors import ConfigError, require
+from inscl.models import ADAPTERS, LoadedModel
+
+Adapter = Literal["continue", "merge", "new"]
+MODES: tuple[Adapter, ...] = ("continue", "merge", "new")
+
+
+def mode_of(peft: Mapping[str, Any], adapter: Adapter) -> Adapter:
+    """How this kind of adapter goes on: OSF protects earlier stages only where each decomposes anew."""
+    if adapter not in MODES:
+        raise ConfigError(f"`adapter` must be one of {', '.join(MODES)}, got {adapter!r}.")
+    return "merge" if _kind(peft) == "OSF" else adapter
+
+
+def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, seed: int) -> None:
+    """Give the model the adapter that this stage trains, in place; without `peft`, merge earlier ones.
+
+    Raises
+    ------
+    ConfigError
+        If the PEFT configuration is not one, or differs from the adapter that is continued.
+    """
+    adapted = hasattr(loaded.model, "peft_config")
+    if peft is None or mode != "continue":
+        if adapted:
+            loaded.model = loaded.model.merge_and_unload()
+        if peft is None or mode == "merge":
+            loaded.base, loaded.adapters = loaded.base if not loaded.adapters else "", ()
+    if peft is None:
+        return
+    config = _config(peft)
+    if adapted and mode == "continue":
+        _same(peft, config, loaded.model.peft_config["default"])
+        return
+    import torch
+
+    package = require("peft", extra="train", purpose="A model with adapters")
+    torch.manual_seed(seed)  # an adapter begins with random weights
+    try:
+        loaded.model = package.get_peft_model(loaded.model, config)
+    except ValueError as error:
+        raise ConfigError(f"`peft`: {str(error).splitlines()[0]}") from error
+
+
+def save(loaded: LoadedModel, out: Path, mode: Adapter) -> None:
+    """Write the adapters, earlier ones included, or the merged model, into the stage's folder."""
+    if mode == "merge":
+        loaded.model = loaded.model.merge_and_unload()
+        loaded.model.save_pretrained(out)
+        loaded.adapters, loaded.base = (), ""
+        return
+    earlier = loaded.adapters if mode == "new" else loaded.adapters[:-1]
+    folder = out / ADAPTERS
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was cut off while it saved
+    for i, source in enumerate(earlier):
+        shutil.copytree(source, folder / f"{i:04d}")
+    loaded.model.save_pretrained(folder / f"{len(earlier):04d}")
+    loaded.adapters = tuple(sorted(folder.glob("[0-9]*")))
+
+
+def _config(peft: Mapping[str, Any]) -> Any:
+    """The PEFT configuration of `{"type": "LoraConfig" or "lora", ...}`."""
+    package = require("peft", extra="train", purpose="A model with adapters")
+    kind = _kind(peft)
+    known = {str(getattr(name, "name", name)): cls for name, cls in _mapping(package).items()}
+    if kind not in known:
+        raise ConfigError(f"`peft.type` is {peft.get('type')!r}; wanted one of {', '.join(sorted(known))}.")
+    settings = {name: value for name, value in peft.items() if name != "type"}
+    try:
+        return known[kind](**{"task_type": "CAUSAL_LM", **settings})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"`peft`: {error}") from error
+
+
+def _mapping(package: Any) -> Mapping[Any, Any]:
+    mapping: Mapping[Any, Any] = package.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
+    return mapping
+
+
+def _kind(peft: Mapping[str, Any]) -> str:
+    """`LoraConfig`, `lora` and `LORA` are the same kind.
+
+    >>> _kind({"type": "LoraConfig"}), _kind({"type": "osf"})
+    ('LORA', 'OSF')
+    """
+    return str(peft.get("type", "")).removesuffix("Config").upper()
+
+
+def _same(peft: Mapping[str, Any], wanted: Any, present: Any) -> None:
+    """The adapter that is continued has the kind and the numbers (rank, scale, dropout) that are asked for."""
+    for name in ("peft_type", *peft):
+        new, old = (getattr(config, name, None) for config in (wanted, present))
+        if name == "peft_type" or isinstance(new, int | float):
+            if new == old:
+                continue
+            raise ConfigError(
+                f"`peft.{name}` is {new!r}, but the adapter that this stage continues has {old!r}. "
+                "Keep it, or set `adapter` to merge or new."
+            )

