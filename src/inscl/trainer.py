@@ -5,11 +5,10 @@ Imported only where a stage is trained: it brings torch, transformers and TRL.
 
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
@@ -17,9 +16,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from inscl import checkpoints
 from inscl.errors import InsclError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from inscl.generate import head_at
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss
 
@@ -118,7 +115,7 @@ class StageTrainer(SFTTrainer):
             theirs: Any = super().compute_loss
             loss = theirs(model, inputs, return_outputs, num_items_in_batch)
         else:
-            with self._head_at(index):
+            with head_at(self.model, index):
                 logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
             targets = inputs["labels"].reshape(-1).index_select(0, index + 1)
             each = torch.nn.functional.cross_entropy(logits[0].float(), targets, reduction="none")
@@ -127,21 +124,6 @@ class StageTrainer(SFTTrainer):
             loss = total / num_items_in_batch * self.accelerator.num_processes
         self.watch.add(loss.detach())
         return loss
-
-    @contextmanager
-    def _head_at(self, index: Any) -> "Iterator[None]":
-        """Let the output head see only the places of `index` of the flattened batch."""
-
-        def gather(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            hidden = inputs[0]
-            return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, index).unsqueeze(0), *inputs[1:])
-
-        model: Any = self.model
-        handle = model.get_output_embeddings().register_forward_pre_hook(gather)
-        try:
-            yield
-        finally:
-            handle.remove()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save, and mark the checkpoint as complete when everything of it is on disk."""

@@ -1,0 +1,350 @@
+"""Score a model on held-out rows: greedy answers, and the loss on the reference answers.
+
+Rows of many tasks are answered together, in large batches by length. Predictions are kept as JSON lines, one file
+a task, and a finished file is not made again.
+"""
+
+import copy
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inscl.errors import ConfigError, DataError
+from inscl.example import Example, example_key, instruction_key, key_of
+from inscl.models import LoadedModel, load
+from inscl.scoring import SCORERS, exact_match
+from inscl.server import Server
+from inscl.stats import bootstrap_interval
+from inscl.template import TEMPLATE_ID, prompt_ids, render, to_messages
+
+_ROWS_AT_ONCE = 2048  # rows answered together; after each such group of tasks the predictions are on disk
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """How one model did on one task.
+
+    Attributes
+    ----------
+    n : int
+        Rows scored.
+    rouge_l, exact : float
+        Means over the rows, best over the references of each; between 0 and 1.
+    low, high : float
+        95 % bootstrap interval of `rouge_l`, drawn over instructions.
+    loss : float or None
+        Mean negative log-likelihood of a token of the first reference; None where it was not asked for.
+    capped, truncated : int
+        Answers cut off by the limit, and prompts whose input was cut.
+    scorer : str
+        Name of the scorer behind `rouge_l`.
+    """
+
+    n: int
+    rouge_l: float
+    exact: float
+    low: float
+    high: float
+    loss: float | None
+    capped: int
+    truncated: int
+    scorer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answered row, as it stands in the file of predictions."""
+
+    task: str
+    instruction: str
+    input: str
+    references: list[str]
+    prediction: str
+    capped: bool
+    truncated: bool
+    loss: float | None
+    tokens: int
+
+
+def answer_limit(examples: Sequence[Example], tokenizer: Any, *, chat: bool = False) -> int:
+    """Tokens an answer may have: the 99th percentile of the training answers, their end token included.
+
+    >>> answer_limit([Example("Say a.", "", ("a b",))], lambda text, **_: {"input_ids": text.split()})
+    3
+    """
+    if not examples:
+        raise DataError("Without training answers there is no limit to derive; give `max_new_tokens`.")
+    answers = [to_messages(e)[-1]["content"] if chat else render(e).completion for e in examples]
+    lengths = [len(tokenizer(answer, add_special_tokens=False)["input_ids"]) + 1 for answer in answers]
+    return int(np.percentile(lengths, 99, method="higher"))
+
+
+def generate_and_score(
+    model: str | Path | LoadedModel | Server,
+    tasks: Mapping[str, Sequence[Example]],
+    *,
+    max_new_tokens: int | Mapping[str, int],
+    max_length: int = 1024,
+    chat: bool = False,
+    scorer: str = "rouge_l",
+    out: Path | None = None,
+    loss: bool = True,
+    dtype: str = "auto",
+    batch_tokens: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, TaskScore]:
+    """Answer the rows of every task and score the answers.
+
+    Parameters
+    ----------
+    model : str, Path, LoadedModel or Server
+        What answers.
+    tasks : mapping of str to sequence of Example
+        Held-out rows, at least one per task.
+    max_new_tokens : int or mapping of str to int
+        Most tokens of an answer, for all tasks or per task; see `answer_limit`.
+    max_length : int
+        Most tokens of a prompt; longer ones lose the end of their input.
+    chat : bool
+        Whether the rows are asked through the tokenizer's chat template.
+    scorer : {"rouge_l", "superni"}
+        See `inscl.scoring`.
+    out : Path, optional
+        Folder for the predictions; those of the same model, rows and settings found there are used again.
+    loss : bool
+        Whether to take the loss on the first reference; a server gives none.
+    dtype : {"auto", "float32", "bfloat16"}
+        Of the weights that answer; "auto" is bfloat16 on a GPU, else float32.
+    batch_tokens, batch_size : int, optional
+        Most tokens (prompt and answer) and most rows of a batch; None fits the cache to the device.
+    seed : int
+        Of the bootstrap.
+    progress : callable, optional
+        Called with (rows answered, rows).
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong.
+    DataError
+        If a task has no rows.
+    """
+    if scorer not in SCORERS:
+        raise ConfigError(f"`scorer` must be one of {', '.join(SCORERS)}, got {scorer!r}.")
+    for name, rows in tasks.items():
+        if not rows:
+            raise DataError(f"Task {name!r} has no held-out rows to score. Give it more rows or a test file.")
+    asked = _Asked(
+        {name: max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[name] for name in tasks},
+        max_length=max_length,
+        chat=chat,
+        loss=loss and not isinstance(model, Server),
+    )
+    source = load(model) if isinstance(model, str | Path) else model
+    files = {
+        name: out / f"{asked.key(name, rows, source.identity)}.jsonl" if out else None for name, rows in tasks.items()
+    }
+    found = {name: _read(path) for name, path in files.items()}
+    missing = {name: rows for name, rows in tasks.items() if found[name] is None}
+    answerer = _answerer(source, asked, dtype, batch_tokens, batch_size) if missing else None
+    done, total = 0, sum(len(rows) for rows in missing.values())
+    for group in _groups(missing):
+        assert answerer is not None
+        offset = done
+
+        def tell(rows: int, _: int, offset: int = offset) -> None:
+            if progress:
+                progress(offset + rows, total)
+
+        for name, predictions in answerer(group, tell).items():
+            found[name] = predictions
+            _write(files[name], predictions)
+            done += len(predictions)
+    return {name: _score(found[name] or [], scorer, seed) for name in tasks}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Everything that bears on the predictions beside model and rows."""
+
+    limits: Mapping[str, int]
+    max_length: int
+    chat: bool
+    loss: bool
+
+    def key(self, name: str, rows: Sequence[Example], identity: str) -> str:
+        """Name of the file that holds these predictions; a task's name is never used as a path."""
+        settings = json.dumps([name, identity, self.limits[name], self.max_length, self.chat, self.loss, TEMPLATE_ID])
+        return key_of("predictions", settings, *(example_key(row).hex() for row in rows)).hex()
+
+
+_Answerer = Callable[[Mapping[str, Sequence[Example]], Callable[[int, int], None]], dict[str, list[Prediction]]]
+
+
+def _answerer(
+    source: LoadedModel | Server, asked: _Asked, dtype: str, batch_tokens: int | None, batch_size: int | None
+) -> _Answerer:
+    if isinstance(source, Server):
+        server = source
+        return lambda tasks, tell: _ask_server(server, tasks, asked, tell)
+    weights = _ready(source.model, dtype)
+    return lambda tasks, tell: _ask_model(
+        weights, source.tokenizer, tasks, asked, _batch(weights, batch_tokens, batch_size), tell
+    )
+
+
+def _ask_model(
+    weights: Any,
+    tokenizer: Any,
+    tasks: Mapping[str, Sequence[Example]],
+    asked: _Asked,
+    batch: dict[str, int],
+    tell: Callable[[int, int], None],
+) -> dict[str, list[Prediction]]:
+    from inscl.generate import Prompt, answer_losses, generate
+
+    rows = [(name, row) for name, examples in tasks.items() for row in examples]
+    prompts = [prompt_ids(row, tokenizer, max_length=asked.max_length, chat=asked.chat) for _, row in rows]
+    limits = [asked.limits[name] for name, _ in rows]
+    pad = tokenizer.pad_token_id
+    answers = generate(
+        weights,
+        [Prompt(prompt.ids, limit) for prompt, limit in zip(prompts, limits, strict=True)],
+        end_ids=_end_ids(weights, tokenizer),
+        pad_id=pad,
+        progress=tell,
+        **batch,
+    )
+    texts = tokenizer.batch_decode([answer.ids for answer in answers], skip_special_tokens=True)
+    losses: list[tuple[float | None, int]] = [(None, 0)] * len(rows)
+    if asked.loss:
+        references = [_reference_ids(row, tokenizer, chat=asked.chat) for _, row in rows]
+        known = [(prompt.ids, reference) for prompt, reference in zip(prompts, references, strict=True)]
+        batch = {**batch, "batch_tokens": max(1, batch["batch_tokens"] // 4)}  # logits are larger than the cache
+        losses = list(answer_losses(weights, known, pad_id=pad, **batch))
+    found: dict[str, list[Prediction]] = {name: [] for name in tasks}
+    for (name, row), text, answer, prompt, (nll, n) in zip(rows, texts, answers, prompts, losses, strict=True):
+        found[name].append(_prediction(name, row, text, answer.capped, prompt.truncated, nll, n))
+    return found
+
+
+def _ask_server(
+    server: Server, tasks: Mapping[str, Sequence[Example]], asked: _Asked, tell: Callable[[int, int], None]
+) -> dict[str, list[Prediction]]:
+    found: dict[str, list[Prediction]] = {}
+    for name, examples in tasks.items():
+        answers = server.answers([(row, asked.limits[name]) for row in examples], chat=asked.chat)
+        found[name] = [
+            _prediction(name, row, text, capped, False, None, 0)
+            for row, (text, capped) in zip(examples, answers, strict=True)
+        ]
+        done = sum(len(rows) for rows in found.values())
+        tell(done, done)
+    return found
+
+
+def _prediction(
+    name: str, row: Example, text: str, capped: bool, truncated: bool, nll: float | None, n: int
+) -> Prediction:
+    return Prediction(name, row.instruction, row.input, list(row.outputs), text.strip(), capped, truncated, nll, n)
+
+
+def _reference_ids(row: Example, tokenizer: Any, *, chat: bool) -> list[int]:
+    answer = to_messages(row)[-1]["content"] if chat else render(row).completion
+    return [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def _end_ids(weights: Any, tokenizer: Any) -> frozenset[int]:
+    ends = weights.generation_config.eos_token_id
+    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return frozenset([*listed, tokenizer.eos_token_id])
+
+
+def _ready(model: Any, dtype: str) -> Any:
+    """The weights that answer: merged, on the device, in `dtype`; a copy where that differs from what came."""
+    import torch
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    if dtype == "auto":
+        dtype = "bfloat16" if device is not None and device.type == "cuda" else "float32"
+    if dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"`dtype` must be auto, float32 or bfloat16, got {dtype!r}.")
+    wanted = getattr(torch, dtype)
+    if hasattr(model, "peft_config"):
+        model = copy.deepcopy(model).float().merge_and_unload()
+    elif any(parameter.dtype != wanted for parameter in model.parameters()):
+        model = copy.deepcopy(model)
+    return model.to(device=device, dtype=wanted).eval()
+
+
+def _batch(weights: Any, batch_tokens: int | None, batch_size: int | None) -> dict[str, int]:
+    """Batches whose key-value cache takes a few GiB of a GPU, one of a CPU's memory."""
+    config = weights.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    element = next(weights.parameters()).element_size()
+    token_bytes = 2 * config.num_hidden_layers * heads * size * element
+    on_gpu = next(weights.parameters()).device.type != "cpu"
+    cache, most, rows = (8 << 30, 1 << 17, 512) if on_gpu else (1 << 30, 1 << 14, 64)
+    return {
+        "batch_tokens": batch_tokens or max(1, min(most, cache // token_bytes)),
+        "batch_size": batch_size or rows,
+    }
+
+
+def _groups(tasks: Mapping[str, Sequence[Example]]) -> Iterator[dict[str, Sequence[Example]]]:
+    """Tasks that are answered together, so many that batches are full and predictions are saved now and then."""
+    group: dict[str, Sequence[Example]] = {}
+    for name, rows in tasks.items():
+        group[name] = rows
+        if sum(map(len, group.values())) >= _ROWS_AT_ONCE:
+            yield group
+            group = {}
+    if group:
+        yield group
+
+
+def _score(rows: Sequence[Prediction], scorer: str, seed: int) -> TaskScore:
+    rouge = [SCORERS[scorer](row.prediction, row.references) for row in rows]
+    clusters = [instruction_key(row.instruction) for row in rows]
+    low, high = bootstrap_interval(rouge, clusters, seed=seed)
+    tokens = sum(row.tokens for row in rows)
+    return TaskScore(
+        n=len(rows),
+        rouge_l=float(np.mean(rouge)),
+        exact=float(np.mean([exact_match(row.prediction, row.references) for row in rows])),
+        low=low,
+        high=high,
+        loss=sum(row.loss or 0.0 for row in rows) / tokens if tokens else None,
+        capped=sum(row.capped for row in rows),
+        truncated=sum(row.truncated for row in rows),
+        scorer=scorer,
+    )
+
+
+def _write(path: Path | None, rows: Sequence[Prediction]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            record = {name: getattr(row, name) for name in Prediction.__slots__}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _read(path: Path | None) -> list[Prediction] | None:
+    if path is None or not path.exists():
+        return None
+    with path.open(encoding="utf-8") as file:
+        return [Prediction(**json.loads(line)) for line in file]

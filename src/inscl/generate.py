@@ -1,0 +1,204 @@
+"""Greedy answers of a causal model, in large batches: left padding, a key-value cache, finished rows dropped.
+
+Also the loss on given answers. Both need a model in memory and torch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from inscl.batches import Collator
+from inscl.template import IGNORED
+
+_LOOK_EVERY = 4  # steps between looks at which rows have ended: each look waits for the device
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to answer, in at most `limit` tokens."""
+
+    ids: list[int]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The answer's tokens without the end token, and whether the limit cut it off."""
+
+    ids: list[int]
+    capped: bool
+
+
+def batches_of(sizes: Sequence[int], *, batch_tokens: int, batch_size: int) -> list[list[int]]:
+    """Rows grouped by size, largest first, so that a batch that fits is met first and padding stays small.
+
+    Parameters
+    ----------
+    sizes : sequence of int, shape (n_rows,)
+        Tokens of each row at its longest.
+    batch_tokens : int
+        Most tokens of a batch, padding included; a larger row goes alone.
+    batch_size : int
+        Most rows of a batch.
+
+    Examples
+    --------
+    >>> batches_of([3, 9, 4], batch_tokens=10, batch_size=8)
+    [[1], [2, 0]]
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        full = not batches or len(batches[-1]) >= batch_size
+        if full or sizes[batches[-1][0]] * (len(batches[-1]) + 1) > batch_tokens:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[Prompt],
+    *,
+    end_ids: frozenset[int],
+    pad_id: int,
+    batch_tokens: int,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Generated]:
+    """Greedy answers, in the order of the prompts.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        In evaluation mode.
+    prompts : sequence of Prompt
+        Each with its own limit.
+    end_ids : frozenset of int
+        Tokens that end an answer.
+    pad_id : int
+        Token to pad with; it is masked.
+    batch_tokens, batch_size : int
+        Most tokens (prompt and answer) and most rows of a batch.
+    progress : callable, optional
+        Called with (rows done, rows) after each batch.
+    """
+    answers: list[Generated | None] = [None] * len(prompts)
+    sizes = [len(prompt.ids) + prompt.limit for prompt in prompts]
+    done = 0
+    for batch in batches_of(sizes, batch_tokens=batch_tokens, batch_size=batch_size):
+        for i, answer in zip(batch, _answer([prompts[i] for i in batch], model, end_ids, pad_id), strict=True):
+            answers[i] = answer
+        done += len(batch)
+        if progress:
+            progress(done, len(prompts))
+    return [answer for answer in answers if answer is not None]
+
+
+@torch.inference_mode()
+def _answer(prompts: Sequence[Prompt], model: Any, end_ids: frozenset[int], pad_id: int) -> list[Generated]:
+    """Greedy decoding of one batch; rows that have ended leave it, so that the last ones do not carry all."""
+    from transformers import DynamicCache
+
+    device = next(model.parameters()).device
+    width = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (width - len(p.ids)) + p.ids for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts], device=device)
+    limits = torch.tensor([prompt.limit for prompt in prompts], device=device)
+    ends = torch.tensor(sorted(end_ids), device=device)
+
+    rows = torch.arange(len(prompts), device=device)  # the prompts still in the batch
+    longest = max(prompt.limit for prompt in prompts)
+    found = torch.full((len(prompts), longest), pad_id, device=device)
+    lengths = limits.clone()
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+
+    cache = DynamicCache(config=model.config)
+    position = mask.cumsum(1) - 1
+    inputs, positions = ids, position.clamp(min=0)
+    for step in range(longest):
+        logits = model(
+            input_ids=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        chosen = logits.argmax(-1)
+        found[rows, step] = chosen
+        over = torch.isin(chosen, ends) & ~ended[rows] & (limits[rows] > step)
+        lengths[rows] = torch.where(over, torch.clamp(lengths[rows], max=step), lengths[rows])
+        ended[rows] |= over
+        if step % _LOOK_EVERY == _LOOK_EVERY - 1:
+            alive = ~ended[rows] & (limits[rows] > step + 1)
+            kept = int(alive.sum())
+            if kept == 0:
+                break
+            if kept <= 0.75 * len(rows):
+                keep = alive.nonzero().squeeze(1)
+                cache.batch_select_indices(keep)
+                rows, mask, chosen, positions = rows[keep], mask[keep], chosen[keep], positions[keep]
+        inputs, positions = chosen.unsqueeze(1), positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+    texts, ends_seen, sizes = found.tolist(), ended.tolist(), lengths.tolist()
+    return [Generated(text[:size], capped=not seen) for text, seen, size in zip(texts, ends_seen, sizes, strict=True)]
+
+
+@torch.inference_mode()
+def answer_losses(
+    model: Any,
+    rows: Sequence[tuple[list[int], list[int]]],
+    *,
+    pad_id: int,
+    batch_tokens: int,
+    batch_size: int,
+) -> list[tuple[float, int]]:
+    """Summed negative log-likelihood of each row's answer, and its number of tokens.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        In evaluation mode.
+    rows : sequence of (prompt ids, answer ids)
+        The answer with its end token.
+    pad_id : int
+        Token to pad with.
+    batch_tokens, batch_size : int
+        Most tokens and most rows of a batch.
+    """
+    device = next(model.parameters()).device
+    found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
+    collate = Collator(pad_id, weighted=False)
+    for batch in batches_of([len(p) + len(a) for p, a in rows], batch_tokens=batch_tokens, batch_size=batch_size):
+        made = collate(
+            [{"input_ids": rows[i][0] + rows[i][1], "labels": [IGNORED] * len(rows[i][0]) + rows[i][1]} for i in batch]
+        )
+        index = made["answer_index"].to(device)
+        labels = made["labels"].to(device)
+        with head_at(model, index):
+            logits = model(input_ids=made["input_ids"].to(device), use_cache=False).logits[0]
+        targets = labels.reshape(-1).index_select(0, index + 1)
+        each = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").double()
+        owner = torch.div(index, labels.shape[1], rounding_mode="floor")
+        sums = torch.zeros(len(batch), dtype=torch.float64, device=device).index_add_(0, owner, each).tolist()
+        for i, total in zip(batch, sums, strict=True):
+            found[i] = total, len(rows[i][1])
+    return found
+
+
+@contextmanager
+def head_at(model: Any, index: Any) -> Iterator[None]:
+    """Let the output head see only the places of `index` of the flattened batch, (n,) of n_rows x length."""
+
+    def gather(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = inputs[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, index).unsqueeze(0), *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
