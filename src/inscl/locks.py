@@ -8,12 +8,14 @@ for a while, by the watcher's own clock, is stale and is removed.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
 import pyarrow.fs
+
+from inscl.errors import MemoryStateError
 
 Notice = Callable[[str], None]
 
@@ -29,6 +31,14 @@ class Lock(Protocol):
 
 
 def _silent(_message: str) -> None: ...
+
+
+def _refuse_to_wait_for_oneself(held: threading.local, wait: bool) -> None:
+    if wait and getattr(held, "depth", None):
+        raise MemoryStateError(
+            "The memory cannot be changed in this way while the same thread reads from it. "
+            "Leave `with memory.reading():` first."
+        )
 
 
 class FileLock:
@@ -59,23 +69,31 @@ class FileLock:
                 yield
             finally:
                 self._held.depth = 0
+                fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone would leave it to a child forked in the meantime
 
     @contextmanager
     def exclusive(self, *, wait: bool, notice: Notice = _silent) -> Iterator[bool]:
         import fcntl
 
+        _refuse_to_wait_for_oneself(self._held, wait)
         with (self._folder / "lock").open("a") as lock, (self._folder / "lock.turn").open("a") as turn:
+            alone = True
             try:
                 fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not wait:
-                    yield False
-                    return
-                notice("waiting until running commands have let go of the memory")
-                fcntl.flock(turn, fcntl.LOCK_EX)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield True
+                if wait:
+                    notice("waiting until running commands have let go of the memory")
+                    fcntl.flock(turn, fcntl.LOCK_EX)
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                else:
+                    fcntl.flock(turn, fcntl.LOCK_UN)  # nobody shall queue behind who has given up
+                    alone = False
+            try:
+                yield alone
+            finally:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                fcntl.flock(turn, fcntl.LOCK_UN)
 
 
 class LeaseLock:
@@ -109,34 +127,34 @@ class LeaseLock:
                 self._held.depth -= 1
             return
         while True:
-            with self._lease("shared") as mine:
-                if not self._others("exclusive", mine):
+            while self._others("exclusive"):  # without a lease of ours, so that a waiting maintainer gets its turn
+                time.sleep(self._beat / 4)
+            with self._lease("shared"):
+                if not self._others("exclusive"):
                     self._held.depth = 1
                     try:
                         yield
                     finally:
                         self._held.depth = 0
                     return
-            time.sleep(self._beat / 4)
 
     @contextmanager
     def exclusive(self, *, wait: bool, notice: Notice = _silent) -> Iterator[bool]:
+        _refuse_to_wait_for_oneself(self._held, wait)
         told = False
         while True:
             with self._lease("exclusive") as mine:
-                rivals = self._others("exclusive", mine)
-                while not any(rival < mine for rival in rivals):  # the smallest name goes first, the others back off
-                    if not rivals and not self._others("shared", mine):
+                # The smallest name goes first, the others back off.
+                while min(rivals := self._others("exclusive", mine), default=mine) >= mine:
+                    if not rivals and not self._others("shared"):
                         yield True
                         return
                     if not wait:
-                        yield False
-                        return
+                        break
                     if not told:
                         notice("waiting until running commands have let go of the memory")
                         told = True
                     time.sleep(self._beat / 4)
-                    rivals = self._others("exclusive", mine)
             if not wait:
                 yield False
                 return
@@ -150,7 +168,8 @@ class LeaseLock:
         def live() -> None:
             count = 1
             while not stop.wait(self._beat):
-                self._write(path, count)
+                with suppress(OSError):  # a store out of reach for a moment; the next beat tries again
+                    self._write(path, count)
                 count += 1
 
         self._fs.create_dir(self._folder, recursive=True)
@@ -164,7 +183,7 @@ class LeaseLock:
             heart.join()
             self._delete(path)
 
-    def _others(self, kind: str, mine: str) -> list[str]:
+    def _others(self, kind: str, mine: str = "") -> list[str]:
         """Live leases of a kind; stale ones are removed on the way."""
         found = self._fs.get_file_info(pyarrow.fs.FileSelector(self._folder, allow_not_found=True))
         live = []
@@ -174,9 +193,11 @@ class LeaseLock:
                 continue
             try:
                 beat = bytes(self._fs.open_input_file(info.path).read())
-            except OSError:  # let go of in the meantime
-                continue
-            before, since = self._seen.get(name, (b"", 0.0))
+            except OSError:
+                if self._fs.get_file_info(info.path).type == pyarrow.fs.FileType.NotFound:
+                    continue  # let go of in the meantime
+                raise
+            before, since = self._seen.get(name, (None, 0.0))
             if beat != before:
                 self._seen[name] = (beat, time.monotonic())
             elif time.monotonic() - since > self._stale:
