@@ -301,6 +301,8 @@ class Memory:
         """
         check_name(name)
         self._create()
+        if append and isinstance(data, Iterator):
+            data = list(data)  # read again if another command extends the task at the same time
         recipe = Recipe(
             encode=self.encode,
             encoder=self.encode.identity,
@@ -634,6 +636,11 @@ def _default_tagger() -> "Tagger":
 def _resolve(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
     if "://" not in path:
         return pyarrow.fs.LocalFileSystem(), str(Path(path).absolute())
+    if "?" in path:
+        raise DataError(
+            f"The memory '{path}' has options after '?', which Lance does not read. Leave them out and set "
+            "AWS_ENDPOINT_URL and AWS_ALLOW_HTTP in the environment (see docs/object-stores.md)."
+        )
     try:
         fs, root = pyarrow.fs.FileSystem.from_uri(path)
     except (pa.ArrowInvalid, OSError) as error:
