@@ -45,7 +45,7 @@ class Shares:
             train, dev, test = (float(part) for part in text.split("/"))
         except ValueError:
             train, dev, test = 0.0, 0.0, 0.0
-        if abs(train + dev + test - 100) > 1e-9:
+        if not abs(train + dev + test - 100) <= 1e-9:  # so that NaN is refused too
             raise DataError(f"The split is '{text}'; wanted train/dev/test in percent, such as 70/10/20.")
         return cls(dev / 100, test / 100)
 
@@ -85,7 +85,7 @@ def assign_sides(
     -------
     Assignment
         If the hash leaves a side empty and there are at least three distinct inputs, the input whose hash lies
-        nearest to that side moves there. With fewer there is no held-out side: all rows train.
+        nearest to that side moves there. With fewer, no row is held out that nobody asked for.
     """
     distinct, row_of = np.unique(inputs, axis=0, return_inverse=True)
     row_of = row_of.reshape(-1)
@@ -125,8 +125,7 @@ def _fill_empty(
 ) -> list[int]:
     """Move one input into each side left empty; `side` is changed in place and the moved places are returned."""
     if len(side) < len(SPLITS):
-        if not given:
-            side[free] = TRAIN
+        side[free] = TRAIN
         return []
     middle = {TEST: shares.test / 2, DEV: shares.test + shares.dev / 2, TRAIN: 1.0}
     wanted = [TRAIN] + [s for s, share in ((DEV, shares.dev), (TEST, shares.test)) if share > 0 and s not in given]
