@@ -5,12 +5,12 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from support import WordEncoder, WordTagger, rows_of
 
 from inscl.errors import DataError, MemoryStateError
 from inscl.example import Example, instruction_key
 from inscl.memory import CATALOGUE, Commit, Memory
 from inscl.split import Shares
+from support import WordEncoder, WordTagger, rows_of
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_other_content_replaces_and_the_old_bytes_go(memory):
 def test_keep_old_keeps_the_replaced_version(memory):
     first = memory.add("a", rows_of("a")).info
     memory.add("a", rows_of("new"), keep_old=True)
-    assert [info.content for info in memory.versions("a")][0] == first.content
+    assert next(info.content for info in memory.versions("a")) == first.content
     assert memory.task("a", first.content[:8]).info.content == first.content
     with pytest.raises(MemoryStateError, match="no version 'ffff'"):
         memory.task("a", "ffff")
@@ -107,7 +107,7 @@ def test_append_adds_rows_and_no_row_changes_side(memory):
     assert done.info.duplicates == 10  # rows 30-39 were there already
     task = memory.task("a")
     after = {e.input: e.split for e in task.examples(range(200))}
-    assert {input: after[input] for input in before} == before
+    assert {text: after[text] for text in before} == before
     at_once = Memory(Path(memory.path).parent / "other", encoder=WordEncoder(), tagger=WordTagger())
     assert done.info.content == at_once.add("a", rows).info.content
 
@@ -212,7 +212,9 @@ def test_impossible_names_are_refused_and_nothing_is_made(memory, name):
     assert not Path(memory.path).exists()
 
 
-@pytest.mark.parametrize("name", ["a/b", "<script>alert(1)</script>", "été 数据", "..hidden", "%s{0}", "con", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["a/b", "<script>alert(1)</script>", "été 数据", "..hidden", "%s{0}", "con", "x" * 200]
+)
 def test_all_other_names_are_names(memory, name):
     memory.add(name, rows_of("a"))
     assert [info.name for info in reopened(memory).tasks()] == [name]

