@@ -71,13 +71,16 @@ class CachedEncoder:
         return self(texts).vectors
 
     def _look_up(self, keys: list[bytes]) -> None:
-        table = self._open()
-        if not keys or table is None:
-            return
-        stored = table.to_table(columns=["key"])["key"]
-        places = pc.index_in(pa.array(keys, pa.binary(16)), stored.combine_chunks()).drop_null()
-        if len(places):
-            self._remember(table.take(places.to_pylist()))
+        try:
+            table = self._open()
+            if not keys or table is None:
+                return
+            stored = table.to_table(columns=["key"])["key"]
+            places = pc.index_in(pa.array(keys, pa.binary(16)), stored.combine_chunks()).drop_null()
+            if len(places):
+                self._remember(table.take(places.to_pylist()))
+        except (OSError, ValueError) as error:  # out of reach or damaged: what it holds can be computed again
+            log.warning("the embedding cache could not be read (%s)", str(error).splitlines()[0])
 
     def _keep(self, texts: Sequence[str], encoded: Encoded) -> None:
         flat = pa.array(encoded.vectors.reshape(-1))
@@ -93,7 +96,7 @@ class CachedEncoder:
             return
         try:
             append(table, self._table, self._storage)
-        except OSError as error:  # a read-only or full disk loses speed, not results
+        except (OSError, ValueError) as error:  # a read-only or full disk loses speed, not results
             log.warning("the embedding cache could not be written (%s)", str(error).splitlines()[0])
 
     def _remember(self, table: pa.Table) -> None:
