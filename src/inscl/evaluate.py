@@ -16,6 +16,7 @@ import numpy as np
 
 from inscl.errors import ConfigError, DataError
 from inscl.example import Example, example_key, instruction_key, key_of
+from inscl.kernels import flexible_attention
 from inscl.models import LoadedModel, load
 from inscl.scoring import SCORERS, exact_match
 from inscl.server import Server
@@ -195,9 +196,13 @@ def _answerer(
         server = source
         return lambda tasks, tell: _ask_server(server, tasks, asked, tell)
     weights = _ready(source.model, dtype)
-    return lambda tasks, tell: _ask_model(
-        weights, source.tokenizer, tasks, asked, _batch(weights, batch_tokens, batch_size), tell
-    )
+    batch = _batch(weights, batch_tokens, batch_size)
+
+    def ask(tasks: Mapping[str, Sequence[Example]], tell: Callable[[int, int], None]) -> dict[str, list[Prediction]]:
+        with flexible_attention():
+            return _ask_model(weights, source.tokenizer, tasks, asked, batch, tell)
+
+    return ask
 
 
 def _ask_model(

