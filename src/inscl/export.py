@@ -1,6 +1,7 @@
 """Mixtures for trainers: a `datasets.Dataset`, and the files that trainers read."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -99,6 +100,8 @@ def write_file(rows: Sequence[MixtureRow], path: str | Path, format: str = "trl"
                 line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
                 digest.update(line)
                 file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

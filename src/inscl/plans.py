@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         share = isinstance(self.amount, float)
-        if isinstance(self.amount, bool) or (share and not 0 < self.amount <= 1) or self.amount < 0:
+        number = isinstance(self.amount, int | float) and not isinstance(self.amount, bool)
+        if not number or (share and not 0 < self.amount <= 1) or self.amount < 0:
             raise PlanError(
                 f"The budget is {self.amount!r}; wanted a whole number of at least 0, or a share in (0, 1] such as "
                 "0.05 (on the command line: 5%)."
@@ -55,7 +57,7 @@ class Budget:
         Budget(amount=200, unit='examples', per_task=False)
         """
         try:
-            amount = float(text[:-1]) / 100 if text.endswith("%") else int(text)
+            amount = float(f"{text[:-1]}e-2") if text.endswith("%") else int(text)
         except ValueError:
             raise PlanError(
                 f"The budget is '{text}'; wanted a whole number such as 200, or a share such as 5%."
@@ -64,7 +66,9 @@ class Budget:
 
     def total(self, new_rows: int, earlier: int) -> int:
         """Budget of the stage, in its unit: a share is rounded to the nearest whole, halves up."""
-        amount = int(self.amount * new_rows + 0.5) if isinstance(self.amount, float) else self.amount
+        amount = self.amount
+        if isinstance(amount, float):  # as it was written: the float 0.29 lies below 29 %, and 29 % of 50 rows is 14.5
+            amount = int(Fraction(repr(amount)) * new_rows + Fraction(1, 2))
         return amount * (earlier if self.per_task else 1)
 
     def describe(self, new_rows: int) -> str:
