@@ -1,0 +1,165 @@
+"""Trains and scores models for runs and for `learn`, and keeps the last one in memory for what comes next.
+
+A stage's model is trained, then scored, then trained on: it is read from disk only where another one is wanted.
+Whether a model comes from memory or from disk changes nothing: both have the same weights in the same form.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inscl.adapters import Adapter, mode_of
+from inscl.config import Protect, StreamConfig
+from inscl.evaluate import Prediction, answer_limit, generate_and_score
+from inscl.example import Example
+from inscl.models import RECORD, LoadedModel, load
+from inscl.scores import RowScores, instructions_of
+from inscl.scoring import SCORERS, exact_match
+from inscl.stage_folder import Tell
+from inscl.train import train_stage
+
+ANSWERS_LOOKED_AT = 1000  # training answers from which a task's longest answer is taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """How a stage trains and scores; fields as in `StreamConfig`, with `dtype` already chosen."""
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    peft: Mapping[str, Any] | None = None
+    protect: Protect = field(default_factory=Protect)
+    adapter: Adapter = "continue"
+    batch_size: int = 32
+    max_length: int = 1024
+    max_new_tokens: int | None = None
+    scorer: str = "rouge_l"
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, config: StreamConfig, dtype: str) -> "StageSettings":
+        """Those of a run."""
+        training = dict(config.training)
+        if config.report_to:
+            training["report_to"] = list(config.report_to)
+        return cls(
+            training=training,
+            peft=config.peft,
+            protect=config.protect,
+            adapter=config.adapter,
+            batch_size=config.batch_size,
+            max_length=config.max_length,
+            max_new_tokens=config.max_new_tokens,
+            scorer=config.scorer,
+            dtype=dtype,
+        )
+
+
+class ModelWorker:
+    """The real worker: TRL trains, our generation answers.
+
+    Parameters
+    ----------
+    settings : StageSettings
+    answers : callable
+        Training rows of a task by name, from which the most tokens of its answers are taken.
+    chat : callable
+        Whether rows are asked in chat form.
+    """
+
+    def __init__(
+        self, settings: StageSettings, answers: Callable[[str], Sequence[Example]], chat: Callable[[], bool]
+    ) -> None:
+        self.settings, self._answers, self._chat = settings, answers, chat
+        self._limits: dict[str, int] = {}
+        self._held: tuple[str, LoadedModel] | None = None
+
+    def train(self, mixture: Path, start: str | Path, out: Path, *, seed: int, tell: Tell) -> Mapping[str, Any]:
+        """Train a stage in `out`; the record of a finished one is read."""
+        if (out / RECORD).exists():
+            return dict(json.loads((out / RECORD).read_text(encoding="utf-8")))
+        s = self.settings
+        model = self._load(start)
+        self._held = None  # its weights are about to change
+        record = train_stage(
+            mixture,
+            model,
+            out,
+            training=s.training,
+            peft=s.peft,
+            batch_size=s.batch_size,
+            max_length=s.max_length,
+            seed=seed,
+            adapter=s.adapter,
+            dtype=s.dtype,
+            progress=tell,
+            **s.protect.model_dump(),
+        )
+        self._held = str(out), model
+        return asdict(record)
+
+    def score(
+        self, model: str | Path, tasks: Mapping[str, Sequence[Example]], out: Path, *, tell: Tell
+    ) -> dict[str, RowScores]:
+        """Answer and score the rows of each task."""
+        loaded = self._load(model)
+        generate_and_score(
+            loaded,
+            tasks,
+            max_new_tokens={task: self._limit(task, loaded.tokenizer) for task in tasks},
+            max_length=self.settings.max_length,
+            chat=self._chat(),
+            scorer=self.settings.scorer,
+            out=out,
+            dtype=self.settings.dtype,
+            progress=lambda done, total: tell(done, total, None),
+        )
+        return predicted(out, tasks, self.settings.scorer)
+
+    def _limit(self, task: str, tokenizer: Any) -> int:
+        if self.settings.max_new_tokens is not None:
+            return self.settings.max_new_tokens
+        if task not in self._limits:
+            self._limits[task] = answer_limit(self._answers(task), tokenizer, chat=self._chat())
+        return self._limits[task]
+
+    def _load(self, model: str | Path) -> LoadedModel:
+        if self._held is None or self._held[0] != str(model):
+            self._held = None  # two models at once may not fit
+            s = self.settings
+            goes_on = s.peft is not None and mode_of(s.peft, s.adapter) == "continue"
+            # The weights under an adapter that is trained on are never changed, so half precision is enough.
+            dtype = "bfloat16" if goes_on and s.dtype == "bfloat16" else "float32"
+            self._held = str(model), load(model, dtype=dtype, merge=not goes_on)
+        return self._held[1]
+
+
+def predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str) -> dict[str, RowScores]:
+    """Row scores of the predictions that lie in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where `generate_and_score` left a file per task.
+    tasks : mapping from task to sequence of Example
+        The rows that were asked.
+    scorer : str
+        Name of the scorer beside exact match.
+    """
+    files = {}
+    for path in folder.glob("*.jsonl"):
+        with path.open(encoding="utf-8") as lines:
+            rows = [Prediction(**json.loads(line)) for line in lines]
+        files[rows[0].task, len(rows)] = rows
+    found = {}
+    for task, examples in tasks.items():
+        rows = files[task, len(examples)]
+        scores = {
+            scorer: [SCORERS[scorer](row.prediction, row.references) for row in rows],
+            "exact_match": [exact_match(row.prediction, row.references) for row in rows],
+        }
+        if all(row.loss is not None for row in rows):
+            scores["loss"] = [(row.loss or 0.0) / max(row.tokens, 1) for row in rows]
+        found[task] = RowScores(scores, instructions_of(examples), sum(row.capped for row in rows))
+    return found

@@ -1,0 +1,240 @@
+"""Whole runs with a made-up worker whose scores follow from what a model was trained on: fast, and countable."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support import WordEncoder, WordTagger
+
+from inscl import metrics
+from inscl.config import StreamConfig, parse_config
+from inscl.errors import ConfigError, InsclError
+from inscl.mixture import read_mixture
+from inscl.models import RECORD
+from inscl.run import Event, run
+from inscl.scores import RowScores, instructions_of
+from inscl.stream_data import StreamData
+
+TASKS = ("review_opinion", "record_field", "price_list")
+
+
+class PaperWorker:
+    """Trains nothing: a model is the history of its mixtures, and knows a task by how lately it saw it."""
+
+    def __init__(self, die_at: int | None = None) -> None:
+        self.trained: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
+        self.starts: list[tuple[str, str]] = []
+        self.die_at = die_at
+        self.calls = 0
+
+    def _live(self) -> None:
+        if self.calls == self.die_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+
+    def train(self, mixture, start, out, *, seed, tell):
+        self._live()
+        known = json.loads((Path(start) / "known.json").read_text()) if Path(start).is_dir() else {}
+        rows = Counter(row.task for row in read_mixture(mixture))
+        known = {task: 0.5 * amount for task, amount in known.items()}
+        for task, n in rows.items():
+            known[task] = known.get(task, 0.0) + n
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "known.json").write_text(json.dumps(known))
+        tell(1, 1, 0.5)
+        self.trained[out.parent.name] += 1
+        self.starts.append((Path(start).parent.name, out.parent.name))
+        record = {"tokens": sum(rows.values()), "seconds": 1.0, "fingerprint": out.parent.name}
+        (out / RECORD).write_text(json.dumps(record))
+        return record
+
+    def score(self, model, tasks, out, *, tell):
+        self._live()
+        known = json.loads((Path(model) / "known.json").read_text()) if Path(model).is_dir() else {}
+        found = {}
+        for task, rows in tasks.items():
+            self.asked[f"{Path(model).parent.name}:{task}"] += 1
+            share = min(1.0, 0.1 + known.get(task, 0.0) / 50)
+            found[task] = RowScores(
+                {"rouge_l": [share] * len(rows), "exact_match": [0.0] * len(rows)}, instructions_of(rows)
+            )
+            tell(1, 1, None)
+        return found
+
+
+def config_of(**changes: object) -> StreamConfig:
+    text = {
+        "tasks": {"demo": True, "only": list(TASKS), "train": 40, "dev": 5, "test": 12},
+        "model": "no-model",
+        "strategies": ["none", "random", "inscl"],
+        "budgets": [{"per_task": 4}],
+        "experts": {"seeds": [0]},
+        "limits": {"train": 20, "test": 10},
+        "test_rows": {"every_stage": 4, "last_stages": 8},
+        **changes,
+    }
+    return parse_config(json.dumps(text))
+
+
+def run_with(worker: PaperWorker, out: Path, config: StreamConfig | None = None, **more: object):
+    return run(config or config_of(), out, worker=worker, encoder=WordEncoder(), tagger=WordTagger(), **more)
+
+
+def values(result, strategy: str, metric: str, stage: int | None = None, task: str | None = None) -> list[float]:
+    rows = result.table.to_pylist()
+    wanted = (strategy, metric, stage, task)
+    return [row["value"] for row in rows if (row["strategy"], row["metric"], row["stage"], row["task"]) == wanted]
+
+
+def test_every_model_is_trained_once_and_the_first_stage_is_shared(tmp_path):
+    worker = PaperWorker()
+    result = run_with(worker, tmp_path / "run")
+    # Three experts, of which one is the first stage of all three strategies, and two more stages for each.
+    assert set(worker.trained.values()) == {1}
+    assert len(worker.trained) == result.trained == 3 + 3 * 2
+    first = [start for start, name in worker.starts if name.endswith(tuple("0123456789abcdef")) and "-02-" in name]
+    assert len(first) == 3
+    assert len(set(first)) == 1
+    assert set(worker.asked.values()) == {1}
+
+
+def test_the_matrix_gives_the_metrics(tmp_path):
+    result = run_with(PaperWorker(), tmp_path / "run")
+    scores = [
+        [values(result, "random", "rouge_l", i + 1, task)[0] if j <= i + 1 else 0.0 for j, task in enumerate(TASKS)]
+        for i in range(3)
+    ]
+    experts = [values(result, "random", "expert", None, task)[0] for task in TASKS]
+    assert values(result, "random", "relative_gain_final") == [metrics.relative_gain(scores, experts)[-1]]
+    assert values(result, "random", "backward_transfer") == [metrics.backward_transfer(scores)]
+    assert values(result, "none", "relative_gain_final") < values(result, "random", "relative_gain_final")
+
+
+def test_a_stage_scores_earlier_tasks_its_own_and_the_next(tmp_path):
+    result = run_with(PaperWorker(), tmp_path / "run")
+    scored = {
+        (row["stage"], row["task"]): row["n"]
+        for row in result.table.to_pylist()
+        if row["strategy"] == "inscl" and row["metric"] == "rouge_l" and row["stage"]
+    }
+    assert set(scored) == {(i, task) for i in (1, 2, 3) for task in TASKS[: i + 1]}
+    assert set(scored.values()) == {8}  # fewer than five stages: all of them are last ones
+
+
+def test_a_second_call_does_nothing_and_gives_the_same(tmp_path):
+    first = run_with(PaperWorker(), tmp_path / "run")
+    worker = PaperWorker()
+    again = run_with(worker, tmp_path / "run")
+    assert (worker.calls, again.trained, again.scored) == (0, 0, 0)
+    assert again.table == first.table
+
+
+@pytest.mark.parametrize("die_at", (0, 3, 8, 17))
+def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, die_at):
+    whole = run_with(PaperWorker(), tmp_path / "a" / "run")
+    with pytest.raises(KeyboardInterrupt):
+        run_with(PaperWorker(die_at), tmp_path / "b" / "run")
+    assert run_with(PaperWorker(), tmp_path / "b" / "run").table == whole.table
+
+
+def test_a_changed_configuration_is_refused_and_more_work_is_not(tmp_path):
+    run_with(PaperWorker(), tmp_path / "run", config_of(strategies=["none"]))
+    with pytest.raises(ConfigError, match=r"`batch_size` changed \(`batch_size` was 32, is 4\)"):
+        run_with(PaperWorker(), tmp_path / "run", config_of(batch_size=4))
+    worker = PaperWorker()
+    run_with(worker, tmp_path / "run", config_of(strategies=["none", "random"]))
+    # The models of the first stage are gone, so one of them is trained again.
+    assert sorted(name.split("-")[0] for name in worker.trained) == ["first", "random", "random"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty and holds no run"):
+        run_with(PaperWorker(), tmp_path / "other")
+
+
+@pytest.mark.parametrize(("keep", "models"), [("none", 0), ("last", 3), ("all", 9)])
+def test_disk_is_bounded_by_what_is_kept(tmp_path, keep, models):
+    out = tmp_path / "run"
+    run_with(PaperWorker(), out, config_of(keep=keep))
+    assert len(list(out.glob("stages/*/model"))) == models
+
+
+def test_orders_that_begin_alike_share_their_beginning(tmp_path):
+    worker = PaperWorker()
+    orders = ["given", list(TASKS), "reverse"]
+    run_with(worker, tmp_path / "run", config_of(orders=orders, strategies=["random"]))
+    assert len(worker.trained) == 3 + 2 + 2  # the second order is the first one by another name
+    assert set(worker.trained.values()) == {1}
+
+
+def test_a_curriculum_follows_the_experts_development_scores(tmp_path):
+    worker = PaperWorker()
+    result = run_with(worker, tmp_path / "run", config_of(orders=["curriculum"], strategies=["random"]))
+    assert values(result, "random", "relative_gain_final")
+    assert set(worker.trained.values()) == {1}
+
+
+def test_joint_training_sees_every_row_once(tmp_path):
+    out = tmp_path / "run"
+    result = run_with(PaperWorker(), out, config_of(joint=True, strategies=["none"]))
+    folder = next(out.glob("stages/joint-*"))
+    rows = read_mixture(folder / "mixture.jsonl")
+    assert Counter(row.task for row in rows) == dict.fromkeys(TASKS, 20)
+    assert len(values(result, "joint", "rouge_l", 1, TASKS[0])) == 1
+
+
+def test_a_seed_changes_the_training_rows_and_never_the_test_rows(tmp_path):
+    data = StreamData(config_of(), tmp_path, WordEncoder(), WordTagger())
+    data.remember()
+    samples = []
+    for seed in (0, 1):
+        task = data.memory(seed).task(TASKS[0])
+        samples.append({row.input for row in task.examples(task.side("train"))})
+        assert task.info.rows == {"train": 20, "dev": 0, "test": 0}
+    assert samples[0] != samples[1]
+    test = [row.input for row in data.rows(TASKS[0], "test")]
+    assert len(test) == 10
+    assert data.rows(TASKS[0], "test", 4) == data.rows(TASKS[0], "test")[:4]
+    assert not (samples[0] | samples[1]) & set(test)
+
+
+def test_a_plan_sees_only_earlier_tasks(tmp_path):
+    out = tmp_path / "run"
+    run_with(PaperWorker(), out, config_of(strategies=["inscl"]))
+    plan = json.loads(next(out.glob("stages/inscl-*-02-*/plan.json")).read_text())["plan"]
+    assert [task["name"] for task in plan["tasks"]] == [TASKS[0]]
+    assert plan["tasks"][0]["count"] == 4
+
+
+def test_events_tell_how_far_the_run_is(tmp_path):
+    events: list[Event] = []
+    run_with(PaperWorker(), tmp_path / "run", progress=events.append)
+    assert {event.jobs for event in events} == {10}  # with the untrained model
+    assert [event.job for event in events] == sorted(event.job for event in events)
+    assert "inscl with 4 per task, order given, seed 0, stage 3" in {event.what for event in events}
+
+
+def test_what_stops_a_stage_is_said_with_its_stage(tmp_path):
+    class Broken(PaperWorker):
+        def train(self, mixture, start, out, *, seed, tell):
+            raise InsclError("the loss is nan at step 3 of 8.")
+
+    with pytest.raises(InsclError, match=r"^expert, seed 0, task 'review_opinion': the loss is nan at step 3"):
+        run_with(Broken(), tmp_path / "run")
+
+
+def test_a_task_without_test_rows_is_named(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"instruction": "Add.", "input": "1 + 1", "output": "2"}\n')
+    with pytest.raises(InsclError, match="Task 'sums' has no test rows"):
+        run_with(PaperWorker(), tmp_path / "run", config_of(tasks={"sums": str(data)}))
+
+
+def test_the_record_says_what_the_numbers_come_from(tmp_path):
+    run_with(PaperWorker(), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["limits"] == {"train": 20, "test": 10}
+    assert set(record["tasks"]) == set(TASKS)
+    assert record["versions"]["torch"]
+    assert record["hardware"]["cores"]
