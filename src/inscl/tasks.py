@@ -200,7 +200,7 @@ class Recipe:
 def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Recipe, base: Task | None = None) -> Task:
     """Write a task's tables into an empty folder.
 
-    Memory stays bounded: about 80 bytes an example and the distinct instructions; the rest goes through a temporary
+    Memory stays bounded: about 150 bytes an example and the distinct instructions; the rest goes through a temporary
     file.
 
     Parameters
@@ -234,14 +234,17 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
                 f"Task '{name}' mixes chat rows ({int(arrays.chat.sum())}) with plain ones. Add them as two tasks."
             )
         kept = _first_of_each(arrays.keys)
+        form = "chat" if arrays.chat[0] else "plain"
+        duplicates = len(arrays.keys) - old - int((kept >= old).sum())
         columns = _columns(arrays, kept, [text.key for text in texts], old, recipe, base)
+        del arrays, kept  # with ten million rows that is a gigabyte
         table, tags = _instruction_table(texts, columns, recipe, base)
         lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=recipe.storage)
         stream = pa.RecordBatchReader.from_batches(
             _example_schema(recipe.compression), _example_batches(columns, rows, recipe.compression)
         )
         lance.write_dataset(stream, f"{folder}/examples.lance", storage_options=recipe.storage)
-    info = _describe(name, columns, table, tags, arrays, kept, old, recipe)
+    info = _describe(name, columns, table, tags, form, duplicates, recipe)
     return Task(info, folder, recipe.storage)
 
 
@@ -251,7 +254,7 @@ class _Arrays:
 
     keys: Keys  # (n, 2) example
     inputs: Keys  # (n, 2)
-    instruction: npt.NDArray[np.int64]  # (n,) number in order of first appearance
+    instruction: npt.NDArray[np.int32]  # (n,) number in order of first appearance
     asked: npt.NDArray[np.int8]  # (n,) side or UNSET
     tokens: npt.NDArray[np.int32]  # (n,)
     chat: npt.NDArray[np.bool_]  # (n,)
@@ -345,7 +348,7 @@ class _Spool:
             (
                 _as_keys(self._keys),
                 _as_keys(self._inputs),
-                np.array(self._instruction, np.int64),
+                np.array(self._instruction, np.int32),
                 np.array(self._asked, np.int8),
                 np.array(self._tokens, np.int32),
                 np.array([chat is not None for chat in chats]),
@@ -370,7 +373,7 @@ class _Columns:
     keys: Keys
     inputs: Keys
     sides: npt.NDArray[np.int8]
-    instruction: npt.NDArray[np.int64]  # rank of its key
+    instruction: npt.NDArray[np.int32]  # rank of its key
     tokens: npt.NDArray[np.int32]
     spooled: npt.NDArray[np.int64]  # where the row lies in the spool
     moved: dict[str, int]
@@ -389,8 +392,8 @@ def _columns(
         given=given,
         moved=base.info.moved if base else None,
     )
-    rank = np.empty(len(keys), np.int64)
-    rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+    rank = np.empty(len(keys), np.int32)
+    rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys), dtype=np.int32)
     instruction = rank[arrays.instruction[kept]]
     high, low = arrays.keys[kept].T
     order = np.lexsort((low, high, instruction, assignment.sides))
@@ -478,7 +481,7 @@ def _example_batches(columns: _Columns, rows: Any, compression: str | None) -> I
         computed = [
             pa.array(as_bytes(columns.keys[at]), pa.binary(16)),
             pa.array(columns.sides[at]),
-            pa.array(columns.instruction[at].astype(np.int32)),
+            pa.array(columns.instruction[at]),
             pa.array(as_bytes(columns.inputs[at]), pa.binary(16)),
             pa.array(columns.tokens[at]),
         ]
@@ -490,9 +493,8 @@ def _describe(
     columns: _Columns,
     table: pa.Table,
     tags: list[tuple[str, ...]],
-    arrays: _Arrays,
-    kept: npt.NDArray[np.int64],
-    old: int,
+    form: str,
+    duplicates: int,
     recipe: Recipe,
 ) -> TaskInfo:
     sides = range(len(SPLITS))
@@ -507,12 +509,12 @@ def _describe(
         content=digest.hexdigest(),
         tags=blake2b(json.dumps(tags).encode(), digest_size=16).hexdigest(),
         embeddings=blake2b(vectors.flatten().to_numpy(zero_copy_only=False).tobytes(), digest_size=16).hexdigest(),
-        form="chat" if arrays.chat[0] else "plain",
+        form=form,
         instructions=table.num_rows,
         rows={side: int((columns.sides == s).sum()) for s, side in enumerate(SPLITS)},
         tokens={side: int(columns.tokens[columns.sides == s].sum()) for s, side in enumerate(SPLITS)},
         inputs=inputs,
-        duplicates=len(arrays.keys) - old - int((kept >= old).sum()),
+        duplicates=duplicates,
         moved=columns.moved,
         given=sorted(columns.given),
         both_sides=sum(distinct) - inputs,

@@ -40,9 +40,7 @@ def add(
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the replaced version.")] = False,
     categories: Annotated[
         str | None,
-        typer.Option(
-            "--categories", help="Category map of a Super-NaturalInstructions checkout: NAME is one of its categories."
-        ),
+        typer.Option("--categories", help="Category map of a checkout; NAME is one of its categories."),
     ] = None,
     format: FormatOption = None,
     instruction_field: FieldOption = None,
