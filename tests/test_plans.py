@@ -78,7 +78,7 @@ def test_a_count_is_a_count():
 
 def test_a_budget_in_words():
     share = Budget.parse("5%", per_task=True)
-    assert share.describe(1200) == "0.05 of the new task's 1,200 training rows per earlier task"
+    assert share.describe(1200) == "5 % of the new task's 1,200 training rows per earlier task"
     assert Budget(2000, per_task=False).describe(9) == "2,000 examples in total"
     assert Budget(2000, "tokens").describe(9) == "2,000 tokens per earlier task"
 

@@ -136,8 +136,8 @@ def test_fewer_examples_than_instructions_is_said(memory):
 @pytest.mark.parametrize(
     ("budget", "total", "words"),
     [
-        (Budget(0.05, per_task=False), 4, "0.05 of the new task's 74 training rows in total"),
-        (Budget(0.05), 16, "0.05 of the new task's 74 training rows per earlier task"),
+        (Budget(0.05, per_task=False), 4, "5 % of the new task's 74 training rows in total"),
+        (Budget(0.05), 16, "5 % of the new task's 74 training rows per earlier task"),
         (Budget(10), 40, "10 examples per earlier task"),
         (Budget(10, per_task=False), 10, "10 examples in total"),
     ],

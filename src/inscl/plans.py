@@ -74,7 +74,7 @@ class Budget:
     def describe(self, new_rows: int) -> str:
         """The budget in words; a share says what it is a share of."""
         if isinstance(self.amount, float):
-            words = f"{self.amount:.10g} of the new task's {new_rows:,} training rows"
+            words = f"{100 * self.amount:.10g} % of the new task's {new_rows:,} training rows"
         else:
             words = f"{self.amount:,} {self.unit}"
         return words + (" per earlier task" if self.per_task else " in total")

@@ -7,7 +7,7 @@ key), so equal content gives equal tables however it arrived, and a draw from an
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -71,7 +71,10 @@ class TaskInfo:
 
     @classmethod
     def from_json(cls, text: str) -> "TaskInfo":
-        return cls(**json.loads(text))
+        info = cls(**json.loads(text))
+        # JSON is written with sorted keys; the sides have an order of their own.
+        sides = [{str(side): counts[side] for side in SPLITS} for counts in (info.rows, info.tokens)]
+        return replace(info, rows=sides[0], tokens=sides[1])
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ class Recipe:
     encoder: str  # its identity
     tagger: "Tagger"
     own_tags: Mapping[bytes, Sequence[str]] = field(default_factory=dict)  # by instruction key
-    shares: Shares = Shares()
+    shares: Shares = field(default_factory=Shares)
     storage: dict[str, str] | None = None  # Lance's options for an object store
     compression: str | None = None  # "none" keeps texts readable in the files' bytes
 
@@ -425,7 +428,7 @@ def _instruction_table(
         {
             "key": pa.array([text.key for text in texts], pa.binary(16)),
             "text": [text.text for text in texts],
-            **dict(zip(SPLITS, counts, strict=True)),
+            **{str(side): column for side, column in zip(SPLITS, counts, strict=True)},
             "tags": pa.array([list(t) for t in tags], pa.list_(pa.string())),
             "tagger": taggers,
             "cut": encoded.cut,

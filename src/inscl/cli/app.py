@@ -42,6 +42,11 @@ DevOption = Annotated[str | None, typer.Option("--dev", help="File of rows to ch
 TestOption = Annotated[str | None, typer.Option("--test", help="File of rows to report on, instead of a hashed share.")]
 SplitOption = Annotated[str, typer.Option("--split", help="Shares train/dev/test of the hashed split, in percent.")]
 
+CategoriesOption = Annotated[
+    str | None,
+    typer.Option("--categories", help="Category map of a Super-NaturalInstructions checkout; NAME is a category."),
+]
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -114,7 +119,8 @@ def table_of(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], 
 
     table = Table(box=box.SIMPLE_HEAD, title=None if title is None else Text(printable(title)), title_justify="left")
     for heading, justify in columns:
-        table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
+        number = justify == "right"
+        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows:
         table.add_row(*[Text(printable(str(cell))) for cell in row])
     return table

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from inscl.cli.app import (
+    CategoriesOption,
     DevOption,
     EncoderOption,
     FieldOption,
@@ -38,10 +39,7 @@ def add(
     ],
     append: Annotated[bool, typer.Option("--append", help="Add rows instead of replacing the task.")] = False,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the replaced version.")] = False,
-    categories: Annotated[
-        str | None,
-        typer.Option("--categories", help="Category map of a checkout; NAME is one of its categories."),
-    ] = None,
+    categories: CategoriesOption = None,
     format: FormatOption = None,
     instruction_field: FieldOption = None,
     skip_bad: SkipBadOption = False,
@@ -60,7 +58,9 @@ def add(
     from inscl.tags import read_tags
 
     kept = open_memory(memory, encoder, quiet)
-    source = as_source(data) if categories is None else category_files(data, categories, name)
+    source: str | list[str] = as_source(data)
+    if categories is not None:
+        source = category_files(data, categories, name)
     done = kept.add(
         name,
         source,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inscl.cli.app import (
+    CategoriesOption,
     DevOption,
     EncoderOption,
     FieldOption,
@@ -19,6 +20,7 @@ from inscl.cli.app import (
     TestOption,
     app,
     as_source,
+    category_files,
     open_memory,
     print_json,
     print_table,
@@ -64,6 +66,7 @@ def plan(
     weights: Annotated[
         str, typer.Option("--weights", help="Of instructions in a task: frequency or uniform.")
     ] = "frequency",
+    categories: CategoriesOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the plan to this file.")] = None,
     against: Annotated[Path | None, typer.Option("--compare", help="Say how the plan differs from this one.")] = None,
     instructions: Annotated[int, typer.Option("--instructions", help="Chosen instructions to list per task.")] = 0,
@@ -85,6 +88,9 @@ def plan(
     from inscl.split import Shares
     from inscl.tags import read_tags
 
+    source: Any = as_source(data) if data else None
+    if data and categories is not None:
+        source = category_files(data, categories, name)
     reading: dict[str, Any] = {
         "format": format,
         "instruction_field": instruction_field,
@@ -95,7 +101,7 @@ def plan(
     made = make_plan(
         open_memory(memory, encoder, quiet).existing(),
         name,
-        as_source(data) if data else None,
+        source,
         budget=parse_budget(budget, budget_per_task, budget_tokens),
         strategy=strategy,
         seed=seed,
@@ -170,7 +176,7 @@ def print_plan(made: "Plan", instructions: int = 0) -> None:
     print(printable(f"Stage {made.stage}: learn '{made.name}' with strategy '{made.strategy}', seed {made.seed}"))
     print(f"Budget: {made.budget.describe(new.rows)} = {made.total:,} {made.budget.unit}\n")
     columns = [
-        ("earlier task", "left"),
+        ("task", "left"),
         ("distance", "right"),
         ("share", "right"),
         ("replayed", "right"),
