@@ -84,13 +84,14 @@ class StageFolder:
         tasks: Mapping[str, Sequence[Example]],
         *,
         side: str = "test",
+        answers: Path | None = None,
         tell: Tell,
     ) -> dict[str, RowScores]:
-        """Score the rows of each task that are not scored yet."""
+        """Score the rows of each task that are not scored yet; `answers` is where predictions are kept."""
         missing = {task: rows for task, rows in tasks.items() if self._rows(side, task) < len(rows)}
         if missing:
             self.path.mkdir(parents=True, exist_ok=True)
-            found = worker.score(model, missing, self.path / PREDICTIONS / side, tell=tell)
+            found = worker.score(model, missing, answers or self.path / PREDICTIONS / side, tell=tell)
             known = self.read()
             scored = {**known.get(side, {}), **{task: rows.to_dict() for task, rows in found.items()}}
             self._write({**known, side: scored})

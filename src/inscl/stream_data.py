@@ -13,6 +13,7 @@ from inscl.errors import DataError
 from inscl.example import Example, Split, example_key, key_of
 from inscl.memory import Memory
 from inscl.split import Shares
+from inscl.tasks import Task
 
 
 class StreamData:
@@ -80,7 +81,7 @@ class StreamData:
         """Rows of a side in the order of their keys' hashes, so that a lower limit takes a beginning of them."""
         if side == "test":
             limit = min((n for n in (limit, self.config.limits.test) if n is not None), default=None)
-        return rows_of(self.whole, name, side, limit)
+        return rows_of(self.whole.task(name), side, limit)
 
     def _sample(self, name: str, seed: int, limit: int) -> list[Example]:
         task = self.whole.task(name)
@@ -93,15 +94,13 @@ class StreamData:
         return dict(zip(known.keys, known.tags, strict=True))
 
 
-def rows_of(memory: Memory, name: str, side: Split, limit: int | None = None) -> list[Example]:
-    """Rows of a remembered task's side, the first `limit` in the order of their keys.
+def rows_of(task: Task, side: Split, limit: int | None = None) -> list[Example]:
+    """Rows of a task's side, the first `limit` in the order of their keys.
 
     Keys are hashes of the content, so the beginning is a sample that no order of a file, and no seed, decides.
     """
-    task = memory.task(name)
-    places = np.array(task.side(side))
     keys = task.columns(["key"])["key"].to_pylist()
-    chosen = sorted(places.tolist(), key=lambda place: keys[place])[:limit]
+    chosen = sorted(task.side(side), key=lambda place: keys[place])[:limit]
     return [replace(row, split=None) for row in task.examples(chosen)]
 
 

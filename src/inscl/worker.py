@@ -148,13 +148,13 @@ def predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str)
         Name of the scorer beside exact match.
     """
     files = {}
-    for path in folder.glob("*.jsonl"):
+    for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
         with path.open(encoding="utf-8") as lines:
             rows = [Prediction(**json.loads(line)) for line in lines]
-        files[rows[0].task, len(rows)] = rows
+        files[_asked(rows[0].task, rows)] = rows
     found = {}
     for task, examples in tasks.items():
-        rows = files[task, len(examples)]
+        rows = files[_asked(task, examples)]
         scores = {
             scorer: [SCORERS[scorer](row.prediction, row.references) for row in rows],
             "exact_match": [exact_match(row.prediction, row.references) for row in rows],
@@ -163,3 +163,8 @@ def predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str)
             scores["loss"] = [(row.loss or 0.0) / max(row.tokens, 1) for row in rows]
         found[task] = RowScores(scores, instructions_of(examples), sum(row.capped for row in rows))
     return found
+
+
+def _asked(task: str, rows: Sequence[Prediction] | Sequence[Example]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What tells the predictions of one set of rows from another."""
+    return task, tuple((row.instruction, row.input) for row in rows)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import click
 
-from inscl.cli import memory, plan
+from inscl.cli import demo, learn, memory, plan, run
 from inscl.cli.app import app
 from inscl.errors import InsclError
 
-__all__ = ["app", "main", "memory", "plan"]
+__all__ = ["app", "demo", "learn", "main", "memory", "plan", "run"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

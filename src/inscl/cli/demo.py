@@ -1,0 +1,32 @@
+"""inscl demo"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inscl.cli.app import JsonOption, QuietOption, app, remark
+
+
+@app.command(epilog="Example: inscl demo --fast")
+def demo(
+    fast: Annotated[bool, typer.Option("--fast", help="A smaller one, of a minute or two.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run. [default: runs/demo-seedN]")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples, draws and shuffling.")] = 0,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """The whole story offline in minutes, on a real small model: learn six tasks with and without replay."""
+    from inscl.cli.run import carry_out
+    from inscl.config import load_config
+    from inscl.demo import stream_file
+    from inscl.models import EMBEDDED, resolve
+
+    resolve(EMBEDDED)  # first of all, so that a missing package is told at once
+    config = load_config(stream_file(fast)).model_copy(update={"seeds": (seed,)})
+    if not quiet:
+        remark(
+            f"Small tasks, one after another, learnt by {EMBEDDED} with strategies {', '.join(config.strategies)}. "
+            "Interrupt it when you like: the same command goes on."
+        )
+    carry_out(config, out or Path("runs") / f"demo{'-fast' if fast else ''}-seed{seed}", json=json, quiet=quiet)

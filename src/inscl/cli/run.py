@@ -1,0 +1,104 @@
+"""inscl run"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inscl.cli.app import JsonOption, QuietOption, app, print_json, print_table, printable, remark, table_of
+
+if TYPE_CHECKING:
+    from inscl.config import StreamConfig
+    from inscl.summary import Summary
+
+
+@app.command(epilog="Example: inscl run stream.yaml --out runs/first")
+def run(
+    stream: Annotated[Path, typer.Argument(help="Configuration of the experiment, YAML.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run. [default: runs/ and the file's name]")
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run strategies x orders x budgets x seeds; the same command goes on where it was interrupted."""
+    from inscl.config import load_config
+
+    carry_out(load_config(stream), out or Path("runs") / stream.stem, json=json, quiet=quiet)
+
+
+def carry_out(config: "StreamConfig", out: Path, *, json: bool, quiet: bool) -> None:
+    """Run an experiment under a live view, and print what came out."""
+    from inscl.cli.view import RunView
+    from inscl.run import run as run_streams
+    from inscl.summary import summarise
+
+    with RunView(quiet=quiet) as view:
+        result = run_streams(config, out, progress=view.show)
+    summary = summarise(result.table)
+    if json:
+        print_json(summary.to_dict())
+    else:
+        print_summary(summary, config)
+    if not quiet:
+        remark(f"every number: {out / 'results.parquet'} and results.csv; answers: {out / 'stages'}")
+
+
+def print_summary(summary: "Summary", config: "StreamConfig") -> None:
+    """Strategies, and the differences between them."""
+    percent = [("RG final", "gain_final"), ("RG mean", "gain_mean"), ("last five", "gain_last_five")]
+    scores = [("AP", "performance"), ("BWT", "backward"), ("forgetting", "forgetting")]
+    columns = [
+        ("strategy", "left"),
+        ("budget", "left"),
+        ("streams", "right"),
+        *[(head, "right") for head, _ in (*percent, *scores)],
+        ("tokens", "right"),
+        ("seconds", "right"),
+    ]
+    rows = [
+        (
+            line.strategy,
+            line.budget,
+            line.streams,
+            *[_number(getattr(line, name), 1) for _, name in percent],
+            *[_number(getattr(line, name), 1, 100) for _, name in scores],
+            _number(line.tokens, 0),
+            _number(line.seconds, 0),
+        )
+        for line in summary.lines
+    ]
+    print_table(table_of(columns, rows))
+    print(printable(_legend(config)))
+    if summary.differences:
+        heads = [("final RG", "left"), ("budget", "left"), ("difference", "right"), ("95 % interval", "right")]
+        cells = [
+            (
+                f"{d.strategy} - {d.baseline}",
+                d.budget,
+                f"{d.mean:+.1f}",
+                "one stream: none" if d.low is None or d.high is None else f"{d.low:+.1f} … {d.high:+.1f}",
+                d.n,
+            )
+            for d in summary.differences
+        ]
+        print_table(table_of([*heads, ("streams", "right")], cells))
+
+
+def _legend(config: "StreamConfig") -> str:
+    rows, limits = config.test_rows, config.limits
+    scored = f"{_rows(rows.every_stage)} test rows a task, {_rows(rows.last_stages)} at the last five stages"
+    capped = "" if limits.train is None else f"; {limits.train:,} training rows a task"
+    capped += "" if limits.test is None else f"; at most {limits.test:,} test rows"
+    return (
+        f"RG: per cent of the experts' {config.scorer} kept on earlier tasks; AP, BWT, forgetting: {config.scorer} "
+        f"x 100. Scored on {scored}{capped}."
+    )
+
+
+def _rows(rows: int | None) -> str:
+    return "all" if rows is None else f"{rows:,}"
+
+
+def _number(value: Any, digits: int, scale: float = 1.0) -> str:
+    return "" if value is None else f"{scale * value:,.{digits}f}"

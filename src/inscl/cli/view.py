@@ -1,0 +1,165 @@
+"""What a long command shows on standard error: one live view in a terminal, else a line now and then."""
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from inscl.cli.app import printable, remark
+
+if TYPE_CHECKING:
+    from inscl.run import Event
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class RunView(AbstractContextManager["RunView"]):
+    """Stream, stage, step, loss and time left of a run.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = not quiet and sys.stderr.isatty()
+        self.begun = time.monotonic()
+        self.first: float | None = None  # share of the work that was done when this call began
+        self.last: tuple[Any, ...] = ()
+        self.said = float("-inf")
+        self.bars: Any = None
+
+    def __enter__(self) -> "RunView":
+        _hush()
+        if self.live:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}"))
+            self.bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.whole = self.bars.add_task("run", total=1.0, note="")
+            self.part = self.bars.add_task("", total=1.0, note="")
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def show(self, event: "Event") -> None:
+        """Take an event of the run."""
+        if self.quiet:
+            return
+        # Training is most of a model's time, scoring the rest.
+        inside = event.done / max(event.total, 1)
+        share = 0.7 * inside if event.doing == "train" else 0.7 + 0.3 * inside
+        done = min(1.0, (event.job + share) / max(event.jobs, 1))
+        if self.first is None:
+            self.first = done
+        if self.bars is not None:
+            self._draw(event, done, inside)
+        else:
+            self._line(event, done)
+
+    def _draw(self, event: "Event", done: float, inside: float) -> None:
+        note = f"model {event.job + 1} of {event.jobs}, {self._left(done)}"
+        self.bars.update(self.whole, completed=done, description=printable(event.what), note=note)
+        what = f"stage {event.stage} of {event.stages}: {event.doing} {printable(event.task)}"
+        self.bars.update(self.part, completed=inside, description=what, note=_note(event))
+
+    def _line(self, event: "Event", done: float) -> None:
+        """A line when something else begins or ends, and otherwise twice a minute."""
+        now, phase = time.monotonic(), (event.job, event.doing)
+        ended = event.done == event.total
+        if phase == self.last and not ended and now - self.said < SECONDS_BETWEEN_LINES:
+            return
+        if phase != self.last or ended or now - self.said >= SECONDS_BETWEEN_LINES:
+            self.last, self.said = phase, now
+            remark(
+                f"[{event.job + 1}/{event.jobs}] {event.what}: {event.doing} {event.task}, {_note(event)}, "
+                f"{self._left(done)}"
+            )
+
+    def _left(self, done: float) -> str:
+        gained = done - (self.first or 0.0)
+        if gained < 0.01:
+            return "time left not known yet"
+        return f"about {_duration((time.monotonic() - self.begun) / gained * (1 - done))} left"
+
+
+class StageView(AbstractContextManager["StageView"]):
+    """What one stage is doing, its step, loss and time left.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet, self.live = quiet, not quiet and sys.stderr.isatty()
+        self.doing, self.begun, self.said = "", 0.0, float("-inf")
+        self.bars: Any = None
+
+    def __enter__(self) -> "StageView":
+        _hush()
+        if self.live:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+            self.bars = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def show(self, doing: str, done: int, total: int, loss: float | None) -> None:
+        """Take a step of what is being done."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if doing != self.doing:
+            self.doing, self.begun, self.said = doing, now, float("-inf")
+            if self.bars is not None:
+                self.task = self.bars.add_task(doing, note="")
+        note = f"{done} of {total}" + ("" if loss is None else f", loss {loss:.3f}")
+        if self.bars is not None:
+            self.bars.update(self.task, completed=done, total=total, note=note)
+        elif done == total or now - self.said >= SECONDS_BETWEEN_LINES:
+            left = (now - self.begun) / done * (total - done) if done else 0.0
+            more = f", about {_duration(left)} left" if left else ""
+            self.said = now
+            remark(f"{doing}: {note}{more}")
+
+
+def _note(event: "Event") -> str:
+    loss = "" if event.loss is None else f", loss {event.loss:.3f}"
+    return f"{'step' if event.doing == 'train' else 'row'} {event.done} of {event.total}{loss}"
+
+
+def _duration(seconds: float) -> str:
+    """A time that a person reads.
+
+    >>> _duration(45), _duration(200), _duration(9000)
+    ('45 s', '3 min', '2 h 30 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _hush() -> None:
+    """Keep the libraries' own bars and advice from running through ours."""
+    import os
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

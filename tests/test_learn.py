@@ -1,0 +1,203 @@
+"""One stage after another as a practitioner does it: first with a made-up worker, then with a tiny model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inscl.errors import ConfigError
+from inscl.learn import REQUEST, evaluate_memory, last_model, learn, stage_config
+from inscl.memory import Memory
+from inscl.mixture import read_mixture
+from inscl.models import RECORD
+from inscl.plans import Budget
+from inscl.scores import RowScores
+from support import WordEncoder, WordTagger, rows_of
+from test_run import PaperWorker
+
+
+class StageWorker(PaperWorker):
+    """The made-up worker, for folders that are the model themselves."""
+
+    def train(self, mixture, start, out, *, seed, tell):
+        if (out / RECORD).exists():
+            return json.loads((out / RECORD).read_text())
+        record = super().train(mixture, start, out, seed=seed, tell=tell)
+        record["fingerprint"] = str(out)
+        (out / RECORD).write_text(json.dumps(record))
+        return record
+
+
+def memory_at(path: Path) -> Memory:
+    return Memory(path, encoder=WordEncoder(), tagger=WordTagger())
+
+
+def month(name: str) -> list[dict[str, object]]:
+    return list(rows_of(name, 40))
+
+
+def learn_month(folder: Path, name: str, worker=None, **more):
+    memory = memory_at(folder / "memory")
+    more.setdefault("out", folder / "models" / name)
+    return learn(memory, name, month(name), worker=worker or StageWorker(), budget=Budget(5), **more)
+
+
+def test_three_months_in_a_row(tmp_path):
+    first = learn_month(tmp_path, "may", model="base")
+    assert first.plan.count == 0
+    second = learn_month(tmp_path, "june")
+    third = learn_month(tmp_path, "july")
+    memory = memory_at(tmp_path / "memory")
+    assert [info.name for info in memory.tasks()] == ["may", "june", "july"]
+    assert [stage["name"] for stage in memory.stages()] == ["may", "june", "july"]
+    assert last_model(memory) == str(tmp_path / "models" / "july")
+    assert json.loads((second.folder / REQUEST).read_text())["start"] == str(first.folder)
+    assert set(third.before) == set(third.after) == {"may", "june", "july"}
+    rows = read_mixture(third.folder / "mixture.jsonl")
+    assert {row.task for row in rows if row.replayed} == {"may", "june"}
+    logged = {task["name"]: task for task in memory.stages()[-1]["tasks"]}
+    assert logged["may"]["count"] == 5
+    assert logged["july"]["score"] == third.after["july"].mean("rouge_l")
+
+
+def test_before_is_the_model_that_the_stage_starts_from(tmp_path):
+    first = learn_month(tmp_path, "may", model="base")
+    second = learn_month(tmp_path, "june")
+    assert first.before["may"].mean("rouge_l") < first.after["may"].mean("rouge_l")
+    assert second.before["may"].mean("rouge_l") == first.after["may"].mean("rouge_l")
+
+
+@pytest.mark.parametrize("die_at", range(3))
+def test_an_interrupted_stage_goes_on_and_says_so(tmp_path, die_at):
+    learn_month(tmp_path, "may", model="base")
+    with pytest.raises(KeyboardInterrupt):
+        learn_month(tmp_path, "june", StageWorker(die_at))
+    assert "june" not in memory_at(tmp_path / "memory")
+    said: list[str] = []
+    worker = StageWorker()
+    done = learn_month(tmp_path, "june", worker, say=said.append)
+    assert done.continued
+    assert said == [f"going on with the unfinished stage 'june' in {tmp_path / 'models' / 'june'}"]
+    assert worker.calls == 3 - die_at
+    assert [stage["name"] for stage in memory_at(tmp_path / "memory").stages()] == ["may", "june"]
+
+
+@pytest.mark.parametrize("step", ["add", "log_stage"])
+def test_a_stage_that_died_while_it_was_remembered_is_logged_once(tmp_path, step, monkeypatch):
+    learn_month(tmp_path, "may", model="base")
+    real = getattr(Memory, step)
+
+    def die_after(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Memory, step, die_after)
+    with pytest.raises(KeyboardInterrupt):
+        learn_month(tmp_path, "june")
+    monkeypatch.undo()
+    assert learn_month(tmp_path, "june").continued
+    memory = memory_at(tmp_path / "memory")
+    assert [stage["name"] for stage in memory.stages()] == ["may", "june"]
+    assert len(memory.tasks()) == 2
+
+
+def test_a_finished_stage_is_not_done_again(tmp_path):
+    learn_month(tmp_path, "may", model="base")
+    with pytest.raises(ConfigError, match="The stage 'may' is finished: its model is in"):
+        learn_month(tmp_path, "may", model="base")
+    with pytest.raises(ConfigError, match="holds a finished stage with another strategy"):
+        learn_month(tmp_path, "may", model="base", strategy="random")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="is not empty and holds no stage"):
+        learn_month(tmp_path, "may", model="base", out=tmp_path / "mine")
+
+
+def test_the_first_stage_needs_a_model(tmp_path):
+    with pytest.raises(ConfigError, match="Name one with --model"):
+        learn_month(tmp_path, "may")
+
+
+def test_evaluating_asks_for_every_remembered_task(tmp_path):
+    learn_month(tmp_path, "may", model="base")
+    learned = learn_month(tmp_path, "june")
+    found = evaluate_memory(memory_at(tmp_path / "memory"), learned.folder, worker=StageWorker())
+    assert {name: scores.mean("rouge_l") for name, scores in found.items()} == {
+        name: scores.mean("rouge_l") for name, scores in learned.after.items()
+    }
+
+
+def test_settings_of_a_stage_are_checked_like_those_of_a_stream():
+    assert stage_config("training: {learning_rate: 1e-3}", batch_size=4, training={"num_train_epochs": 1}).training == {
+        "learning_rate": 1e-3,
+        "num_train_epochs": 1,
+    }
+    with pytest.raises(ConfigError, match=r"stage.yaml has 2 problems:\n  line 1: .*\n  line 2: "):
+        stage_config("batch_sise: 8\ntraining: {seed: 3}")
+
+
+def test_rows_and_means_survive_the_file():
+    scores = RowScores({"rouge_l": [0.0, 1.0]}, ["a", "b"], 1)
+    assert RowScores.from_dict(json.loads(json.dumps(scores.to_dict()))) == scores
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    from tiny import save_model
+
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+def months_of_files(folder: Path) -> None:
+    for name in ("may", "june"):
+        lines = [json.dumps({**row, "output": row["outputs"][0]}) for row in month(name)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    (folder / "stage.yaml").write_text("training: {learning_rate: 1e-2, num_train_epochs: 1}\ndtype: float32\n")
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs a command in a folder with two months of files, and an encoder that needs no model."""
+    from inscl.cli import learn as verb
+    from inscl.cli import main
+
+    months_of_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verb, "open_memory", lambda path, *_, **__: memory_at(Path(path)))
+
+    def run_command(*words: str) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run_command
+
+
+def test_learning_through_the_command_line_with_a_real_trainer(command, tiny, tmp_path):
+    stage = ("--config", "stage.yaml", "--batch-size", "8", "--budget", "5", "--test-rows", "6", "--json")
+    code, out, err = command("learn", "may", "may.jsonl", "--model", tiny, *stage)
+    assert code == 0, err
+    code, out, err = command("learn", "june", "june.jsonl", *stage)
+    assert code == 0, err
+    done = json.loads(out)
+    assert set(done["after"]) == {"may", "june"}
+    assert done["replayed"] == 5
+    assert done["after"]["may"]["loss"] > 0
+    assert command("learn", "june", "june.jsonl", *stage)[0] == 2
+    code, out, err = command("evaluate", "--test-rows", "6", "--config", "stage.yaml", "--json")
+    assert code == 0, err
+    assert {task: s["score"] for task, s in json.loads(out).items()} == {
+        task: s["score"] for task, s in done["after"].items()
+    }
+    assert json.loads(out)["may"]["loss"] == done["after"]["may"]["loss"]
+
+
+def test_a_dry_run_shows_plan_and_cost_and_changes_nothing(command, tmp_path):
+    code, out, err = command("learn", "may", "may.jsonl", "--dry-run", "--epochs", "2", "--batch-size", "8")
+    assert code == 0, err
+    assert "There is no earlier task" in out
+    assert "Training: 2 epochs, " in out
+    assert not (tmp_path / "models").exists()
+    assert not (tmp_path / "memory").exists()
