@@ -273,7 +273,7 @@ def test_impossible_questions_are_answered_in_one_line(memory, arguments, messag
 
 
 def test_an_unknown_earlier_task_is_named(memory):
-    with pytest.raises(MemoryStateError, match="no task 'leters'; did you mean 'letters'"):
+    with pytest.raises(MemoryStateError, match="no task 'leters'. Did you mean 'letters'"):
         plan(memory, "weather", new(), earlier=["leters"])
 
 

@@ -10,7 +10,6 @@ the old memory or the new one. What no row names any more is deleted by whoever 
     stages.lance             what was replayed at each finished stage
 """
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from inscl.example import Example, Split
 from inscl.locks import FileLock, LeaseLock, Lock
 from inscl.readers import ReadReport, read_examples
 from inscl.split import Shares
+from inscl.suggest import suggest
 from inscl.tags.clean import clean_tags
 from inscl.tasks import FEW_TEST_ROWS, Recipe, Task, TaskInfo, check_name, write_task
 
@@ -514,9 +514,8 @@ class Memory:
         return _lease_lock(self._fs, f"{self._root}/locks")
 
     def _unknown(self, name: str, state: State) -> str:
-        near = difflib.get_close_matches(name, state.live, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ". `inscl tasks` lists them."
-        return f"The memory at '{self.path}' has no task '{name}'{hint}"
+        hint = suggest(name, state.live) or " `inscl tasks` lists them."
+        return f"The memory at '{self.path}' has no task '{name}'.{hint}"
 
     def _listing(self, folder: str) -> list[Any]:
         where = f"{self._root}/{folder}".rstrip("/")

@@ -26,6 +26,7 @@ from inscl.plans import Budget, InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.readers import ReadReport
 from inscl.split import Shares
 from inscl.strategies import STRATEGIES, Derived, Rows, Selector, Settings, Stage, View, by_insinfo
+from inscl.suggest import suggest
 from inscl.tags.clean import radius_for
 from inscl.tasks import Recipe, Task, check_name, write_task
 
@@ -106,7 +107,8 @@ def plan(
     """
     check_name(name)
     if strategy not in STRATEGIES:
-        raise PlanError(f"There is no strategy '{strategy}'; wanted one of {', '.join(STRATEGIES)}.")
+        hint = suggest(strategy, STRATEGIES)
+        raise PlanError(f"There is no strategy '{strategy}'; wanted one of {', '.join(STRATEGIES)}.{hint}")
     if seed < 0:
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)

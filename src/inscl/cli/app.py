@@ -152,14 +152,12 @@ def as_source(data: list[str]) -> str | list[str]:
 
 def category_files(data: list[str], categories: str, name: str) -> list[str]:
     """The files of one category of a Super-NaturalInstructions checkout."""
-    import difflib
-
     from inscl.errors import DataError
+    from inscl.suggest import suggest
     from inscl.superni import superni_files
 
     found = superni_files(data[0], categories)
     if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"It has {', '.join(found)}."
-        raise DataError(f"The category map '{categories}' has no category '{name}'; {hint}")
+        hint = suggest(name, found) or f" It has {', '.join(found)}."
+        raise DataError(f"The category map '{categories}' has no category '{name}'.{hint}")
     return [str(file) for file in found[name]]
