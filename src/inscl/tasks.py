@@ -151,7 +151,7 @@ class Task:
 
 
 def estimate_tokens(text: str) -> int:
-    """Tokens of a text to within some 15 %: a quarter of its UTF-8 bytes, rounded up.
+    """Tokens of a text, roughly: a quarter of its UTF-8 bytes, rounded up.
 
     No tokenizer is loaded for a plan. ``docs/formats.md`` says how far off this is on real data.
 
