@@ -109,6 +109,18 @@ def test_a_finished_stage_is_not_done_again(tmp_path):
         learn_month(tmp_path, "may", model="base", strategy="random")
 
 
+def test_a_mistake_is_mended_by_the_mended_command(tmp_path):
+    class Failing(StageWorker):
+        def train(self, *args, **more):
+            raise ConfigError("`peft.type` is 'Lorra'")
+
+    with pytest.raises(ConfigError, match="Lorra"):
+        learn_month(tmp_path, "may", Failing(), model="base")
+    done = learn_month(tmp_path, "may", model="base", strategy="random", config=stage_config("batch_size: 4"))
+    assert not done.continued
+    assert done.plan.strategy == "random"
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

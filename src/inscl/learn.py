@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from inscl.checkpoints import FOLDER as CHECKPOINTS
 from inscl.checkpoints import write_json
 from inscl.config import StreamConfig, parse_config
 from inscl.errors import ConfigError, InsclError
@@ -21,7 +22,7 @@ from inscl.provenance import choose_dtype, versions
 from inscl.replay import Replay, plan, resume
 from inscl.scores import RowScores
 from inscl.split import Shares
-from inscl.stage_folder import MIXTURE, PLAN, PREDICTIONS, StageFolder, Tell, Worker, read_json
+from inscl.stage_folder import MIXTURE, PLAN, PREDICTIONS, SCORES, StageFolder, Tell, Worker, read_json
 from inscl.stream_data import rows_of
 
 REQUEST = "learn.json"
@@ -117,7 +118,6 @@ def learn(
     folder = StageFolder(Path(out) if out else Path("models") / folder_name(name), inner="")
     config = config or stage_config("")
     known = read_json(folder.path / REQUEST)
-    continued = bool(known)
     start = model or known.get("start") or last_model(memory)
     asked = {
         "name": name,
@@ -129,11 +129,14 @@ def learn(
         "test_rows": test_rows,
         "config": config.model_dump(mode="json", include=set(STAGE_FIELDS)),
     }
-    _check_request(known, asked, folder.path)
+    known = _same_request(known, asked, folder)
+    continued = bool(known)
     if known and (folder.path / PLAN).exists():
         stage = _found_again(folder.path / PLAN, memory, data, shares, reading)
     else:
         _create(memory)
+        for left in (PLAN, MIXTURE, SCORES):
+            (folder.path / left).unlink(missing_ok=True)
         options = {"tags": tags, "shares": shares, **reading}
         stage = plan(memory, name, data, budget=budget, strategy=strategy, seed=seed, weights=weights, **options)
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -249,24 +252,28 @@ def evaluate_memory(
         return worker.score(model, tasks, folder, tell=lambda done, total, loss: progress("score", done, total, loss))
 
 
-def _check_request(known: Mapping[str, Any], asked: Mapping[str, Any], folder: Path) -> None:
-    """A folder holds one stage: this one, unfinished, or nothing."""
+def _same_request(known: dict[str, Any], asked: Mapping[str, Any], folder: StageFolder) -> dict[str, Any]:
+    """What the folder was begun with, if that is what is asked now; empty for a folder in which nothing was trained."""
+    path = folder.path
     if not known:
-        if any(folder.glob("*")):
-            raise ConfigError(f"'{folder}' is not empty and holds no stage. Name another folder with --out.")
-        return
+        if any(path.glob("*")):
+            raise ConfigError(f"'{path}' is not empty and holds no stage. Name another folder with --out.")
+        return {}
     changed = [key for key, value in asked.items() if known.get(key) != value]
+    if changed and not (folder.trained or (path / CHECKPOINTS).exists()):
+        return {}  # the first attempt failed before it trained, and its mistake is mended now
     if changed:
         what = ", ".join(key.replace("_", " ") for key in changed)
         raise ConfigError(
-            f"'{folder}' holds {'a finished' if known.get('finished') else 'an unfinished'} stage with another "
+            f"'{path}' holds {'a finished' if known.get('finished') else 'an unfinished'} stage with another "
             f"{what}. Repeat its command, or name another folder with --out."
         )
     if known.get("finished"):
         raise ConfigError(
-            f"The stage '{asked['name']}' is finished: its model is in '{folder}'. To learn it anew, name another "
+            f"The stage '{asked['name']}' is finished: its model is in '{path}'. To learn it anew, name another "
             "folder with --out."
         )
+    return known
 
 
 def _found_again(path: Path, memory: Memory, data: Any, shares: Shares, reading: Mapping[str, Any]) -> Replay:

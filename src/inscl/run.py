@@ -355,8 +355,9 @@ class _Run:
     # ---------------------------------------------------------------- around it
 
     def _worker(self) -> Worker:
-        from inscl.worker import ANSWERS_LOOKED_AT, ModelWorker, StageSettings
+        from inscl.worker import ANSWERS_LOOKED_AT, ModelWorker, StageSettings, check_training
 
+        check_training(self.config.training)
         if "dtype" not in self.record:
             self.record = {**self.record, "dtype": choose_dtype(self.config.dtype)}
             write_json(self.out / RUN, self.record)

@@ -12,6 +12,7 @@ from typing import Any
 
 from inscl.adapters import Adapter, mode_of
 from inscl.config import Protect, StreamConfig
+from inscl.errors import require
 from inscl.evaluate import Prediction, answer_limit, generate_and_score
 from inscl.example import Example
 from inscl.models import RECORD, LoadedModel, load
@@ -19,6 +20,7 @@ from inscl.scores import RowScores, instructions_of
 from inscl.scoring import SCORERS, exact_match
 from inscl.stage_folder import Tell
 from inscl.train import train_stage
+from inscl.training_fields import checked
 
 ANSWERS_LOOKED_AT = 1000  # training answers from which a task's longest answer is taken
 
@@ -54,6 +56,18 @@ class StageSettings:
             scorer=config.scorer,
             dtype=dtype,
         )
+
+
+def check_training(training: Mapping[str, Any]) -> None:
+    """Refuse a field of `training` that is none, or ours, before anything is computed.
+
+    Raises
+    ------
+    ConfigError
+        That names all such fields.
+    """
+    sft = require("trl", extra="train", purpose="Training")
+    checked(training, set(sft.SFTConfig.__dataclass_fields__))
 
 
 class ModelWorker:
