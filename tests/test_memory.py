@@ -179,6 +179,30 @@ def test_no_text_is_encoded_twice_across_runs(memory):
     assert again.seen == []
 
 
+def test_embeddings_of_an_encoder_without_identity_are_never_kept_for_another(tmp_path):
+    first, second = (lambda texts, k=k: np.eye(8)[[k] * len(texts)] + 0.1 for k in (1, 2))
+    for name, encoder in (("one", first), ("two", second)):
+        Memory(tmp_path / "m", encoder=encoder, tagger=WordTagger()).add(name, rows_of("a"))
+    memory = Memory(tmp_path / "m", encoder=first, tagger=WordTagger())
+    one, two = (memory.task(name).instructions.embeddings for name in ("one", "two"))
+    assert not np.array_equal(one, two)
+    assert not (tmp_path / "m" / "cache").exists()
+
+
+def test_who_may_only_read_still_reads_under_the_lock(memory, monkeypatch):
+    memory.add("a", rows_of("a"))
+    whole = Path.open
+
+    def read_only(path, mode="r", *arguments, **keywords):
+        if path.name.startswith("lock") and mode != "r":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path, mode, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with reopened(memory).reading():
+        assert texts(reopened(memory), "a") == {f"a input {i}" for i in range(60)}
+
+
 def test_a_nan_embedding_stops_before_anything_is_written(tmp_path):
     memory = Memory(tmp_path / "m", encoder=WordEncoder(), tagger=WordTagger())
     memory.add("a", rows_of("a"))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 from uuid import uuid4
 
 import pyarrow.fs
@@ -60,7 +60,7 @@ class FileLock:
             finally:
                 self._held.depth -= 1
             return
-        with (self._folder / "lock").open("a") as lock, (self._folder / "lock.turn").open("a") as turn:
+        with self._open("lock") as lock, self._open("lock.turn") as turn:
             fcntl.flock(turn, fcntl.LOCK_SH)  # a waiting maintainer holds the turn: newcomers queue behind it
             fcntl.flock(lock, fcntl.LOCK_SH)
             fcntl.flock(turn, fcntl.LOCK_UN)
@@ -71,12 +71,18 @@ class FileLock:
                 self._held.depth = 0
                 fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone would leave it to a child forked in the meantime
 
+    def _open(self, name: str) -> IO[str]:
+        try:
+            return (self._folder / name).open("a")
+        except PermissionError:  # a memory that may be read only; a lock needs no right to write
+            return (self._folder / name).open("r")
+
     @contextmanager
     def exclusive(self, *, wait: bool, notice: Notice = _silent) -> Iterator[bool]:
         import fcntl
 
         _refuse_to_wait_for_oneself(self._held, wait)
-        with (self._folder / "lock").open("a") as lock, (self._folder / "lock.turn").open("a") as turn:
+        with self._open("lock") as lock, self._open("lock.turn") as turn:
             alone = True
             try:
                 fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)

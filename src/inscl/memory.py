@@ -13,6 +13,7 @@ the old memory or the new one. What no row names any more is deleted by whoever 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain
@@ -170,9 +171,10 @@ class Memory:
         self._fs, self._root = _resolve(self.path)
         # Lance wants a URI for a store and a plain path for a folder.
         self._uri = self.path.rstrip("/") if "://" in self.path else self._root
-        self.encode = CachedEncoder(
-            encoder or SentenceEncoder(), f"{self._uri}/cache", storage=storage_options, track=track
-        )
+        encoder = encoder or SentenceEncoder()
+        # Two functions may have one name: what has no identity of its own is remembered in this process alone.
+        cache = f"{self._uri}/cache" if hasattr(encoder, "identity") else None
+        self.encode = CachedEncoder(encoder, cache, storage=storage_options, track=track)
         self._open_tasks: dict[str, Task] = {}
         self._state: State | None = None
 
@@ -250,7 +252,7 @@ class Memory:
 
     def reading(self) -> Any:
         """Context in which nothing is deleted under the reader's feet."""
-        return self._lock().shared()
+        return nullcontext() if self._catalogue() is None else self._lock().shared()
 
     def stages(self) -> list[dict[str, Any]]:
         """What was replayed at each finished stage, oldest first."""

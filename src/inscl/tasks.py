@@ -203,7 +203,7 @@ class Recipe:
 def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Recipe, base: Task | None = None) -> Task:
     """Write a task's tables into an empty folder.
 
-    Memory stays bounded: about 150 bytes an example and the distinct instructions; the rest goes through a temporary
+    Memory stays bounded: about 450 bytes an example and the distinct instructions; the rest goes through a temporary
     file.
 
     Parameters
