@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,18 @@ def test_what_stops_a_stage_is_said_with_its_stage(tmp_path):
 
     with pytest.raises(InsclError, match=r"^expert, seed 0, task 'review_opinion': the loss is nan at step 3"):
         run_with(Broken(), tmp_path / "run")
+
+
+def test_an_expert_that_scores_0_is_named_and_the_scores_are_kept(tmp_path):
+    class Clueless(PaperWorker):
+        def score(self, model, tasks, out, *, tell):
+            found = super().score(model, tasks, out, tell=tell)
+            n = len(next(iter(tasks.values())))
+            return {task: replace(rows, rows={**rows.rows, "rouge_l": [0.0] * n}) for task, rows in found.items()}
+
+    with pytest.raises(InsclError, match=r"expert of task 'review_opinion' scores 0.0.*The scores are in .*parquet"):
+        run_with(Clueless(), tmp_path / "run")
+    assert (tmp_path / "run" / "results.parquet").exists()
 
 
 def test_a_task_without_test_rows_is_named(tmp_path):

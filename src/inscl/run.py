@@ -9,7 +9,7 @@ results.parquet   every number (see `inscl.results`), also as CSV
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,7 +35,7 @@ from inscl.orders import order_of
 from inscl.plans import Budget
 from inscl.provenance import choose_dtype, hardware, versions
 from inscl.replay import Replay, plan
-from inscl.results import Cell, Stream, StreamResult, to_table, write_table
+from inscl.results import PARQUET, Cell, Stream, StreamResult, to_table, write_table
 from inscl.scores import RowScores
 from inscl.stage_folder import StageFolder, Tell, Worker, read_json
 from inscl.strategies import Settings
@@ -177,9 +177,7 @@ class _Run:
             for stage, job in enumerate(stream.jobs(), start=1):
                 self._do(job, stream, stage)
                 self._tidy(streams)
-        table = to_table(self._results(streams))
-        write_table(table, self.out)
-        return RunResult(self.out, table, self.trained, self.scored)
+        return RunResult(self.out, self._table(streams), self.trained, self.scored)
 
     # ---------------------------------------------------------------- what there is to do
 
@@ -305,6 +303,17 @@ class _Run:
     def _expert(self, task: str, side: str = "test") -> float:
         found = [self._folder(expert_job(task, seed)).scores(side)[task] for seed in self._expert_seeds]
         return fmean(scores.mean(self.config.scorer) for scores in found)
+
+    def _table(self, streams: Sequence[StreamPlan]) -> Any:
+        """All numbers, written down; those that do not need experts even where an expert scores 0."""
+        results = self._results(streams)
+        try:
+            table = to_table(results)
+        except ValueError as error:
+            write_table(to_table(replace(result, experts=None) for result in results), self.out)
+            raise InsclError(f"{error} The scores are in {self.out / PARQUET}, without what needs experts.") from error
+        write_table(table, self.out)
+        return table
 
     def _results(self, streams: Iterable[StreamPlan]) -> list[StreamResult]:
         zero = {task: rows.mean(self.config.scorer) for task, rows in self._folder(UNTRAINED).scores().items()}
