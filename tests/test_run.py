@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import WordEncoder, WordTagger
 
 from inscl import metrics
 from inscl.config import StreamConfig, parse_config
@@ -16,6 +15,7 @@ from inscl.models import RECORD
 from inscl.run import Event, run
 from inscl.scores import RowScores, instructions_of
 from inscl.stream_data import StreamData
+from support import WordEncoder, WordTagger
 
 TASKS = ("review_opinion", "record_field", "price_list")
 
@@ -132,7 +132,7 @@ def test_a_second_call_does_nothing_and_gives_the_same(tmp_path):
     assert again.table == first.table
 
 
-@pytest.mark.parametrize("die_at", (0, 3, 8, 17))
+@pytest.mark.parametrize("die_at", [0, 3, 8, 17])
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, die_at):
     whole = run_with(PaperWorker(), tmp_path / "a" / "run")
     with pytest.raises(KeyboardInterrupt):
