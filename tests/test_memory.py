@@ -248,7 +248,7 @@ def test_all_other_names_are_names(memory, name):
 
 def test_an_unknown_task_is_met_with_the_nearest_name(memory):
     memory.add("billing", rows_of("a"))
-    with pytest.raises(MemoryStateError, match="no task 'billng'. Did you mean 'billing'"):
+    with pytest.raises(MemoryStateError, match=r"no task 'billng'\. Did you mean 'billing'"):
         memory.task("billng")
     with pytest.raises(MemoryStateError, match="no task 'xyz'"):
         memory.remove("xyz")
