@@ -38,7 +38,7 @@ def write_mixture(path: Path, rows: Iterable[MixtureRow]) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(_to_record(row), ensure_ascii=False) + "\n")
+            file.write(json.dumps(to_record(row), ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -73,7 +73,8 @@ def _rows(path: Path) -> Iterator[MixtureRow]:
                 ) from error
 
 
-def _to_record(row: MixtureRow) -> dict[str, Any]:
+def to_record(row: MixtureRow) -> dict[str, Any]:
+    """A row as the JSON object of its line."""
     example = row.example
     record: dict[str, Any] = {
         "task": row.task,
