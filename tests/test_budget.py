@@ -190,9 +190,7 @@ def test_who_is_full_is_decided_without_rounding():
     assert allocate(weights, 6) == oracle(weights, 6)
     assert allocate(weights, 6, [1, 2, 3]) == [1, 2, 3]
     huge = 10**15
-    assert allocate([1 / 3, 1 / 3, 1 / 3 + 2**-54], 3 * huge) == oracle(
-        [1 / 3, 1 / 3, 1 / 3 + 2**-54], 3 * huge
-    )
+    assert allocate([1 / 3, 1 / 3, 1 / 3 + 2**-54], 3 * huge) == oracle([1 / 3, 1 / 3, 1 / 3 + 2**-54], 3 * huge)
 
 
 def test_minimum_is_raised_on_exact_shares_before_rounding():

@@ -63,9 +63,7 @@ def test_laws(rng):
     order = rng.permutation(20)
     assert wasserstein(x[order], y, p[order], q) == pytest.approx(value, abs=1e-12)  # order is nothing
     assert wasserstein(x * 1e200, y / 1e200, p * 1e300, q) == pytest.approx(value, abs=1e-12)  # nor is scale
-    assert wasserstein(np.repeat(x, p, axis=0), y, None, q) == pytest.approx(
-        value, abs=1e-12
-    )  # weight = copies
+    assert wasserstein(np.repeat(x, p, axis=0), y, None, q) == pytest.approx(value, abs=1e-12)  # weight = copies
     assert wasserstein(np.r_[x, y[:3]], y, np.r_[p, [0, 0, 0]], q) == pytest.approx(value, abs=1e-12)
     assert wasserstein(x, x, p, p) == pytest.approx(0, abs=1e-12)
     assert wasserstein(x, -x[:1]) == pytest.approx((2 - cdist(x, x[:1], "cosine")).mean(), abs=1e-12)
@@ -88,9 +86,7 @@ def test_arguments_stay_as_they_were(rng):
         np.testing.assert_array_equal(now, then)
 
 
-@pytest.mark.parametrize(
-    ("n", "m", "spread"), [(60, 80, 0.1), (60, 80, 1.0), (300, 200, 0.5), (300, 30, 3.0)]
-)
+@pytest.mark.parametrize(("n", "m", "spread"), [(60, 80, 0.1), (60, 80, 1.0), (300, 200, 0.5), (300, 30, 3.0)])
 def test_the_approximation_is_within_one_per_cent(monkeypatch, rng, n, m, spread):
     x, y = clustered(rng, n, spread), clustered(rng, m, spread)
     p, q = rng.random(n), rng.integers(0, 9, m)

@@ -75,9 +75,7 @@ def test_agrees_with_exact_fractions(stream):
         mean(s(j - 1, j) - zero_shot[j - 1] for j in range(2, n + 1)), abs=1e-9
     )
     assert learning(rows, experts) == pytest.approx(mean(s(j, j) / e(j) for j in tasks))
-    assert forgetting_rate(rows) == pytest.approx(
-        [float(100 * (1 - s(n, j) / s(j, j))) for j in tasks], abs=1e-9
-    )
+    assert forgetting_rate(rows) == pytest.approx([float(100 * (1 - s(n, j) / s(j, j))) for j in tasks], abs=1e-9)
 
 
 def test_only_the_cells_of_the_formulas_are_read():

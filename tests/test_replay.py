@@ -130,7 +130,7 @@ def test_fewer_examples_than_instructions_is_said(memory):
     made = plan(memory, "weather", new(), budget_per_task=2).plan
     assert any("are never replayed" in note for note in made.notes)
     assert all(i.count == 1 for part in made.tasks for i in part.instructions)
-    assert any("all are taken" in note for note in plan(memory, "weather", new(), budget=10**6).plan.notes)
+    assert any("all go in" in note for note in plan(memory, "weather", new(), budget=10**6).plan.notes)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_impossible_questions_are_answered_in_one_line(memory, arguments, messag
 
 
 def test_an_unknown_earlier_task_is_named(memory):
-    with pytest.raises(MemoryStateError, match="no task 'leters'. Did you mean 'letters'"):
+    with pytest.raises(MemoryStateError, match=r"no task 'leters'\. Did you mean 'letters'"):
         plan(memory, "weather", new(), earlier=["leters"])
 
 

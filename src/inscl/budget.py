@@ -170,14 +170,10 @@ def _as_integers(weights: list[float]) -> list[int]:
 def _check_weights(name: str, weights: Sequence[float]) -> list[float]:
     values = np.asarray(weights, dtype=np.float64)
     if values.ndim != 1:
-        raise ValueError(
-            f"`{name}` must be a flat sequence of numbers, got an array of shape {values.shape}."
-        )
+        raise ValueError(f"`{name}` must be a flat sequence of numbers, got an array of shape {values.shape}.")
     wrong = np.flatnonzero(~np.isfinite(values) | (values < 0))
     if wrong.size:
-        raise ValueError(
-            f"`{name}` must be finite and non-negative, got {values[wrong[0]]} at position {wrong[0]}."
-        )
+        raise ValueError(f"`{name}` must be finite and non-negative, got {values[wrong[0]]} at position {wrong[0]}.")
     result: list[float] = values.tolist()
     return result
 
@@ -189,9 +185,7 @@ def _check_count(name: str, value: int) -> None:
 
 def _check_capacities(capacities: Sequence[int], wanted: int) -> list[int]:
     if len(capacities) != wanted:
-        raise ValueError(
-            f"`capacities` must have one entry for each weight: {wanted}, got {len(capacities)}."
-        )
+        raise ValueError(f"`capacities` must have one entry for each weight: {wanted}, got {len(capacities)}.")
     for i, capacity in enumerate(capacities):
         _check_count(f"capacities[{i}]", capacity)
     return [int(capacity) for capacity in capacities]

@@ -119,9 +119,7 @@ def forgetting(scores: Scores) -> float:
     15.0
     """
     n = _several_tasks(scores, "Forgetting")
-    return _mean(
-        [max(_at(scores, i, j) for i in range(j, n - 1)) - _at(scores, n - 1, j) for j in range(n - 1)]
-    )
+    return _mean([max(_at(scores, i, j) for i in range(j, n - 1)) - _at(scores, n - 1, j) for j in range(n - 1)])
 
 
 def forward_transfer(scores: Scores, zero_shot: Sequence[float]) -> float:
@@ -180,9 +178,7 @@ def _several_tasks(scores: Scores, metric: str) -> int:
 
 def _at(scores: Scores, i: int, j: int) -> float:
     if len(scores[i]) <= j:
-        raise ValueError(
-            f"The score of stage {i} on task {j} is missing: row {i} has {len(scores[i])} entries."
-        )
+        raise ValueError(f"The score of stage {i} on task {j} is missing: row {i} has {len(scores[i])} entries.")
     return _finite(scores[i][j], f"The score of stage {i} on task {j}")
 
 
@@ -190,9 +186,7 @@ def _experts(experts: Sequence[float], n: int) -> list[float]:
     values = [_finite(e, f"experts[{j}]") for j, e in enumerate(_one_per_task("experts", experts, n))]
     for j, value in enumerate(values):
         if value <= 0:
-            raise ValueError(
-                f"The expert of task {j} must score above 0, got {value}: ratios to it are undefined."
-            )
+            raise ValueError(f"The expert of task {j} must score above 0, got {value}: ratios to it are undefined.")
     return values
 
 

@@ -28,9 +28,7 @@ PAPER_ORDERS: dict[str, tuple[str, ...]] = {
 ORDER_NAMES = ("given", "reverse", "random:SEED", "curriculum", *PAPER_ORDERS)
 
 
-def order_of(
-    order: Order, task_names: Sequence[str], dev_scores: Mapping[str, float] | None = None
-) -> list[str]:
+def order_of(order: Order, task_names: Sequence[str], dev_scores: Mapping[str, float] | None = None) -> list[str]:
     """Tasks in the order they are learnt.
 
     Parameters
@@ -103,9 +101,7 @@ def _easy_to_hard(names: list[str], dev_scores: Mapping[str, float] | None) -> l
     if dev_scores is None:
         raise ConfigError("The order 'curriculum' is made from experts' development scores. Set `experts`.")
     if missing := [name for name in names if name not in dev_scores]:
-        raise ConfigError(
-            f"The order 'curriculum' lacks the expert's development score of {_quoted(missing)}."
-        )
+        raise ConfigError(f"The order 'curriculum' lacks the expert's development score of {_quoted(missing)}.")
     return sorted(names, key=lambda name: -dev_scores[name])
 
 

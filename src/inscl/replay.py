@@ -393,7 +393,7 @@ def _notes(made: Plan, stage: Stage) -> Iterator[str]:
         return
     available = sum(task.available for task in made.tasks)
     if made.budget.unit == "examples" and made.count < made.total:
-        yield f"the earlier tasks have {available:,} training rows, fewer than the {made.total:,} asked for: all are taken"
+        yield f"the earlier tasks have {available:,} training rows, fewer than the {made.total:,} asked for: all go in"
     if len(made.tasks) > 1 and "distances" in stage.__dict__ and len(set(stage.distances)) == 1:
         yield "all distances are equal: every earlier task gets the same share"
     if "insinfo" in stage.__dict__:

@@ -64,9 +64,7 @@ def insinfo(counts: Sequence[int], scores: Sequence[float], budget: int, rng: np
     """
     available = _counts(counts)
     if len(scores) != len(available):
-        raise ValueError(
-            f"`scores` must have one entry per instruction: {len(available)}, got {len(scores)}."
-        )
+        raise ValueError(f"`scores` must have one entry per instruction: {len(available)}, got {len(scores)}.")
     budget = _size(budget, int(available.sum()))
     present = np.flatnonzero(available)
     if budget >= len(present):
@@ -107,9 +105,7 @@ def prototype_data(embeddings: ArrayLike, budget: int, seed: int) -> Rows:
     return _sorted(_nearest(points, _kmeans(points, budget, seed, starts=1).cluster_centers_))
 
 
-def prototype_instruction(
-    counts: Sequence[int], embeddings: ArrayLike, budget: int, rng: np.random.Generator
-) -> Rows:
+def prototype_instruction(counts: Sequence[int], embeddings: ArrayLike, budget: int, rng: np.random.Generator) -> Rows:
     """Random rows of the instructions nearest the centroids of a k-means clustering of the instructions.
 
     The number of clusters, 2 to 10 and below the number of distinct instruction embeddings, is that with the
@@ -219,22 +215,15 @@ def count_by_instruction(counts: Sequence[int], rows: ArrayLike) -> list[int]:
     ends = np.cumsum(_counts(counts))
     numbers = np.asarray(rows, dtype=np.int64)
     if numbers.size and (numbers.min() < 0 or numbers.max() >= ends[-1:].sum()):
-        raise ValueError(
-            f"`rows` must lie in 0 to {ends[-1:].sum() - 1}, got {numbers.min()} to {numbers.max()}."
-        )
-    result: list[int] = np.bincount(
-        np.searchsorted(ends, numbers, side="right"), minlength=len(ends)
-    ).tolist()
+        raise ValueError(f"`rows` must lie in 0 to {ends[-1:].sum() - 1}, got {numbers.min()} to {numbers.max()}.")
+    result: list[int] = np.bincount(np.searchsorted(ends, numbers, side="right"), minlength=len(ends)).tolist()
     return result
 
 
 def _draw(available: Rows, quotas: Rows, rng: np.random.Generator) -> Rows:
     """`quotas[i]` random rows of each instruction, instruction by instruction."""
     starts = np.cumsum(available) - available
-    drawn = [
-        starts[i] + rng.choice(int(available[i]), int(quotas[i]), replace=False)
-        for i in np.flatnonzero(quotas)
-    ]
+    drawn = [starts[i] + rng.choice(int(available[i]), int(quotas[i]), replace=False) for i in np.flatnonzero(quotas)]
     return _sorted(np.concatenate(drawn)) if drawn else np.empty(0, dtype=np.int64)
 
 

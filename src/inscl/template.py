@@ -118,9 +118,7 @@ def prompt_ids(example: Example, tokenizer: Any, *, max_length: int, chat: bool)
     def prompt(row: Example) -> list[Piece]:
         if not chat:
             return [Piece(list(tokenizer(render(row).prompt)["input_ids"]), trained=False)]
-        return [
-            Piece(_ids(tokenizer, _chat_text(tokenizer, to_messages(row)[:-1], prompt=True)), trained=False)
-        ]
+        return [Piece(_ids(tokenizer, _chat_text(tokenizer, to_messages(row)[:-1], prompt=True)), trained=False)]
 
     found = _cut_to_fit(example, chat, max_length, prompt)
     if found is None:
@@ -169,9 +167,7 @@ def _chat_pieces(example: Example, tokenizer: Any) -> list[Piece]:
     messages = to_messages(example)
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns or turns[-1] != len(messages) - 1:
-        raise DataError(
-            "A conversation must end with an assistant turn, which is what is trained and scored."
-        )
+        raise DataError("A conversation must end with an assistant turn, which is what is trained and scored.")
     pieces = _pieces_of_turns(messages, turns, tokenizer)
     # Some templates render an earlier turn differently once others follow; then the last answer alone is
     # trained.
@@ -224,8 +220,7 @@ def _flexible(example: Example) -> list[int]:
     return [
         i
         for i, message in enumerate(example.messages or ())
-        if message["role"] not in ("system", "assistant")
-        and message["content"].strip() != example.instruction.strip()
+        if message["role"] not in ("system", "assistant") and message["content"].strip() != example.instruction.strip()
     ]
 
 
