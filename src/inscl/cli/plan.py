@@ -174,7 +174,9 @@ def print_plan(made: "Plan", instructions: int = 0) -> None:
     """A plan as a table a person understands."""
     new = made.new
     print(printable(f"Stage {made.stage}: learn '{made.name}' with strategy '{made.strategy}', seed {made.seed}"))
-    print(f"Budget: {made.budget.describe(new.rows)} = {made.total:,} {made.budget.unit}\n")
+    plain = made.budget.amount == made.total and not made.budget.per_task
+    resolved = "" if plain else f" = {made.total:,} {made.budget.unit}"
+    print(f"Budget: {made.budget.describe(new.rows)}{resolved}\n")
     columns = [
         ("task", "left"),
         ("distance", "right"),
