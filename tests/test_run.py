@@ -4,10 +4,12 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from inscl import metrics
+from inscl.cli import main
 from inscl.config import StreamConfig, parse_config
 from inscl.errors import ConfigError, InsclError
 from inscl.mixture import read_mixture
@@ -15,6 +17,7 @@ from inscl.models import RECORD
 from inscl.run import Event, run
 from inscl.scores import RowScores, instructions_of
 from inscl.stream_data import StreamData
+from inscl.summary import summarise
 from support import WordEncoder, WordTagger
 
 TASKS = ("review_opinion", "record_field", "price_list")
@@ -251,3 +254,37 @@ def test_the_record_says_what_the_numbers_come_from(tmp_path):
     assert set(record["tasks"]) == set(TASKS)
     assert record["versions"]["torch"]
     assert record["hardware"]["cores"]
+
+
+def test_the_summary_pairs_strategies_by_stream(tmp_path):
+    result = run_with(PaperWorker(), tmp_path / "run", config_of(seeds=[0, 1], strategies=["none", "random"]))
+    summary = summarise(result.table)
+    by_name = {line.strategy: line for line in summary.lines}
+    assert (by_name["none"].budget, by_name["random"].budget) == ("", "4 per task")
+    assert by_name["random"].streams == 2
+    finals = {name: values(result, name, "relative_gain_final") for name in by_name}
+    assert by_name["random"].gain_final == pytest.approx(fmean(finals["random"]))
+    (difference,) = summary.differences
+    assert (difference.strategy, difference.baseline, difference.n) == ("random", "none", 2)
+    assert difference.mean == pytest.approx(fmean(finals["random"]) - fmean(finals["none"]))
+    # 20 rows a stage, over three stages, and the replayed ones.
+    assert by_name["random"].tokens == 3 * 20 + 4 + 8
+
+
+def test_the_command_prints_a_table_and_tells_mistakes_with_their_lines(tmp_path, capsys, monkeypatch):
+    def with_paper(config, out, progress):
+        return run_with(PaperWorker(), out, config, progress=progress)
+
+    monkeypatch.setattr("inscl.run.run", with_paper)
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(json.dumps(config_of(strategies=["none", "random"]).resolved()))
+    assert main(["run", str(good), "--out", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr()
+    assert "random - none" in printed.out
+    assert "one stream: none" in printed.out
+    assert "20 training rows a task" in printed.out
+    assert "stage 3" in printed.err
+    bad.write_text("tasks: demo\nmodle: x\nstrategies: [rnadom]\nseeds: [-1]\n")
+    assert main(["run", str(bad)]) == 2
+    told = capsys.readouterr().err
+    assert all(f"line {line}: " in told for line in (1, 2, 3, 4))

