@@ -84,7 +84,7 @@ class RunView(AbstractContextManager["RunView"]):
 
     def _left(self, done: float) -> str:
         gained = done - (self.first or 0.0)
-        if gained < 0.01:
+        if gained < 0.05:
             return "time left not known yet"
         return f"about {_duration((time.monotonic() - self.begun) / gained * (1 - done))} left"
 
