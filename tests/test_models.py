@@ -8,7 +8,6 @@ import pytest
 import tiny
 from inscl import models
 from inscl.errors import InsclError
-from inscl.probe import choose_dtype
 
 
 def test_a_folder_and_a_hub_id_stay_what_they_are(tmp_path):
@@ -94,14 +93,3 @@ def test_a_folder_that_appears_is_whole_or_not_there(tmp_path):
     fill("second")  # as if two processes had converted at once: the first one stays
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
     assert (target / "file").read_text() == "first"
-
-
-@pytest.mark.parametrize("adapters", [False, True])
-def test_the_probe_times_both_precisions_and_leaves_the_model_alone(tmp_path, adapters):
-    import torch
-
-    loaded = models.load(tiny.save_model(tmp_path / "model"))
-    before = {name: p.clone() for name, p in loaded.model.named_parameters()}
-    probe = choose_dtype(loaded, adapters=adapters)
-    assert probe.seconds[probe.dtype] == min(probe.seconds.values()) > 0
-    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in loaded.model.named_parameters())
