@@ -327,20 +327,23 @@ def _within_tokens(stage: Stage, weights: Sequence[float], budget: int, selector
 
 
 def _task_plan(stage: Stage, view: View, rows: Rows, share: float, distance: float | None) -> TaskPlan:
-    stored = view.task.take(rows, ["key", "tokens"])
+    stored = view.task.marks(rows)
     keys = [key.hex() for key in stored["key"].to_pylist()]
     looked_at_tags = "insinfo" in stage.__dict__
     ends = np.cumsum(view.counts)
+    firsts, lasts = (np.searchsorted(rows, bounds).tolist() for bounds in (ends - view.counts, ends))
+    available = view.counts.tolist()
     instructions = []
-    for i in np.unique(np.searchsorted(ends, rows, side="right")):
-        first, last = np.searchsorted(rows, [ends[i] - view.counts[i], ends[i]])
+    for i, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+        if first == last:
+            continue
         key = view.keys[i]
         instructions.append(
             InstructionPlan(
                 key=key.hex(),
                 text=view.texts[i],
-                count=int(last - first),
-                available=int(view.counts[i]),
+                count=last - first,
+                available=available[i],
                 rows=tuple(keys[first:last]),
                 tags=tuple(sorted(stage.tags[key])) if looked_at_tags else None,
                 insinfo=stage.insinfo[key] if looked_at_tags else None,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BATCH = 8192  # rows handed to Arrow at once
 SPILL = 16 * BATCH  # rows kept in memory before they go to a temporary file
+SMALL = 100_000  # rows of a task whose keys are read once instead of at every draw
 FEW_TEST_ROWS = 30
 OWN_TAGS = "yours"
 
@@ -145,9 +146,15 @@ class Task:
         """Stored columns (key, input_key, split, tokens, …) of all rows."""
         return self._examples.to_table(columns=names)
 
-    def take(self, rows: npt.NDArray[np.int64], columns: list[str]) -> pa.Table:
-        """Stored columns of some rows, by row number."""
-        return self._examples.take(rows.tolist(), columns=columns)
+    def marks(self, rows: npt.NDArray[np.int64]) -> pa.Table:
+        """Columns `key` and `tokens` of some rows, by row number."""
+        if sum(self.info.rows.values()) > SMALL:
+            return self._examples.take(rows.tolist(), columns=["key", "tokens"])
+        return self._marks.take(rows)
+
+    @cached_property
+    def _marks(self) -> pa.Table:
+        return self.columns(["key", "tokens"]).combine_chunks()
 
 
 def estimate_tokens(text: str) -> int:
