@@ -423,13 +423,13 @@ class Memory:
 
     def _shared_inputs(self, task: Task, state: State) -> tuple[int, int]:
         """Distinct inputs that other tasks have too, and those of them that stand on another side there."""
-        mine = _side_by_input(task)
+        mine = task.inputs
         shared: set[int] = set()
         across: set[int] = set()
         for name, commit in state.live.items():
             if name == task.info.name:
                 continue
-            other = _side_by_input(self._task(commit))
+            other = self._task(commit).inputs
             place = pc.index_in(other["input_key"], mine["input_key"].combine_chunks())
             here = place.is_valid()
             if not pc.any(here).as_py():
@@ -579,12 +579,6 @@ def _fold(table: Any) -> State:
 def _same(new: TaskInfo, before: TaskInfo) -> bool:
     """Whether a task has the same content; how many duplicates or dropped records there were does not count."""
     return all(getattr(new, part) == getattr(before, part) for part in ("content", "tags", "embeddings", "encoder"))
-
-
-def _side_by_input(task: Task) -> pa.Table:
-    """Distinct inputs of a task with their side of the split, in one chunk."""
-    table = task.columns(["input_key", "split"]).group_by("input_key", use_threads=False)
-    return table.aggregate([("split", "max")]).rename_columns(["input_key", "split"]).combine_chunks()
 
 
 def _warnings(task: Task, shared: int, across: int) -> tuple[str, ...]:

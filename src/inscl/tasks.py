@@ -153,6 +153,12 @@ class Task:
         return self._marks.take(rows)
 
     @cached_property
+    def inputs(self) -> pa.Table:
+        """Columns `input_key` and `split` of the distinct inputs, in one chunk."""
+        table = self.columns(["input_key", "split"]).group_by("input_key", use_threads=False)
+        return table.aggregate([("split", "max")]).rename_columns(["input_key", "split"]).combine_chunks()
+
+    @cached_property
     def _marks(self) -> pa.Table:
         return self.columns(["key", "tokens"]).combine_chunks()
 
