@@ -291,6 +291,7 @@ class _Stage:
         usual_fields = {
             "use_cpu": not accelerated,
             "gradient_checkpointing": False,
+            "ddp_find_unused_parameters": False,  # all trained weights take part in every step
             "report_to": "none",
             "dataloader_pin_memory": accelerated,
         }

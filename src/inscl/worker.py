@@ -2,6 +2,7 @@
 
 A stage's model is trained, then scored, then trained on: it is read from disk only where another one is wanted.
 Whether a model comes from memory or from disk changes nothing: both have the same weights in the same form.
+Where a command was launched as several processes, the others hold the same model, and train the same stages.
 """
 
 import json
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inscl import ranks
 from inscl.adapters import Adapter, mode_of
 from inscl.config import Protect, StreamConfig
 from inscl.errors import require
@@ -19,7 +21,7 @@ from inscl.models import RECORD, LoadedModel, load
 from inscl.scores import RowScores, instructions_of
 from inscl.scoring import SCORERS, exact_match
 from inscl.stage_folder import Tell
-from inscl.train import train_stage
+from inscl.train import StageRecord, train_stage
 from inscl.training_fields import checked
 
 ANSWERS_LOOKED_AT = 1000  # training answers from which a task's longest answer is taken
@@ -93,6 +95,27 @@ class ModelWorker:
         """Train a stage in `out`; the record of a finished one is read."""
         if (out / RECORD).exists():
             return dict(json.loads((out / RECORD).read_text(encoding="utf-8")))
+        ranks.post(
+            {
+                "settings": {**vars(self.settings), "protect": self.settings.protect.model_dump()},
+                "mixture": str(mixture),
+                "start": str(start),
+                "out": str(out),
+                "seed": seed,
+                "held": self._holds(start),
+            }
+        )
+        return asdict(self._train(mixture, start, out, seed, tell))
+
+    def join(self, job: Mapping[str, Any]) -> None:
+        """Take part in a stage that the first process trains, from the same weights in the same form."""
+        protect = Protect(**job["settings"]["protect"])
+        self.settings = StageSettings(**{**job["settings"], "protect": protect})
+        if not job["held"]:
+            self._held = None
+        self._train(Path(job["mixture"]), job["start"], Path(job["out"]), job["seed"], None)
+
+    def _train(self, mixture: Path, start: str | Path, out: Path, seed: int, tell: Tell | None) -> StageRecord:
         s = self.settings
         model = self._load(start)
         self._held = None  # its weights are about to change
@@ -111,7 +134,7 @@ class ModelWorker:
             **s.protect.model_dump(),
         )
         self._held = str(out), model
-        return asdict(record)
+        return record
 
     def score(
         self, model: str | Path, tasks: Mapping[str, Sequence[Example]], out: Path, *, tell: Tell
@@ -139,7 +162,7 @@ class ModelWorker:
         return self._limits[task]
 
     def _load(self, model: str | Path) -> LoadedModel:
-        if self._held is None or self._held[0] != str(model):
+        if self._held is None or not self._holds(model):
             self._held = None  # two models at once may not fit
             s = self.settings
             goes_on = s.peft is not None and mode_of(s.peft, s.adapter) == "continue"
@@ -147,6 +170,15 @@ class ModelWorker:
             dtype = "bfloat16" if goes_on and s.dtype == "bfloat16" else "float32"
             self._held = str(model), load(model, dtype=dtype, merge=not goes_on)
         return self._held[1]
+
+    def _holds(self, model: str | Path) -> bool:
+        return self._held is not None and self._held[0] == str(model)
+
+
+def follow() -> int:
+    """What every process but the first does under ``torchrun`` or ``accelerate launch``; the exit code."""
+    worker = ModelWorker(StageSettings(), answers=lambda task: (), chat=lambda: False)
+    return ranks.follow(worker.join)
 
 
 def predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str) -> dict[str, RowScores]:
