@@ -146,10 +146,11 @@ def settings_for(mixture, model, out, **more):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(model, mixture, tmp_path):
-    one = stage(mixture, model, tmp_path / "one")
+@pytest.mark.parametrize("more", [{}, {"peft": {"type": "lora", "r": 4}}], ids=["whole", "lora"])
+def test_two_processes_equal_one(model, mixture, tmp_path, more):
+    one = stage(mixture, model, tmp_path / "one", **more)
     arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    process = launch(arguments, settings_for(mixture, model, tmp_path / "two"))
+    process = launch(arguments, settings_for(mixture, model, tmp_path / "two", **more))
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors[-3000:]
     two = json.loads((tmp_path / "two" / RECORD).read_text())

@@ -49,8 +49,11 @@ def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, 
         raise ConfigError(f"`peft`: {str(error).splitlines()[0]}") from error
 
 
-def save(loaded: LoadedModel, out: Path, mode: Adapter) -> None:
-    """Write the adapters, earlier ones included, or the merged model, into the stage's folder."""
+def save(loaded: LoadedModel, out: Path, mode: Adapter, weights: Mapping[str, Any] | None = None) -> None:
+    """Write the adapters, earlier ones included, or the merged model, into the stage's folder.
+
+    `weights` is the state gathered from several processes; without it the model has its own.
+    """
     if mode == "merge":
         loaded.model = loaded.model.merge_and_unload()
         loaded.model.save_pretrained(out)
@@ -61,7 +64,7 @@ def save(loaded: LoadedModel, out: Path, mode: Adapter) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was cut off while it saved
     for i, source in enumerate(earlier):
         shutil.copytree(source, folder / f"{i:04d}")
-    loaded.model.save_pretrained(folder / f"{len(earlier):04d}")
+    loaded.model.save_pretrained(folder / f"{len(earlier):04d}", state_dict=weights)
     loaded.adapters = tuple(sorted(folder.glob("[0-9]*")))
 
 

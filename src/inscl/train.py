@@ -231,6 +231,8 @@ class _Stage:
         self.loaded.identity = self.fingerprint
         record = self._record(order, watch, str(trainer.args.device))
         self._save(trainer, record)
+        if _is_sharded(trainer):  # no process holds the whole model, and whoever uses it next is alone
+            _become(self.loaded, load(self.out, merge=self.mode != "continue"))
         return record
 
     def _train(self, order: list[list[int]]) -> tuple[Any, Any]:
@@ -260,6 +262,8 @@ class _Stage:
         )
         if self._weighted and not trainer.plain_loss:
             raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
+        if self.mode == "merge" and _is_sharded(trainer):
+            raise ConfigError("Adapters cannot be merged where weights are sharded; set `adapter` to continue or new.")
         if found:
             watch.losses, watch.seconds = found[1].losses, found[1].seconds
             if start:
@@ -357,13 +361,13 @@ class _Stage:
     def _save(self, trainer: Any, record: StageRecord) -> None:
         """Write the result, then the record that makes it count, and only then drop the checkpoints."""
         accelerator = trainer.accelerator
-        sharded = accelerator.get_state_dict(trainer.model_wrapped) if accelerator.num_processes > 1 else None
+        whole = accelerator.get_state_dict(trainer.model_wrapped) if accelerator.num_processes > 1 else None
         if trainer.is_world_process_zero():
             self.loaded.tokenizer.save_pretrained(self.out)
             if self.mode is None:
-                self.loaded.model.save_pretrained(self.out, state_dict=sharded)
+                self.loaded.model.save_pretrained(self.out, state_dict=whole)
             else:
-                adapters.save(self.loaded, self.out, self.mode)
+                adapters.save(self.loaded, self.out, self.mode, whole)
             checkpoints.write_json(self.out / RECORD, asdict(record))
             shutil.rmtree(self.out / checkpoints.FOLDER, ignore_errors=True)
         accelerator.wait_for_everyone()
@@ -404,6 +408,10 @@ def _dtype(asked: str) -> str:
     if asked != "auto":
         return asked
     return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
+
+
+def _is_sharded(trainer: Any) -> bool:
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
 def _become(target: LoadedModel, source: LoadedModel) -> None:
