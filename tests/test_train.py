@@ -130,6 +130,30 @@ def test_a_batch_of_8_equals_8_of_1_and_changes_nothing_else(model, mixture, tmp
     assert (one.fingerprint, one.tokens, one.answer_tokens) == (eight.fingerprint, eight.tokens, eight.answer_tokens)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_without_padding_a_stage_is_the_same(model, tmp_path, weighted):
+    """Each batch's positions restart with each row, so that no row sees another."""
+    mixture = tiny.mixture_file(tmp_path, weighted_rows() if weighted else None)
+    padded = stage(mixture, model, tmp_path / "padded")
+    for rows in (8, 2):  # one step as one sequence, and as four
+        free = stage(
+            mixture, model, tmp_path / f"free-{rows}", {"per_device_train_batch_size": rows}, padding_free=True
+        )
+        assert free.losses == pytest.approx(padded.losses, abs=1e-5)
+        assert free.tokens == padded.tokens
+
+
+def test_a_model_in_which_rows_would_leak_is_refused(model, mixture, tmp_path, monkeypatch):
+    loaded = load(model)
+    whole = type(loaded.model).forward
+    monkeypatch.setattr(  # a model that takes positions and ignores them
+        type(loaded.model), "forward", lambda self, *a, position_ids=None, **k: whole(self, *a, **k)
+    )
+    with pytest.raises(ConfigError, match="LlamaForCausalLM lets rows in one sequence see each other"):
+        stage(mixture, loaded, tmp_path / "out", padding_free=True)
+    assert stage(mixture, loaded, tmp_path / "out").steps == 6
+
+
 def launch(arguments, settings):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(

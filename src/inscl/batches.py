@@ -115,11 +115,35 @@ class Collator:
 
     pad_token_id: int
     weighted: bool
+    padding_free: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """input_ids, labels, attention_mask (n_rows, length) and answer_index (n_answers,) of the rows."""
+        """input_ids, labels, attention_mask (n_rows, length) and answer_index (n_answers,) of the rows.
+
+        Without padding, all rows stand in one of shape (1, total length), and position_ids, which restart at 0, take
+        the place of the mask.
+        """
         import torch
 
+        arrays = self._in_one(rows) if self.padding_free else self._padded(rows)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _in_one(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        lengths = [len(row["input_ids"]) for row in rows]
+        labels = np.concatenate([[IGNORED, *row["labels"][1:]] for row in rows])
+        answers = np.flatnonzero(labels != IGNORED)
+        batch = {
+            "input_ids": np.concatenate([row["input_ids"] for row in rows])[None],
+            "labels": labels[None],
+            "position_ids": np.concatenate([np.arange(n) for n in lengths])[None],
+            "answer_index": answers - 1,
+        }
+        if self.weighted:
+            weights = np.array([row["weight"] for row in rows], dtype=np.float32)
+            batch["answer_weight"] = np.repeat(weights, lengths)[answers]
+        return batch
+
+    def _padded(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         width = max(len(row["input_ids"]) for row in rows)
         ids = np.full((len(rows), width), self.pad_token_id)
         labels = np.full((len(rows), width), IGNORED)
@@ -133,4 +157,4 @@ class Collator:
         if self.weighted:
             weights = np.array([row["weight"] for row in rows], dtype=np.float32)
             batch["answer_weight"] = weights[answers // width]
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
+        return batch

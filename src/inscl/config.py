@@ -304,6 +304,8 @@ class StreamConfig(Part):
         Examples of an optimiser step over all devices.
     max_length, max_new_tokens : int
         Tokens of a training row; of an answer (None: from the training answers).
+    padding_free : bool
+        Train the rows of a device's batch as one sequence without padding, where the model keeps them apart.
     scorer : str
     test_rows : TestRows
     limits : Limits
@@ -335,6 +337,7 @@ class StreamConfig(Part):
     adapter: Literal["continue", "merge", "new"] = "continue"
     batch_size: Count = 32
     max_length: Count = 1024
+    padding_free: StrictBool = False
     max_new_tokens: Count | None = None
     scorer: Annotated[str, AfterValidator(_known_scorer)] = "rouge_l"
     test_rows: TestRows = TestRows()

@@ -1,4 +1,7 @@
-"""Which attention kernels run: cuDNN's builds a plan for every new shape, and our batches have a new one each."""
+"""Which attention kernels run, and whether they keep rows apart that stand in one sequence.
+
+cuDNN's kernel builds a plan for every new shape, and our batches have a new one each.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,3 +20,28 @@ def flexible_attention() -> Iterator[None]:
         yield
     finally:
         switches.enable_cudnn_sdp(before)
+
+
+def keeps_rows_apart(model: Any) -> bool:
+    """Whether a row computes the same alone and behind another one, told apart by positions that restart at 0.
+
+    Attention of transformers does; recurrent layers and models of other make may let rows leak into each other.
+    """
+    import torch
+
+    device, training = next(model.parameters()).device, model.training
+    ids = torch.arange(3, 18, device=device)[None]
+    positions = torch.cat([torch.arange(8), torch.arange(7)])[None].to(device)
+    model.eval()
+    try:
+        with torch.no_grad():
+            together = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
+            alone = [model(input_ids=part, use_cache=False).logits[0].float() for part in (ids[:, :8], ids[:, 8:])]
+    except TypeError:  # it takes no positions
+        return False
+    finally:
+        model.train(training)
+    apart = torch.cat(alone)
+    whole = next(model.parameters()).dtype == torch.float32 and not torch.is_autocast_enabled(device.type)
+    tolerance = 1e-4 if whole else 0.03  # of the largest logit; half precision rounds
+    return bool((together - apart).abs().max() <= tolerance * max(1.0, float(apart.abs().max())))

@@ -28,8 +28,8 @@ from inscl.stream_data import rows_of
 REQUEST = "learn.json"
 TEST_ROWS = 200  # of each task, if nothing else is asked for
 STAGE_FIELDS = (
-    "training", "peft", "protect", "adapter", "batch_size", "max_length", "max_new_tokens", "scorer", "dtype",
-    "report_to",
+    "training", "peft", "protect", "adapter", "batch_size", "max_length", "padding_free", "max_new_tokens", "scorer",
+    "dtype", "report_to",
 )  # fmt: skip
 
 Say = Callable[[str], None]
@@ -183,7 +183,7 @@ def stage_config(text: str, name: str = "stage.yaml", **changes: Any) -> StreamC
     >>> stage_config("seeds: [1]")
     Traceback (most recent call last):
     inscl.errors.ConfigError: stage.yaml: `seeds` is not a setting of a stage; wanted training, peft, protect, adapter,
-    batch_size, max_length, max_new_tokens, scorer, dtype, report_to.
+    batch_size, max_length, padding_free, max_new_tokens, scorer, dtype, report_to.
     """
     # A stage's settings are those of a stream that has no tasks of its own: the same checks, the same messages.
     config = parse_config(f"{text}\ntasks: demo\nmodel: none", name=name)

@@ -25,7 +25,7 @@ from inscl import adapters, checkpoints
 from inscl.adapters import Adapter
 from inscl.batches import Collator, TokenisedMixture, TokenRow, order_of_steps, tokenise_mixture
 from inscl.errors import ConfigError, DataError, InsclError, require
-from inscl.kernels import flexible_attention
+from inscl.kernels import flexible_attention, keeps_rows_apart
 from inscl.mixture import read_mixture
 from inscl.models import RECORD, LoadedModel, identity, load
 from inscl.template import IGNORED, TEMPLATE_ID
@@ -89,6 +89,7 @@ def train_stage(
     peft: Mapping[str, Any] | None = None,
     batch_size: int = 32,
     max_length: int = 512,
+    padding_free: bool = False,
     seed: int = 0,
     adapter: Adapter = "continue",
     dtype: str = "auto",
@@ -119,6 +120,8 @@ def train_stage(
         Rows of a step over all devices.
     max_length : int
         Most tokens of a row; longer ones lose the end of their input.
+    padding_free : bool
+        Compute the rows of a device's batch as one sequence without padding, where the model keeps them apart.
     seed : int
         Of the order of rows, dropout and new adapters.
     adapter : {"continue", "merge", "new"}
@@ -159,6 +162,7 @@ def train_stage(
         "freeze_bottom_layers": freeze_bottom_layers,
         "protection": [l2_start, ema, interpolate],
         "template": TEMPLATE_ID,
+        **({"padding_free": True} if padding_free else {}),
     }
     fingerprint = _fingerprint(settings, mixture, model)
     if record := _finished(out, fingerprint):
@@ -181,6 +185,7 @@ def train_stage(
             out=out,
             fields=fields,
             batch_size=batch_size,
+            padding_free=padding_free,
             seed=seed,
             dtype=_dtype(dtype),
             mode=mode if peft else None,
@@ -201,6 +206,7 @@ class _Stage:
     out: Path
     fields: dict[str, Any]
     batch_size: int
+    padding_free: bool
     seed: int
     dtype: str
     mode: Adapter | None
@@ -254,7 +260,7 @@ class _Stage:
             args=args,
             train_dataset=self._dataset(order),
             processing_class=self.loaded.tokenizer,
-            data_collator=Collator(self.loaded.tokenizer.pad_token_id, self._weighted),
+            data_collator=Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.padding_free),
             callbacks=callbacks,
             watch=watch,
             fingerprint=self.fingerprint,
@@ -262,6 +268,8 @@ class _Stage:
         )
         if self._weighted and not trainer.plain_loss:
             raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
+        if self.padding_free:
+            self._refuse_to_leak(trainer)
         if self.mode == "merge" and _is_sharded(trainer):
             raise ConfigError("Adapters cannot be merged where weights are sharded; set `adapter` to continue or new.")
         if found:
@@ -278,6 +286,18 @@ class _Stage:
         if start:
             start.finish()
         return trainer, watch
+
+    def _refuse_to_leak(self, trainer: Any) -> None:
+        import torch
+
+        if not trainer.plain_loss:
+            raise ConfigError("`padding_free` needs the plain loss; leave out `training.loss_type` and the like.")
+        half, device = self.dtype == "bfloat16", trainer.args.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=half), flexible_attention():
+            apart = keeps_rows_apart(self.loaded.model)
+        if not apart:
+            kind = type(self.loaded.model).__name__
+            raise ConfigError(f"`padding_free`: {kind} lets rows in one sequence see each other. Leave it out.")
 
     def _arguments(self, steps: int) -> Any:
         import torch

@@ -116,7 +116,8 @@ class StageTrainer(SFTTrainer):
             loss = theirs(model, inputs, return_outputs, num_items_in_batch)
         else:
             with head_at(self.model, index):
-                logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
+                places = {"position_ids": inputs["position_ids"]} if "position_ids" in inputs else {}
+                logits = model(input_ids=inputs["input_ids"], **places, use_cache=False).logits
             targets = inputs["labels"].reshape(-1).index_select(0, index + 1)
             each = torch.nn.functional.cross_entropy(logits[0].float(), targets, reduction="none")
             total = each.sum() if weight is None else (each * weight).sum()

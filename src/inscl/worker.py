@@ -37,6 +37,7 @@ class StageSettings:
     adapter: Adapter = "continue"
     batch_size: int = 32
     max_length: int = 1024
+    padding_free: bool = False
     max_new_tokens: int | None = None
     scorer: str = "rouge_l"
     dtype: str = "float32"
@@ -54,6 +55,7 @@ class StageSettings:
             adapter=config.adapter,
             batch_size=config.batch_size,
             max_length=config.max_length,
+            padding_free=config.padding_free,
             max_new_tokens=config.max_new_tokens,
             scorer=config.scorer,
             dtype=dtype,
@@ -127,6 +129,7 @@ class ModelWorker:
             peft=s.peft,
             batch_size=s.batch_size,
             max_length=s.max_length,
+            padding_free=s.padding_free,
             seed=seed,
             adapter=s.adapter,
             dtype=s.dtype,
