@@ -18,12 +18,17 @@ def demo(
 ) -> None:
     """The whole story offline in minutes, on a real small model: learn six tasks with and without replay."""
     from inscl.cli.run import carry_out
-    from inscl.config import load_config
+    from inscl.cli.view import prepare_libraries
+
+    prepare_libraries()
+    from inscl.config import Experts, load_config
     from inscl.demo import stream_file
     from inscl.models import EMBEDDED, resolve
 
     resolve(EMBEDDED)  # first of all, so that a missing package is told at once
-    config = load_config(stream_file(fast)).model_copy(update={"seeds": (seed,)})
+    config = load_config(stream_file(fast)).model_copy(
+        update={"seeds": (seed,), "experts": Experts(seeds=(seed,))}  # so that an expert is also a first stage
+    )
     if not quiet:
         remark(
             f"Small tasks, one after another, learnt by {EMBEDDED} with strategies {', '.join(config.strategies)}. "

@@ -92,6 +92,9 @@ def learn(
     quiet: QuietOption = False,
 ) -> None:
     """One stage: plan, mix, train, score old and new tasks, remember. The same command goes on if interrupted."""
+    from inscl.cli.view import StageView, prepare_libraries
+
+    prepare_libraries()
     from inscl.split import Shares
     from inscl.tags import read_tags
 
@@ -121,7 +124,6 @@ def learn(
             seen = kept if kept.tasks() else open_memory(empty, encoder, quiet)
             _print_dry_run(make_plan(seen, name, source, **options).plan, settings, json)
         return
-    from inscl.cli.view import StageView
     from inscl.learn import learn as learn_stage
 
     with StageView(quiet=quiet) as view:
@@ -156,7 +158,9 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Score a model on the test rows of every remembered task."""
-    from inscl.cli.view import StageView
+    from inscl.cli.view import StageView, prepare_libraries
+
+    prepare_libraries()
     from inscl.learn import evaluate_memory, last_model
 
     kept = open_memory(memory, quiet=quiet).existing()

@@ -29,7 +29,9 @@ def run(
 
 def carry_out(config: "StreamConfig", out: Path, *, json: bool, quiet: bool) -> None:
     """Run an experiment under a live view, and print what came out."""
-    from inscl.cli.view import RunView
+    from inscl.cli.view import RunView, prepare_libraries
+
+    prepare_libraries()
     from inscl.run import run as run_streams
     from inscl.summary import summarise
 
