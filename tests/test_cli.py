@@ -167,6 +167,34 @@ def test_bad_requests_are_one_clear_line(here, capsys, arguments, hint):
     assert hint in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["add"], "Missing argument"),
+        (["nosuch"], "No such command 'nosuch'"),
+        (["add", "--nope"], "No such option"),
+        (["plan", "x", "--budget-tokens", "abc"], "--budget-tokens"),
+    ],
+)
+def test_a_mistyped_command_is_one_line_that_points_to_the_help(capsys, arguments, hint):
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert hint in err
+    assert "--help`." in err
+
+
+def test_an_interrupt_is_one_line_wherever_it_falls(here, capsys, monkeypatch):
+    for error in (KeyboardInterrupt(), pa.ArrowInvalid("External error: KeyboardInterrupt: ")):
+
+        def stop(*_arguments, error=error, **_keywords):
+            raise error
+
+        monkeypatch.setattr("inscl.memory.Memory.add", stop)
+        assert main(["add", "a", "data.jsonl"]) == 130
+        assert capsys.readouterr().err.startswith("inscl: interrupted; nothing committed is lost.")
+
+
 @needs_encoder
 @pytest.mark.parametrize(
     ("options", "hint"),

@@ -6,8 +6,9 @@ user can mend it. Launched as several processes, the first does all this and the
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import click
+import typer
 
 from inscl import ranks
 from inscl.cli import demo, learn, memory, plan, run
@@ -15,6 +16,11 @@ from inscl.cli.app import app
 from inscl.errors import InsclError
 
 __all__ = ["app", "demo", "learn", "main", "memory", "plan", "run"]
+
+INTERRUPTED = 130
+
+# Typer brings a click of its own and names this class nowhere: it is what a bad parameter is.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,12 +40,12 @@ def _run(argv: Sequence[str] | None) -> int:
     except InsclError as error:
         print(f"inscl: {error}", file=sys.stderr)
         return 2
-    except click.ClickException as error:
-        error.show()
+    except _UsageError as error:
+        where = error.ctx.command_path if error.ctx else "inscl"
+        print(f"inscl: {error.format_message()} See `{where} --help`.", file=sys.stderr)
         return 2
-    except (click.Abort, KeyboardInterrupt):
-        print("inscl: interrupted; nothing committed is lost, and the same command goes on.", file=sys.stderr)
-        return 130
+    except (typer.Abort, KeyboardInterrupt):
+        return _interrupted()
     except BrokenPipeError:  # `inscl tasks | head`
         sys.stderr.close()
         return 0
@@ -49,4 +55,15 @@ def _run(argv: Sequence[str] | None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         print(f"inscl: {error.strerror or error}{where}. Mend this and run the command again.", file=sys.stderr)
         return 2
+    except Exception as error:
+        if "KeyboardInterrupt" in str(error):  # Lance was reading, and wraps it
+            return _interrupted()
+        raise
+    if result == INTERRUPTED:  # Typer turns Ctrl-C into this code
+        return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    print("inscl: interrupted; nothing committed is lost. Run the same command again to go on.", file=sys.stderr)
+    return INTERRUPTED
