@@ -120,7 +120,9 @@ def table_of(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], 
     table = Table(box=box.SIMPLE_HEAD, title=None if title is None else Text(printable(title)), title_justify="left")
     for heading, justify in columns:
         number = justify == "right"
-        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
+        table.add_column(
+            heading, justify="right" if number else "left", overflow="fold", no_wrap=number, min_width=len(heading)
+        )
     for row in rows:
         table.add_row(*[Text(printable(str(cell))) for cell in row])
     return table
