@@ -286,7 +286,7 @@ class StreamConfig(Part):
     tasks : DemoTasks, Checkout, or mapping from task name to TaskFiles
     model : str
         A Hub id, a folder, or an embedded model's name.
-    encoder, tagger : str, optional
+    encoder : str, optional
         None: inscl's own choice.
     orders : tuple of names and lists of tasks; see `inscl.orders.order_of`
     strategies, budgets, seeds : tuples
@@ -317,7 +317,6 @@ class StreamConfig(Part):
     tasks: Tasks
     model: Annotated[str, Field(min_length=1)]
     encoder: str | None = None
-    tagger: str | None = None
     orders: Annotated[
         tuple[Annotated[Order, BeforeValidator(_order)], ...], Field(min_length=1), AfterValidator(_distinct)
     ] = ("given",)
