@@ -41,6 +41,16 @@ def _refuse_to_wait_for_oneself(held: threading.local, wait: bool) -> None:
         )
 
 
+@contextmanager
+def _deeper(held: threading.local) -> Iterator[None]:
+    """A hold inside a hold of the same thread: a waiting maintainer must not come between."""
+    held.depth += 1
+    try:
+        yield
+    finally:
+        held.depth -= 1
+
+
 class FileLock:
     """Lock of a memory in a local folder; reentrant for shared holds of one thread."""
 
@@ -52,13 +62,9 @@ class FileLock:
     def shared(self) -> Iterator[None]:
         import fcntl
 
-        depth = getattr(self._held, "depth", 0)
-        if depth:
-            self._held.depth = depth + 1
-            try:
+        if getattr(self._held, "depth", 0):
+            with _deeper(self._held):
                 yield
-            finally:
-                self._held.depth -= 1
             return
         with self._open("lock") as lock, self._open("lock.turn") as turn:
             fcntl.flock(turn, fcntl.LOCK_SH)  # a waiting maintainer holds the turn: newcomers queue behind it
@@ -124,13 +130,9 @@ class LeaseLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        depth = getattr(self._held, "depth", 0)
-        if depth:
-            self._held.depth = depth + 1
-            try:
+        if getattr(self._held, "depth", 0):
+            with _deeper(self._held):
                 yield
-            finally:
-                self._held.depth -= 1
             return
         while True:
             while self._others("exclusive"):  # without a lease of ours, so that a waiting maintainer gets its turn
