@@ -85,7 +85,8 @@ def test_kept_versions_and_the_order_of_tasks_outlive_a_condensed_catalogue(memo
     contents = [memory.add("a", rows_of("a")).info.content]
     memory.add("b", rows_of("b"))
     contents.append(memory.add("a", rows_of("two"), keep_old=True).info.content)
-    contents.append(memory.add("a", rows_of("three"), keep_old=True).info.content)
+    memory.add("a", rows_of("three"), keep_old=True)
+    contents.append(memory.add("a", rows_of("four")).info.content)  # replaces the third, and keeps what was kept
     memory.add("gone", rows_of("gone"))
     memory.remove("gone")
     memory.remove("b")
@@ -94,7 +95,7 @@ def test_kept_versions_and_the_order_of_tasks_outlive_a_condensed_catalogue(memo
     assert again.state().dead == ()
     assert [info.content for info in again.versions("a")] == contents
     assert [info.name for info in again.tasks()] == ["a", "b"]
-    assert texts(again, "a") == {f"three input {i}" for i in range(60)}
+    assert texts(again, "a") == {f"four input {i}" for i in range(60)}
 
 
 def test_append_adds_rows_and_no_row_changes_side(memory):
