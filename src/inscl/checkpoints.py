@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inscl.whole_file import whole_file
+
 MARK = "complete.json"
 FOLDER = "checkpoints"
 
@@ -28,12 +30,8 @@ class Mark:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that the file appears whole, and survives a crash right after."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_file(path) as file:
         json.dump(content, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def complete(folder: Path, mark: Mark) -> None:

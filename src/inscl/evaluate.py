@@ -6,7 +6,6 @@ a task, and a finished file is not made again.
 
 import copy
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from inscl.scoring import SCORERS, exact_match
 from inscl.server import Server
 from inscl.stats import bootstrap_interval
 from inscl.template import TEMPLATE_ID, prompt_ids, render, to_messages
+from inscl.whole_file import whole_file
 
 _ROWS_AT_ONCE = 2048  # rows answered together; after each such group of tasks the predictions are on disk
 
@@ -338,14 +338,10 @@ def _write(path: Path | None, rows: Sequence[Prediction]) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_file(path) as file:
         for row in rows:
             record = {name: getattr(row, name) for name in Prediction.__slots__}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _read(path: Path | None) -> list[Prediction] | None:

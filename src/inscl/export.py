@@ -1,7 +1,6 @@
 """Mixtures for trainers: a `datasets.Dataset`, and the files that trainers read."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,6 +10,7 @@ from typing import Any
 from inscl.errors import InsclError
 from inscl.mixture import MixtureRow, to_record
 from inscl.template import render, to_messages
+from inscl.whole_file import whole_file
 
 Record = dict[str, Any]
 
@@ -92,18 +92,13 @@ def write_file(rows: Sequence[MixtureRow], path: str | Path, format: str = "trl"
     if format not in FORMATS:
         raise InsclError(f"There is no format '{format}'; wanted one of {', '.join(FORMATS)}.")
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     digest = blake2b(digest_size=16)
     try:
-        with partial.open("wb") as file:
+        with whole_file(path, "wb") as file:
             for record in FORMATS[format](rows):
                 line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
                 digest.update(line)
                 file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InsclError(f"The mixture cannot be written to '{path}' ({error.strerror}). Name another file.") from error
     return Written(path, len(rows), sum(row.replayed for row in rows), digest.hexdigest())

@@ -1,7 +1,6 @@
 """The mixture a stage trains on, as a file: one example a line, with the task it comes from."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from inscl.errors import DataError
 from inscl.example import Example, Message
+from inscl.whole_file import whole_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,9 @@ class MixtureRow:
 
 def write_mixture(path: Path, rows: Iterable[MixtureRow]) -> None:
     """Write a mixture as JSON lines; the file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_file(path) as file:
         for row in rows:
             file.write(json.dumps(to_record(row), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def read_mixture(path: Path) -> list[MixtureRow]:

@@ -5,7 +5,6 @@ settings, seed and versions give an equal plan; `compare` says which of these di
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inscl.errors import PlanError
+from inscl.whole_file import whole_file
 
 FORMAT = 1
 DEFAULT_PER_TASK = 200  # what the paper's authors replay
@@ -178,17 +178,12 @@ class Plan:
     def write(self, path: str | Path) -> None:
         """Write the plan's file; it appears whole or not at all."""
         path = Path(path)
-        partial = path.with_name(path.name + ".partial")
         document = {"inscl_plan": FORMAT, "plan": self.to_dict(), "source": self.source}
         try:
-            with partial.open("w", encoding="utf-8") as file:
+            with whole_file(path) as file:
                 json.dump(document, file, ensure_ascii=False, indent=1, sort_keys=True)
                 file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise PlanError(f"The plan cannot be written to '{path}' ({error.strerror}). Name another file.") from error
 
     @classmethod

@@ -1,0 +1,38 @@
+"""Write a file so that it appears whole or not at all, and survives a crash right after."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
+    """An open file that takes the name `path` when the block ends well, and is deleted when it does not.
+
+    Parameters
+    ----------
+    path : Path
+    mode : "w" or "wb"
+        Text is UTF-8.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> with whole_file(path) as file:
+    ...     print("there", path.exists(), file=file)
+    >>> path.read_text()
+    'there False\\n'
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
