@@ -122,13 +122,22 @@ def open_table(uri: str, storage: dict[str, str] | None) -> Any:
 def append(table: pa.Table, uri: str, storage: dict[str, str] | None) -> None:
     """Append rows in one commit, creating the table if need be; safe with other writers at the same time."""
     if open_table(uri, storage) is None:
-        try:
-            lance.write_dataset(table, uri, mode="create", storage_options=storage)
-            return
-        except OSError as error:
-            if "already exists" not in str(error).lower() and "conflict" not in str(error).lower():
-                raise
+        _create(table.schema, uri, storage)
     lance.write_dataset(table, uri, mode="append", storage_options=storage)
+
+
+def _create(schema: pa.Schema, uri: str, storage: dict[str, str] | None) -> None:
+    """Make an empty table, unless another writer is faster.
+
+    `lance.write_dataset(mode="create")` will not do: of two that come at once, the later one overwrites the earlier
+    one's rows. A commit that says that it has read version 0 fails instead.
+    """
+    empty = lance.LanceOperation.Overwrite(schema, [])
+    try:
+        lance.LanceDataset.commit(uri, empty, read_version=0, storage_options=storage, max_retries=0)
+    except (OSError, ValueError):
+        if open_table(uri, storage) is None:
+            raise
 
 
 def keep_only(keys: Collection[bytes], uri: str, storage: dict[str, str] | None) -> None:

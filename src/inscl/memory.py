@@ -8,6 +8,7 @@ the old memory or the new one. What no row names any more is deleted by whoever 
     tasks/<random id>/       instructions.lance and examples.lance of one version of one task
     cache/                   embeddings by text hash (see `inscl.cache`); can be rebuilt
     stages.lance             what was replayed at each finished stage
+    purging                  stands here while bytes are being deleted; left behind, the next writer finishes it
 """
 
 import json
@@ -335,7 +336,7 @@ class Memory:
             state = self.state()
             if name in state.live:
                 self._commit(Commit("remove", name))
-            elif not any(commit.name == name for commit in state.dead):
+            elif not self._purging() and all(commit.name != name for commit in state.dead):
                 raise MemoryStateError(self._unknown(name, state))
         self._open_tasks.clear()
         self._purge(wait=True)
@@ -378,7 +379,9 @@ class Memory:
                     problems.append(f"{table} cannot be read ({_first_line(error)})")
             left = len(self._folders() - state.named)
             notes = (
-                [f"{left} folder(s) of unfinished or removed tasks wait to be deleted"] if left or state.dead else []
+                [f"{left} folder(s) of unfinished or removed tasks wait to be deleted"]
+                if left or state.dead or self._purging()
+                else []
             )
         return Verification(len(state.live), files, tuple(problems), tuple(notes))
 
@@ -443,12 +446,13 @@ class Memory:
     def _purge(self, *, wait: bool) -> None:
         """Delete what the catalogue does not name, if nobody else works on the memory."""
         state = self.state()
-        tidy = not state.dead and state.commits < LONG_LOG and self._folders() == state.named
-        if tidy:
+        untidy = state.dead or state.commits >= LONG_LOG or self._folders() != state.named or self._purging()
+        if not untidy:
             return
         with self._lock().exclusive(wait=wait, notice=self._notice) as alone:
             if not alone:
                 return
+            self._fs.open_output_stream(self._mark).close()
             state = self.state()
             for identifier in self._folders() - state.named:
                 self._delete_folder(identifier)
@@ -457,6 +461,15 @@ class Memory:
             rows = pa.Table.from_pylist([commit.row() for commit in state.condensed()], CATALOGUE)
             # Last: until here the dead rows say that there is something to delete.
             rewrite(rows, f"{self._uri}/catalogue.lance", self._storage)
+            self._fs.delete_file(self._mark)
+
+    @property
+    def _mark(self) -> str:
+        return f"{self._root}/purging"
+
+    def _purging(self) -> bool:
+        """Whether somebody is deleting bytes, or was killed doing so."""
+        return bool(self._fs.get_file_info(self._mark).type == pyarrow.fs.FileType.File)
 
     def _forget(self, state: State) -> None:
         """Take what only removed tasks used out of the cache and the log of stages."""
@@ -496,7 +509,7 @@ class Memory:
         if self._catalogue() is not None:
             self.state()
             return
-        own = {"cache", "tasks", "locks", "lock", "lock.turn", "catalogue.lance", "stages.lance"}
+        own = {"cache", "tasks", "locks", "lock", "lock.turn", "catalogue.lance", "stages.lance", "purging"}
         strangers = sorted(info.base_name for info in self._listing("") if info.base_name not in own)
         if strangers:
             raise MemoryStateError(
