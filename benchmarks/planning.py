@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from inscl.orders import PAPER_ORDERS
+from inscl.runs.orders import PAPER_ORDERS
 
 CURRICULUM = PAPER_ORDERS["paper-curriculum"]
 CHECKOUT = Path(__file__).parents[2] / "shared" / "data" / "natural-instructions"

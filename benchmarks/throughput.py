@@ -19,12 +19,12 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from inscl.batches import order_of_steps, tokenise_mixture
-from inscl.evaluate import generate_and_score
+from inscl.evaluation.evaluate import generate_and_score
 from inscl.example import Example
 from inscl.mixture import MixtureRow, write_mixture
 from inscl.models import LoadedModel, load
-from inscl.train import train_stage
+from inscl.training.batches import order_of_steps, tokenise_mixture
+from inscl.training.train import train_stage
 
 WORDS = [chr(97 + i % 26) * 2 + "ra lo min te"[j : j + 3].strip() for i in range(26) for j in range(0, 12, 3)]
 
@@ -139,7 +139,7 @@ def evaluation(options: argparse.Namespace) -> dict[str, float]:
 
 @torch.inference_mode()
 def _unsorted(loaded: LoadedModel, examples: list[Example], limit: int) -> None:
-    from inscl.evaluate import _ready
+    from inscl.evaluation.evaluate import _ready
     from inscl.template import render
 
     model, tokenizer = _ready(loaded.model, "auto"), loaded.tokenizer

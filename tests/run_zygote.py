@@ -11,10 +11,8 @@ from pathlib import Path
 import torch
 import trl.trainer.sft_trainer  # noqa: F401 - imported once for all children
 
-import inscl.trainer
-import inscl.worker  # noqa: F401
 from inscl.config import parse_config
-from inscl.run import run
+from inscl.runs.run import run
 from support import WordEncoder, WordTagger
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from inscl.train import train_stage
+from inscl.training.train import train_stage
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])

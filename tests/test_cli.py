@@ -10,8 +10,8 @@ import lance
 import pyarrow as pa
 import pytest
 
+from inscl.catalogue import CATALOGUE, Commit
 from inscl.cli import main
-from inscl.memory import CATALOGUE, Commit
 from support import rows_of
 
 needs_encoder = pytest.mark.skipif(

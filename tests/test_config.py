@@ -13,7 +13,7 @@ from inscl.demo import stream_file
 from inscl.demo.tasks import TASKS
 from inscl.errors import ConfigError
 from inscl.lined_yaml import read_yaml
-from inscl.orders import PAPER_ORDERS, order_of
+from inscl.runs.orders import PAPER_ORDERS, order_of
 
 MINIMAL = "tasks: demo\nmodel: smollm2-135m\n"
 

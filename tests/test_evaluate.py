@@ -8,12 +8,12 @@ import torch
 
 import tiny
 from inscl.errors import ConfigError, DataError
-from inscl.evaluate import answer_limit, generate_and_score
+from inscl.evaluation.evaluate import answer_limit, generate_and_score
+from inscl.evaluation.generate import Prompt, generate
+from inscl.evaluation.scoring import rouge_l
+from inscl.evaluation.server import Server
 from inscl.example import Example
-from inscl.generate import Prompt, generate
 from inscl.models import load
-from inscl.scoring import rouge_l
-from inscl.server import Server
 from inscl.template import tokenise
 
 ROWS = [row.example for row in tiny.mixture_rows(24)]
@@ -85,7 +85,7 @@ def test_predictions_are_kept_and_used_again(loaded, tmp_path, monkeypatch):
     assert len(files) == 2
     rows = [json.loads(line) for line in files[0].read_text().splitlines()]
     assert {"task", "instruction", "input", "references", "prediction", "capped", "truncated"} <= set(rows[0])
-    monkeypatch.setattr("inscl.evaluate._ask_model", None)
+    monkeypatch.setattr("inscl.evaluation.evaluate._ask_model", None)
     assert generate_and_score(loaded, TASKS, max_new_tokens=LIMITS, out=tmp_path) == first
     with pytest.raises(TypeError):  # other settings are other predictions
         generate_and_score(loaded, TASKS, max_new_tokens=3, out=tmp_path)

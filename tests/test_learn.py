@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from inscl.errors import ConfigError
+from inscl.evaluation.scores import RowScores
 from inscl.learn import REQUEST, evaluate_memory, last_model, learn, stage_config
 from inscl.memory import Memory
 from inscl.mixture import read_mixture
 from inscl.models import RECORD
 from inscl.plans import Budget
-from inscl.scores import RowScores
 from support import WordEncoder, WordTagger, rows_of
 from test_run import PaperWorker
 

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from inscl.catalogue import CATALOGUE, Commit
 from inscl.errors import DataError, MemoryStateError
 from inscl.example import Example, instruction_key
-from inscl.memory import CATALOGUE, Commit, Memory
+from inscl.memory import Memory
 from inscl.split import Shares
 from support import WordEncoder, WordTagger, rows_of
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import tiny
-from inscl import ranks
 from inscl.cli import main
 from inscl.errors import ConfigError, InsclError
 from inscl.models import RECORD
+from inscl.training import ranks
 from test_learn import months_of_files
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "inscl")

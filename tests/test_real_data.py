@@ -13,8 +13,8 @@ from scipy.optimize import linprog
 from scipy.sparse import eye_array, kron
 
 from inscl.memory import Memory
-from inscl.orders import PAPER_ORDERS
 from inscl.replay import plan
+from inscl.runs.orders import PAPER_ORDERS
 from inscl.superni import superni_files
 
 CURRICULUM = PAPER_ORDERS["paper-curriculum"]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl import results
-from inscl.results import (
+from inscl.runs import results
+from inscl.runs.results import (
     CSV,
     PARQUET,
     SCHEMA,

@@ -12,12 +12,12 @@ from inscl import metrics
 from inscl.cli import main
 from inscl.config import StreamConfig, parse_config
 from inscl.errors import ConfigError, InsclError
+from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.mixture import read_mixture
 from inscl.models import RECORD
-from inscl.run import Event, run
-from inscl.scores import RowScores, instructions_of
-from inscl.stream_data import StreamData
-from inscl.summary import summarise
+from inscl.runs.data import StreamData
+from inscl.runs.run import Event, run
+from inscl.runs.summary import summarise
 from support import WordEncoder, WordTagger
 
 TASKS = ("review_opinion", "record_field", "price_list")
@@ -275,7 +275,7 @@ def test_the_command_prints_a_table_and_tells_mistakes_with_their_lines(tmp_path
     def with_paper(config, out, progress):
         return run_with(PaperWorker(), out, config, progress=progress)
 
-    monkeypatch.setattr("inscl.run.run", with_paper)
+    monkeypatch.setattr("inscl.runs.run.run", with_paper)
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(json.dumps(config_of(strategies=["none", "random"]).resolved()))
     assert main(["run", str(good), "--out", str(tmp_path / "run")]) == 0

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import tiny
-from inscl import checkpoints
-from inscl.batches import order_of_steps, tokenise_mixture
 from inscl.errors import ConfigError, DataError, InsclError
 from inscl.mixture import MixtureRow
 from inscl.models import RECORD, load
-from inscl.train import train_stage
-from inscl.training_fields import OWNED, checked, shares
+from inscl.training import checkpoints
+from inscl.training.batches import order_of_steps, tokenise_mixture
+from inscl.training.fields import OWNED, checked, shares
+from inscl.training.train import train_stage
 
 WORKER = Path(__file__).with_name("stage_worker.py")
 TRAINING = {"learning_rate": 1e-3, "num_train_epochs": 2, "lr_scheduler_type": "constant"}

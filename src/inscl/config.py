@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails
 from inscl.demo.tasks import TASKS as DEMO_TASKS
 from inscl.errors import ConfigError, DataError
 from inscl.lined_yaml import LinedYaml, Place, read_yaml
-from inscl.orders import Order, order_of
+from inscl.runs.orders import Order, order_of
 from inscl.suggest import suggest
 
 LAST_STAGES = 5  # how many stages at the end `test_rows.last_stages` speaks of
@@ -50,7 +50,7 @@ def _measure(name: str) -> str:
 
 
 def _not_owned(name: str) -> str:
-    from inscl.training_fields import OWNED
+    from inscl.training.fields import OWNED
 
     if name in OWNED:
         raise ValueError(f"inscl sets this itself: {OWNED[name]}.")
@@ -62,7 +62,7 @@ def _demo_task(name: str) -> str:
 
 
 def _known_scorer(name: str) -> str:
-    from inscl.scoring import SCORERS
+    from inscl.evaluation.scoring import SCORERS
 
     return _member(name, SCORERS)
 
@@ -263,7 +263,7 @@ class TestRows(Part):
 
 
 class Protect(Part):
-    """What keeps the weights near the stage's start; all off by default. See `inscl.train.train_stage`."""
+    """What keeps the weights near the stage's start; all off by default. See `inscl.training.train.train_stage`."""
 
     freeze_bottom_layers: Natural = 0
     l2_start: Fraction = 0.0
@@ -288,7 +288,7 @@ class StreamConfig(Part):
         A Hub id, a folder, or an embedded model's name.
     encoder : str, optional
         None: inscl's own choice.
-    orders : tuple of names and lists of tasks; see `inscl.orders.order_of`
+    orders : tuple of names and lists of tasks; see `inscl.runs.orders.order_of`
     strategies, budgets, seeds : tuples
     experts : Experts, optional
         None: no experts, and so no Relative Gain and no learning.

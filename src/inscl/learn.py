@@ -1,6 +1,6 @@
 """One stage for a practitioner: plan from memory, mix, train, score old and new tasks, remember the task.
 
-The stage's folder is the model itself, with what led to it beside it (see `inscl.stage_folder`); ``learn.json``
+The stage's folder is the model itself, with what led to it beside it (see `inscl.runs.stage_folder`); ``learn.json``
 says what was asked and whether it is done. Each step leaves a file or a row that tells it was done, so the same
 call after an interruption goes on, and the memory changes only when the model is there.
 """
@@ -11,19 +11,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from inscl.checkpoints import FOLDER as CHECKPOINTS
-from inscl.checkpoints import write_json
 from inscl.config import StreamConfig, parse_config
 from inscl.errors import ConfigError, InsclError
+from inscl.evaluation.scores import RowScores
 from inscl.memory import Memory
 from inscl.models import identity
 from inscl.plans import Budget, Plan
 from inscl.provenance import choose_dtype, versions
 from inscl.replay import Replay, plan, resume
-from inscl.scores import RowScores
+from inscl.runs.data import rows_of
+from inscl.runs.stage_folder import MIXTURE, PLAN, PREDICTIONS, SCORES, StageFolder, Tell, Worker, read_json
 from inscl.split import Shares
-from inscl.stage_folder import MIXTURE, PLAN, PREDICTIONS, SCORES, StageFolder, Tell, Worker, read_json
-from inscl.stream_data import rows_of
+from inscl.training.checkpoints import FOLDER as CHECKPOINTS
+from inscl.training.checkpoints import write_json
 
 REQUEST = "learn.json"
 TEST_ROWS = 200  # of each task, if nothing else is asked for
@@ -48,7 +48,7 @@ class Learnt:
     before, after : mapping from task to RowScores
         Scores of the model it started from, and of its own, on the same test rows.
     record : mapping
-        What training did and cost (see `inscl.train.StageRecord`).
+        What training did and cost (see `inscl.training.train.StageRecord`).
     continued : bool
         Whether an interrupted stage was continued.
     """
@@ -289,7 +289,7 @@ def _create(memory: Memory) -> None:
 
 
 def _worker(config: StreamConfig, dtype: str, memory: Memory, stage: Replay | None, chat: bool) -> Worker:
-    from inscl.worker import ANSWERS_LOOKED_AT, ModelWorker, StageSettings
+    from inscl.runs.worker import ANSWERS_LOOKED_AT, ModelWorker, StageSettings
 
     def answers(task: str) -> Any:
         found = stage.new if stage is not None and task == stage.plan.name else memory.task(task)

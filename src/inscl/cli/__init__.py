@@ -10,10 +10,10 @@ from typing import Any
 
 import typer
 
-from inscl import ranks
 from inscl.cli import demo, learn, memory, plan, run
 from inscl.cli.app import app
 from inscl.errors import InsclError
+from inscl.training import ranks
 
 __all__ = ["app", "demo", "learn", "main", "memory", "plan", "run"]
 
@@ -26,7 +26,7 @@ _UsageError: Any = typer.BadParameter.__base__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     if ranks.following():
-        from inscl.worker import follow
+        from inscl.runs.worker import follow
 
         return follow()
     code = _run(argv)

@@ -41,9 +41,9 @@ from inscl.cli.plan import (
 
 if TYPE_CHECKING:
     from inscl.config import StreamConfig
+    from inscl.evaluation.scores import RowScores
     from inscl.learn import Learnt
     from inscl.plans import Plan
-    from inscl.scores import RowScores
 
 ConfigOption = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ from inscl.cli.app import JsonOption, QuietOption, app, print_json, print_table,
 
 if TYPE_CHECKING:
     from inscl.config import StreamConfig
-    from inscl.summary import Summary
+    from inscl.runs.summary import Summary
 
 
 @app.command(epilog="Example: inscl run stream.yaml --out runs/first")
@@ -32,8 +32,8 @@ def carry_out(config: "StreamConfig", out: Path, *, json: bool, quiet: bool) -> 
     from inscl.cli.view import RunView, prepare_libraries
 
     prepare_libraries()
-    from inscl.run import run as run_streams
-    from inscl.summary import summarise
+    from inscl.runs.run import run as run_streams
+    from inscl.runs.summary import summarise
 
     with RunView(quiet=quiet) as view:
         result = run_streams(config, out, progress=view.show)

@@ -11,18 +11,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inscl import ranks
-from inscl.adapters import Adapter, mode_of
 from inscl.config import Protect, StreamConfig
 from inscl.errors import require
-from inscl.evaluate import Prediction, answer_limit, generate_and_score
+from inscl.evaluation.evaluate import Prediction, answer_limit, generate_and_score
+from inscl.evaluation.scores import RowScores, instructions_of
+from inscl.evaluation.scoring import SCORERS, exact_match
 from inscl.example import Example
 from inscl.models import RECORD, LoadedModel, load
-from inscl.scores import RowScores, instructions_of
-from inscl.scoring import SCORERS, exact_match
-from inscl.stage_folder import Tell
-from inscl.train import StageRecord, train_stage
-from inscl.training_fields import checked
+from inscl.runs.stage_folder import Tell
+from inscl.training import ranks
+from inscl.training.adapters import Adapter, mode_of
+from inscl.training.fields import checked
+from inscl.training.train import StageRecord, train_stage
 
 ANSWERS_LOOKED_AT = 1000  # training answers from which a task's longest answer is taken
 

@@ -14,9 +14,9 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
-from inscl import checkpoints
 from inscl.errors import InsclError
-from inscl.generate import head_at
+from inscl.evaluation.generate import head_at
+from inscl.training import checkpoints
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss
 

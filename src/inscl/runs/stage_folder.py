@@ -16,20 +16,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from inscl.checkpoints import write_json
 from inscl.errors import InsclError
+from inscl.evaluation.scores import RowScores
 from inscl.example import Example
 from inscl.mixture import MixtureRow, write_mixture
 from inscl.models import RECORD
 from inscl.replay import Replay
-from inscl.scores import RowScores
+from inscl.training.checkpoints import write_json
 
 PLAN, MIXTURE, MODEL, PREDICTIONS, SCORES = "plan.json", "mixture.jsonl", "model", "predictions", "scores.json"
 Tell = Callable[[int, int, float | None], None]  # done, of how many, and the loss where there is one
 
 
 class Worker(Protocol):
-    """Who trains and scores: `inscl.worker.ModelWorker`, or a stand-in."""
+    """Who trains and scores: `inscl.runs.worker.ModelWorker`, or a stand-in."""
 
     def train(self, mixture: Path, start: str | Path, out: Path, *, seed: int, tell: Tell) -> Mapping[str, Any]:
         """Train on a mixture from a model; the record of what it did. A finished `out` gives its record."""

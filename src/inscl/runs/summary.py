@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from inscl.results import compare
+from inscl.runs.results import compare
 
 FINAL = "relative_gain_final"
 
@@ -73,7 +73,7 @@ def summarise(table: Any) -> Summary:
     Parameters
     ----------
     table : pyarrow.Table
-        With the columns of `inscl.results.SCHEMA`.
+        With the columns of `inscl.runs.results.SCHEMA`.
     """
     rows = table.to_pylist()
     pairs = list(dict.fromkeys((row["strategy"], row["budget"]) for row in rows))

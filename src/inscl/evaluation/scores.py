@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from inscl.example import Example, instruction_key
-from inscl.results import Cell, cell_of
+from inscl.runs.results import Cell, cell_of
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """A whole experiment: tasks x budgets x orders x strategies x seeds, each model trained once, resumable anywhere.
 
 run.json          the configuration, versions, hardware and data that the numbers come from
-memory/           the run's own memory (see `inscl.stream_data`); the user's is never touched
-stages/NAME/      a folder per model (see `inscl.stage_folder` and `inscl.jobs`)
+memory/           the run's own memory (see `inscl.runs.data`); the user's is never touched
+stages/NAME/      a folder per model (see `inscl.runs.stage_folder` and `inscl.runs.jobs`)
 streams.json      the stages of each stream
-results.parquet   every number (see `inscl.results`), also as CSV
+results.parquet   every number (see `inscl.runs.results`), also as CSV
 """
 
 import json
@@ -14,12 +14,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from inscl.checkpoints import write_json
 from inscl.config import StreamConfig
 from inscl.encoder import Encoder
 from inscl.errors import ConfigError, InsclError
+from inscl.evaluation.scores import RowScores
 from inscl.example import Example, Split
-from inscl.jobs import (
+from inscl.mixture import MixtureRow
+from inscl.plans import Budget
+from inscl.provenance import choose_dtype, hardware, versions
+from inscl.replay import Replay, plan
+from inscl.runs.data import StreamData
+from inscl.runs.jobs import (
     UNTRAINED,
     Job,
     Scored,
@@ -30,16 +35,11 @@ from inscl.jobs import (
     most_rows,
     streams_of,
 )
-from inscl.mixture import MixtureRow
-from inscl.orders import order_of
-from inscl.plans import Budget
-from inscl.provenance import choose_dtype, hardware, versions
-from inscl.replay import Replay, plan
-from inscl.results import PARQUET, Cell, Stream, StreamResult, to_table, write_table
-from inscl.scores import RowScores
-from inscl.stage_folder import StageFolder, Tell, Worker, read_json
+from inscl.runs.orders import order_of
+from inscl.runs.results import PARQUET, Cell, Stream, StreamResult, to_table, write_table
+from inscl.runs.stage_folder import StageFolder, Tell, Worker, read_json
 from inscl.strategies import Settings
-from inscl.stream_data import StreamData
+from inscl.training.checkpoints import write_json
 
 FORMAT = 1
 RUN, STREAMS = "run.json", "streams.json"
@@ -88,7 +88,7 @@ class RunResult:
     ----------
     folder : Path
     table : pyarrow.Table
-        Every number, with the columns of `inscl.results.SCHEMA`.
+        Every number, with the columns of `inscl.runs.results.SCHEMA`.
     trained, scored : int
         Models that this call trained and scored; the others were there.
     """
@@ -120,7 +120,7 @@ def run(
     progress : callable, optional
         Told of every step.
     worker : Worker, optional
-        Who trains and scores; by default `inscl.worker.ModelWorker`.
+        Who trains and scores; by default `inscl.runs.worker.ModelWorker`.
     encoder : Encoder, optional
         Default: what the configuration names.
     tagger : Tagger, optional
@@ -364,7 +364,7 @@ class _Run:
     # ---------------------------------------------------------------- around it
 
     def _worker(self) -> Worker:
-        from inscl.worker import ANSWERS_LOOKED_AT, ModelWorker, StageSettings, check_training
+        from inscl.runs.worker import ANSWERS_LOOKED_AT, ModelWorker, StageSettings, check_training
 
         check_training(self.config.training)
         if "dtype" not in self.record:

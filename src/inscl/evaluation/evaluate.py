@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from inscl.errors import ConfigError, DataError
+from inscl.evaluation.scoring import SCORERS, exact_match
+from inscl.evaluation.server import Server
 from inscl.example import Example, example_key, instruction_key, key_of
-from inscl.kernels import flexible_attention
 from inscl.models import LoadedModel, load
-from inscl.scoring import SCORERS, exact_match
-from inscl.server import Server
 from inscl.stats import bootstrap_interval
 from inscl.template import TEMPLATE_ID, prompt_ids, render, to_messages
+from inscl.training.kernels import flexible_attention
 from inscl.whole_file import whole_file
 
 _ROWS_AT_ONCE = 2048  # rows answered together; after each such group of tasks the predictions are on disk
@@ -116,7 +116,7 @@ def generate_and_score(
     chat : bool
         Whether the rows are asked through the tokenizer's chat template.
     scorer : {"rouge_l", "superni"}
-        See `inscl.scoring`.
+        See `inscl.evaluation.scoring`.
     out : Path, optional
         Folder for the predictions; those of the same model, rows and settings found there are used again.
     loss : bool
@@ -213,7 +213,7 @@ def _ask_model(
     batch: dict[str, int],
     tell: Callable[[int, int], None],
 ) -> dict[str, list[Prediction]]:
-    from inscl.generate import Prompt, answer_losses, generate
+    from inscl.evaluation.generate import Prompt, answer_losses, generate
 
     rows = [(name, row) for name, examples in tasks.items() for row in examples]
     prompts = [prompt_ids(row, tokenizer, max_length=asked.max_length, chat=asked.chat) for _, row in rows]

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from inscl.batches import Collator
 from inscl.template import IGNORED
+from inscl.training.batches import Collator
 
 _LOOK_EVERY = 4  # steps between looks at which rows have ended: each look waits for the device
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from inscl.config import Budget, StreamConfig, TestRows
-from inscl.orders import Order
+from inscl.runs.orders import Order
 
 Scored = dict[str, int | None]  # task -> rows of its test side; None: all
 

@@ -21,15 +21,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from inscl import adapters, checkpoints
-from inscl.adapters import Adapter
-from inscl.batches import Collator, TokenisedMixture, TokenRow, order_of_steps, tokenise_mixture
 from inscl.errors import ConfigError, DataError, InsclError, require
-from inscl.kernels import flexible_attention, keeps_rows_apart
 from inscl.mixture import read_mixture
 from inscl.models import RECORD, LoadedModel, identity, load
 from inscl.template import IGNORED, TEMPLATE_ID
-from inscl.training_fields import checked, shares
+from inscl.training import adapters, checkpoints
+from inscl.training.adapters import Adapter
+from inscl.training.batches import Collator, TokenisedMixture, TokenRow, order_of_steps, tokenise_mixture
+from inscl.training.fields import checked, shares
+from inscl.training.kernels import flexible_attention, keeps_rows_apart
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def train_stage(
     freeze_bottom_layers : int
         Freeze the embeddings and this many of the lowest layers.
     l2_start, ema, interpolate : float
-        Stay close to the stage's start, see `inscl.protect.Protection`; not with sharded weights.
+        Stay close to the stage's start, see `inscl.training.protect.Protection`; not with sharded weights.
     checkpoint_every : int, optional
         Steps between checkpoints; None is about every five minutes, 0 never.
     progress : callable, optional
@@ -218,7 +218,7 @@ class _Stage:
 
     def run(self) -> StageRecord:
         """Train to the end and leave a finished folder."""
-        from inscl.protect import freeze_bottom
+        from inscl.training.protect import freeze_bottom
 
         self.out.mkdir(parents=True, exist_ok=True)
         frozen = freeze_bottom(self.loaded.model, self.freeze_bottom_layers)
@@ -242,8 +242,8 @@ class _Stage:
         return record
 
     def _train(self, order: list[list[int]]) -> tuple[Any, Any]:
-        from inscl.protect import Protection, StartCallback
-        from inscl.trainer import StageCallback, StageTrainer, Watch
+        from inscl.training.protect import Protection, StartCallback
+        from inscl.training.trainer import StageCallback, StageTrainer, Watch
 
         args = self._arguments(len(order))
         with args.main_process_first():

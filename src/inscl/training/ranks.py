@@ -63,8 +63,8 @@ def post(job: Mapping[str, Any]) -> None:
         return
     if following():
         raise InsclError(
-            "Only the first process may plan, train and score. In the others (`inscl.ranks.following()`) call "
-            "`inscl.worker.follow()`, as the command line does."
+            "Only the first process may plan, train and score. In the others (`inscl.training.ranks.following()`) call "
+            "`inscl.runs.worker.follow()`, as the command line does."
         )
     try:
         text = json.dumps({"job": dict(job)})

@@ -1,0 +1,96 @@
+"""The catalogue of a memory: one row per commit; the fold of its rows is what the memory holds."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+
+from inscl.errors import MemoryStateError
+
+FORMAT = 1  # raised when an older release could no longer read what a newer one writes
+CATALOGUE = pa.schema(
+    [
+        ("op", pa.string()),  # "add", "append" or "remove"
+        ("name", pa.string()),
+        ("id", pa.string()),  # folder under tasks/
+        ("base", pa.string()),  # of an append: the version that it extends
+        ("keep_old", pa.bool_()),
+        ("info", pa.string()),  # TaskInfo as JSON
+        ("files", pa.string()),  # {path in the folder: checksum} as JSON
+        ("digest", pa.string()),  # of all the above
+    ],
+    metadata={"inscl_format": str(FORMAT)},
+)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One row of the catalogue."""
+
+    op: str
+    name: str
+    id: str = ""
+    base: str = ""
+    keep_old: bool = False
+    info: str = ""
+    files: str = ""
+
+    def row(self) -> dict[str, Any]:
+        fields = asdict(self)
+        digest = blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return {**fields, "digest": digest}
+
+
+@dataclass(frozen=True)
+class State:
+    """The fold of the catalogue."""
+
+    live: dict[str, Commit] = field(default_factory=dict)  # by task, in the order of their first adding
+    old: tuple[Commit, ...] = ()  # replaced versions that were to be kept
+    dead: tuple[Commit, ...] = ()  # rows that no longer stand for anything
+    version: int = 0  # of the table
+    commits: int = 0  # since the catalogue was last rewritten in one piece
+
+    @property
+    def named(self) -> set[str]:
+        return {commit.id for commit in (*self.live.values(), *self.old)}
+
+    def condensed(self) -> list[Commit]:
+        """The shortest catalogue that folds to this state."""
+        return [
+            replace(commit, op="add", base="", keep_old=True)
+            for name, current in self.live.items()
+            for commit in (*(kept for kept in self.old if kept.name == name), current)
+        ]
+
+
+def fold(table: Any) -> State:
+    """Replay the catalogue's rows."""
+    written = int((table.schema.metadata or {}).get(b"inscl_format", b"0"))
+    if written > FORMAT:
+        raise MemoryStateError(
+            f"The memory was written by a newer inscl (format {written}; this release reads up to {FORMAT}). "
+            "Upgrade with `pip install -U inscl`."
+        )
+    live: dict[str, Commit] = {}
+    old: list[Commit] = []
+    dead: list[Commit] = []
+    for row in table.to_table().to_pylist():
+        commit = Commit(**{key: value for key, value in row.items() if key != "digest"})
+        if commit.row() != row:
+            raise MemoryStateError("The catalogue of the memory is damaged. Restore the folder from a backup.")
+        before = live.get(commit.name)
+        if commit.op == "append" and (before is None or before.id != commit.base):
+            dead.append(commit)  # another writer was faster; this one tries again
+            continue
+        if before is not None:
+            (old if commit.keep_old else dead).append(before)
+        if commit.op == "remove":
+            live.pop(commit.name, None)
+            dead += [commit, *(kept for kept in old if kept.name == commit.name)]
+            old = [kept for kept in old if kept.name != commit.name]
+        else:
+            live[commit.name] = commit
+    return State(live, tuple(old), tuple(dead), table.version, len(table.get_fragments()))

@@ -1,0 +1,1 @@
+"""What a model scores: `generate` or a `server` answers, `scoring` compares, `evaluate` does a whole task."""
