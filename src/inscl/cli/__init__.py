@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from inscl.cli import demo, learn, memory, plan, run
-from inscl.cli.app import app
+from inscl.cli.app import app, remark
 from inscl.errors import InsclError
 from inscl.training import ranks
 
@@ -38,11 +38,11 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False, prog_name="inscl")
     except InsclError as error:
-        print(f"inscl: {error}", file=sys.stderr)
+        remark(f"inscl: {error}")
         return 2
     except _UsageError as error:
         where = error.ctx.command_path if error.ctx else "inscl"
-        print(f"inscl: {error.format_message()} See `{where} --help`.", file=sys.stderr)
+        remark(f"inscl: {_complaint(error)} See `{where} --help`.")
         return 2
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
@@ -62,6 +62,15 @@ def _run(argv: Sequence[str] | None) -> int:
     if result == INTERRUPTED:  # Typer turns Ctrl-C into this code
         return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _complaint(error: Any) -> str:
+    """What is wrong with the command line, as a sentence, with the nearest option if it was one."""
+    near = getattr(error, "possibilities", None)
+    if near:
+        return f"{error.message}. Did you mean '{near[0]}'?"
+    said = str(error.format_message())
+    return said if said.endswith((".", "?")) else f"{said}."
 
 
 def _interrupted() -> int:

@@ -1,25 +1,98 @@
 """What all commands share: the application, options, and how things are printed."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from inscl.memory import Memory
 
+# The order of `inscl --help`. A command that stands in no section comes last.
+SECTIONS = {
+    "Try it": ("demo",),
+    "The memory": ("add", "tag", "tags", "tasks", "show", "remove", "verify"),
+    "One stage": ("plan", "mix", "learn", "evaluate", "check"),
+    "Experiments": ("run", "forgetting", "report"),
+    "Trouble": ("doctor",),
+}
+PIPE_WIDTH = 400  # characters of a table's line where no terminal bounds it
+
+
+class Sections(TyperGroup):
+    """The commands in the order in which they are used, under headings."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        known = [name for names in SECTIONS.values() for name in names if name in self.commands]
+        return known + [name for name in self.commands if name not in known]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        names = self.list_commands(ctx)
+        width = max(len(name) for name in names)
+        unsorted = tuple(name for name in names if all(name not in part for part in SECTIONS.values()))
+        for heading, part in {**SECTIONS, "More": unsorted}.items():
+            rows = [
+                (name.ljust(width), _first_sentence(self.commands[name].help or "")) for name in part if name in names
+            ]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+
+
 app = typer.Typer(
     name="inscl",
+    cls=Sections,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Keep fine-tuning one language model on new instruction data without losing what it already does.\n\n"
-    "Example: inscl add support tickets.jsonl && inscl plan billing invoices.jsonl --budget 200",
+    "Example: inscl add support tickets.jsonl",
 )
+
+
+def complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Remembered tasks that begin so, for a shell's completion.
+
+    A shell puts what it is given on the command line as it stands. Names are strangers' text, so those with a
+    character that a shell could act on (a space, a quote, `$`) are left out.
+    """
+    try:
+        names = [info.name for info in open_memory(ctx.params.get("memory") or "memory", quiet=True).tasks()]
+    except Exception:  # a shell that completes has no place for a message
+        return []
+    return [name for name in names if name.startswith(incomplete) and re.fullmatch(r"\w[\w./@+,-]*", name)]
+
+
+def _complete_format(incomplete: str) -> list[str]:
+    from inscl.readers import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def _known_format(name: str | None) -> str | None:
+    from inscl.errors import DataError
+    from inscl.suggest import suggest
+
+    if name is not None:
+        from inscl.readers import FORMATS
+
+        if name not in FORMATS:
+            raise DataError(
+                f"There is no format '{name}' to read; wanted one of {', '.join(FORMATS)}.{suggest(name, FORMATS)}"
+            )
+    return name
+
 
 MemoryOption = Annotated[
     str, typer.Option("--memory", envvar="INSCL_MEMORY", help="Folder or object-store URI of the memory.")
@@ -31,7 +104,12 @@ EncoderOption = Annotated[
 ]
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", help="Format of DATA (jsonl, alpaca, messages, sharegpt, superni, …); else detected."),
+    typer.Option(
+        "--format",
+        help="Format of DATA (jsonl, alpaca, messages, sharegpt, superni, …); else detected.",
+        callback=_known_format,
+        autocompletion=_complete_format,
+    ),
 ]
 FieldOption = Annotated[
     str | None, typer.Option("--instruction-field", help="Field (in chats: system or user) that is the instruction.")
@@ -98,10 +176,11 @@ def print_json(value: Any) -> None:
 
 
 def print_table(table: "Table") -> None:
-    """A Rich table on standard output."""
+    """A Rich table on standard output; lines are folded for a terminal only, so that a pipe can search them."""
     from rich.console import Console
 
-    Console(soft_wrap=False).print(table)
+    bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(soft_wrap=False, width=None if bounded else PIPE_WIDTH).print(table)
 
 
 def table_of(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], title: str | None = None) -> "Table":

@@ -21,6 +21,7 @@ from inscl.cli.app import (
     app,
     as_source,
     category_files,
+    complete_task,
     open_memory,
     print_json,
     print_table,
@@ -29,6 +30,8 @@ from inscl.cli.app import (
     shorten,
     table_of,
 )
+
+TaskArgument = Annotated[str, typer.Argument(help="Name of the task.", autocompletion=complete_task)]
 
 
 @app.command(epilog="Example: inscl add support tickets.jsonl")
@@ -89,9 +92,9 @@ def add(
 
 
 @app.command(epilog="Example: inscl tasks --json")
-def tasks(memory: MemoryOption = "memory", json: JsonOption = False) -> None:
+def tasks(memory: MemoryOption = "memory", json: JsonOption = False, quiet: QuietOption = False) -> None:
     """List the remembered tasks."""
-    infos = open_memory(memory).existing().tasks()
+    infos = open_memory(memory, quiet=quiet).existing().tasks()
     if json:
         print_json([asdict(info) for info in infos])
         return
@@ -105,16 +108,17 @@ def tasks(memory: MemoryOption = "memory", json: JsonOption = False) -> None:
 
 @app.command(epilog="Example: inscl show support --instructions 10")
 def show(
-    name: Annotated[str, typer.Argument(help="Name of the task.")],
+    name: TaskArgument,
     instructions: Annotated[
         int, typer.Option("--instructions", help="Instructions to list, the commonest first.")
     ] = 10,
     versions: Annotated[bool, typer.Option("--versions", help="List the kept versions instead.")] = False,
     memory: MemoryOption = "memory",
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Show a task: its rows, its split, its instructions and their tags."""
-    kept = open_memory(memory).existing()
+    kept = open_memory(memory, quiet=quiet).existing()
     if versions:
         infos = kept.versions(name)
         if json:
@@ -147,19 +151,23 @@ def show(
 
 @app.command(epilog="Example: inscl remove support")
 def remove(
-    name: Annotated[str, typer.Argument(help="Name of the task.")],
+    name: TaskArgument,
     memory: MemoryOption = "memory",
+    json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Forget a task and delete every byte that only it needed."""
     open_memory(memory, quiet=quiet).remove(name)
-    print(printable(f"removed '{name}'"))
+    if json:
+        print_json({"removed": name})
+    else:
+        print(printable(f"removed '{name}'"))
 
 
 @app.command(epilog="Example: inscl verify && echo healthy")
-def verify(memory: MemoryOption = "memory", json: JsonOption = False) -> int:
+def verify(memory: MemoryOption = "memory", json: JsonOption = False, quiet: QuietOption = False) -> int:
     """Recompute every checksum of the memory; exit code 1 if something is damaged."""
-    found = open_memory(memory).verify()
+    found = open_memory(memory, quiet=quiet).existing().verify()
     if json:
         print_json(asdict(found))
     else:
