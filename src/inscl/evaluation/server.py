@@ -1,11 +1,11 @@
 """Answers from any OpenAI-compatible server, in the place of a model in memory."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from contextlib import closing
+from dataclasses import dataclass, field
 
-from inscl.errors import InsclError, require
+from inscl.asking import Connection, NoAnswerError, at_once, reply_in
+from inscl.errors import InsclError
 from inscl.example import Example
 from inscl.template import render, to_messages
 
@@ -28,7 +28,7 @@ class Server:
 
     url: str
     model: str
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     workers: int = 16
 
     @property
@@ -51,25 +51,30 @@ class Server:
         InsclError
             If the server cannot be reached or refuses.
         """
-        openai = require("openai", extra="server", purpose="Asking a server")
-        client = openai.OpenAI(base_url=self.url, api_key=self.api_key, max_retries=5)
+        found: dict[int, tuple[str, bool]] = {}
+        with Connection(self.url, key=self.api_key) as connection:
 
-        def ask(row: tuple[Example, int]) -> tuple[str, bool]:
-            return self._ask(client, *row, chat=chat)
+            def ask(i: int) -> tuple[int, tuple[str, bool]]:
+                return i, self._ask(connection, *rows[i], chat=chat)
 
-        try:
-            with ThreadPoolExecutor(self.workers) as pool:
-                return list(pool.map(ask, rows))
-        except openai.OpenAIError as error:
-            raise InsclError(f"The server {self.url} did not answer: {error}. Check its address and model.") from error
+            try:
+                with closing(at_once(ask, range(len(rows)), self.workers, connection.stop)) as answers:
+                    found.update(answers)
+            except NoAnswerError as error:
+                raise InsclError(
+                    f"The server {self.url} left a question without an answer: {error.reason}. "
+                    "Mend it and run the command again."
+                ) from None
+        return [found[i] for i in range(len(rows))]
 
-    def _ask(self, client: Any, example: Example, limit: int, *, chat: bool) -> tuple[str, bool]:
+    def _ask(self, connection: Connection, example: Example, limit: int, *, chat: bool) -> tuple[str, bool]:
         common = {"model": self.model, "max_tokens": limit, "temperature": 0.0}
         if chat:
             turns = [dict(message) for message in to_messages(example)[:-1]]
-            choice = client.chat.completions.create(messages=turns, **common).choices[0]
-            text = choice.message.content or ""
+            path, asked = "/chat/completions", {"messages": turns, **common}
         else:
-            choice = client.completions.create(prompt=render(example).prompt, **common).choices[0]
-            text = choice.text or ""
-        return text, choice.finish_reason == "length"
+            path, asked = "/completions", {"prompt": render(example).prompt, **common}
+        reply = reply_in(connection.post(path, asked))
+        if reply.failure:
+            raise NoAnswerError(reply.failure)
+        return reply.text, reply.capped
