@@ -1,4 +1,4 @@
-"""How sure a number is: intervals for one model's score and for the difference between two strategies.
+"""How sure a number is: intervals for one model's score, for two models and for the difference of two strategies.
 
 One model's score varies with the test rows, which come in groups that share an instruction. The difference
 between two strategies varies with the streams (order x seed) first: many rows of one stream do not make up
@@ -7,6 +7,7 @@ for few streams.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,9 +122,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     mean = float(d.mean())
     if d.size == 1:
         return Difference(mean, float("nan"), float("nan"), 1)
-    from scipy.stats import t
-
-    half = float(t.ppf((1 + level) / 2, d.size - 1) * d.std(ddof=1) / np.sqrt(d.size))
+    half = float(_t().ppf((1 + level) / 2, d.size - 1) * d.std(ddof=1) / np.sqrt(d.size))
     return Difference(mean, mean - half, mean + half, int(d.size))
 
 
@@ -184,6 +183,126 @@ def resampled_difference(
     return Difference(mean, *_percentiles(drawn, level), len(a))
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its standard error and degrees of freedom, and what Student's t says about the true one.
+
+    Attributes
+    ----------
+    mean, error : float
+    df : float
+        Degrees of freedom of `error`.
+    """
+
+    mean: float
+    error: float
+    df: float
+
+    def p_above(self, limit: float) -> float:
+        """One-sided p-value of "the true mean is at most `limit`": small where it is larger."""
+        if self.error == 0:
+            return float(self.mean <= limit)
+        return float(_t().sf((self.mean - limit) / self.error, self.df))
+
+    def low(self, alpha: float) -> float:
+        """The true mean lies above this, in all but a share `alpha` of samples."""
+        return self.mean - float(_t().isf(alpha, self.df)) * self.error
+
+    def high(self, alpha: float) -> float:
+        """The true mean lies below this, in all but a share `alpha` of samples."""
+        return self.mean + float(_t().isf(alpha, self.df)) * self.error
+
+    def detectable(self, limit: float, alpha: float, power: float = 0.8) -> float:
+        """The smallest true mean that a sample like this shows to be above `limit`, in a share `power` of samples.
+
+        ``limit + (t(1 - alpha) + t(power)) × error``: where the lower bound of level `alpha` lies above `limit`.
+        """
+        t = _t()
+        return limit + float(t.isf(alpha, self.df) + t.ppf(power, self.df)) * self.error
+
+
+def ratio_estimate(sums: ArrayLike, sizes: ArrayLike | None = None) -> Estimate:
+    """Mean over all members of independent units, with an error that counts units, not members.
+
+    With ``m = Σ sums / Σ sizes`` and ``r = sums - m × sizes`` the squared error is ``G / (G - 1) × Σ r² / (Σ sizes)²``
+    over the G units: for units of size 1 the usual ``s / sqrt(n)``. The degrees of freedom are ``K - 1`` with Kish's
+    effective number of units ``K = (Σ sizes)² / Σ sizes²``, so that one large unit among small ones counts as one.
+
+    Parameters
+    ----------
+    sums : array-like, shape (n_units,)
+        Sum over the members of each unit; at least two units.
+    sizes : array-like, shape (n_units,), optional
+        Positive; None: one member each.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two units, the lengths differ, or a number is not finite or a size not positive.
+
+    References
+    ----------
+    Cochran (1977), "Sampling Techniques", section 6.3 (ratio estimates); Kish (1965), "Survey Sampling".
+
+    Examples
+    --------
+    >>> ratio_estimate([1, 2, 3])
+    Estimate(mean=2.0, error=0.5773502691896257, df=2.0)
+    """
+    s = _finite("sums", sums)
+    n = np.ones(s.size) if sizes is None else _finite("sizes", sizes)
+    if s.size < 2 or n.size != s.size or (n <= 0).any():
+        raise ValueError(f"At least two units with positive sizes are wanted, got {s.size} and {n.size}: {n.tolist()}.")
+    total = n.sum()
+    mean = s.sum() / total
+    residual = s - mean * n
+    error = np.sqrt(s.size / (s.size - 1) * (residual @ residual)) / total
+    return Estimate(float(mean), float(error), effective_units(n) - 1)
+
+
+def effective_units(sizes: ArrayLike) -> float:
+    """Kish's number of equal units that units of these sizes are worth, ``(Σ n)² / Σ n²``.
+
+    >>> effective_units([5, 5, 5]), round(effective_units([100, 1, 1]), 2)
+    (3.0, 1.04)
+    """
+    n = np.asarray(sizes, dtype=np.float64)
+    return float(n.sum() ** 2 / (n @ n))
+
+
+def holm(p: ArrayLike) -> list[float]:
+    """p-values adjusted for how many there are, after Holm: reject those at most alpha, and no more than a share
+    alpha of whole families ever holds a false one, whatever the dependence.
+
+    Parameters
+    ----------
+    p : array-like, shape (n,)
+        Between 0 and 1.
+
+    Returns
+    -------
+    list of float, shape (n,)
+        In the same order.
+
+    References
+    ----------
+    Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.02])
+    [0.03, 0.04, 0.04]
+    """
+    raw = _finite("p", p)
+    if (raw < 0).any() or (raw > 1).any():
+        raise ValueError(f"`p` must lie between 0 and 1, got {raw.tolist()}.")
+    order = np.argsort(raw, kind="stable")
+    stepped = np.maximum.accumulate(raw[order] * (raw.size - np.arange(raw.size)))
+    adjusted = np.empty(raw.size)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in adjusted]
+
+
 def _row_differences(
     a: Sequence[RowScores],
     b: Sequence[RowScores],
@@ -208,6 +327,12 @@ def _row_differences(
                 )
             rows[stream] = (p - q) * (1 if scale is None else scale[task]) / len(x)
     return found
+
+
+def _t() -> Any:
+    from scipy.stats import t
+
+    return t
 
 
 def _draws(size: int, n: int, rng: np.random.Generator) -> Floats:

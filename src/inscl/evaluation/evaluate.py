@@ -90,18 +90,49 @@ def generate_and_score(
     tasks: Mapping[str, Sequence[Example]],
     *,
     max_new_tokens: int | Mapping[str, int],
+    scorer: str = "rouge_l",
+    seed: int = 0,
+    **asking: Any,
+) -> dict[str, TaskScore]:
+    """Answer the rows of every task and score the answers.
+
+    Parameters
+    ----------
+    model, tasks, max_new_tokens, **asking
+        As for `predict`.
+    scorer : {"rouge_l", "superni"}
+        See `inscl.evaluation.scoring`.
+    seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong.
+    DataError
+        If a task has no rows.
+    """
+    if scorer not in SCORERS:
+        raise ConfigError(f"`scorer` must be one of {', '.join(SCORERS)}, got {scorer!r}.")
+    found = predict(model, tasks, max_new_tokens=max_new_tokens, **asking)
+    return {name: _score(rows, scorer, seed) for name, rows in found.items()}
+
+
+def predict(
+    model: str | Path | LoadedModel | Server,
+    tasks: Mapping[str, Sequence[Example]],
+    *,
+    max_new_tokens: int | Mapping[str, int],
     max_length: int = 1024,
     chat: bool = False,
-    scorer: str = "rouge_l",
     out: Path | None = None,
     loss: bool = True,
     dtype: str = "auto",
     batch_tokens: int | None = None,
     batch_size: int | None = None,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, TaskScore]:
-    """Answer the rows of every task and score the answers.
+) -> dict[str, list[Prediction]]:
+    """Answer the rows of every task.
 
     Parameters
     ----------
@@ -115,8 +146,6 @@ def generate_and_score(
         Most tokens of a prompt; longer ones lose the end of their input.
     chat : bool
         Whether the rows are asked through the tokenizer's chat template.
-    scorer : {"rouge_l", "superni"}
-        See `inscl.evaluation.scoring`.
     out : Path, optional
         Folder for the predictions; those of the same model, rows and settings found there are used again.
     loss : bool
@@ -125,10 +154,13 @@ def generate_and_score(
         Of the weights that answer; "auto" is bfloat16 on a GPU, else float32.
     batch_tokens, batch_size : int, optional
         Most tokens (prompt and answer) and most rows of a batch; None fits the cache to the device.
-    seed : int
-        Of the bootstrap.
     progress : callable, optional
         Called with (rows answered, rows).
+
+    Returns
+    -------
+    mapping from task to list of Prediction
+        In the order of the rows.
 
     Raises
     ------
@@ -137,8 +169,6 @@ def generate_and_score(
     DataError
         If a task has no rows.
     """
-    if scorer not in SCORERS:
-        raise ConfigError(f"`scorer` must be one of {', '.join(SCORERS)}, got {scorer!r}.")
     for name, rows in tasks.items():
         if not rows:
             raise DataError(f"Task {name!r} has no held-out rows to score. Give it more rows or a test file.")
@@ -156,7 +186,8 @@ def generate_and_score(
     missing = {name: rows for name, rows in tasks.items() if found[name] is None}
     answerer = _answerer(source, asked, dtype, batch_tokens, batch_size) if missing else None
     done, total = 0, sum(len(rows) for rows in missing.values())
-    for group in _groups(missing):
+    at_once = 1 if isinstance(source, Server) else _ROWS_AT_ONCE  # what a server answered is kept task by task
+    for group in _groups(missing, at_once):
         assert answerer is not None
         offset = done
 
@@ -168,7 +199,7 @@ def generate_and_score(
             found[name] = predictions
             _write(files[name], predictions)
             done += len(predictions)
-    return {name: _score(found[name] or [], scorer, seed) for name in tasks}
+    return {name: found[name] or [] for name in tasks}
 
 
 @dataclass(frozen=True)
@@ -195,8 +226,8 @@ def _answerer(
     if isinstance(source, Server):
         server = source
         return lambda tasks, tell: _ask_server(server, tasks, asked, tell)
-    weights = _ready(source.model, dtype)
-    batch = _batch(weights, batch_tokens, batch_size)
+    weights = ready(source.model, dtype)
+    batch = batch_limits(weights, batch_tokens, batch_size)
 
     def ask(tasks: Mapping[str, Sequence[Example]], tell: Callable[[int, int], None]) -> dict[str, list[Prediction]]:
         with flexible_attention():
@@ -272,7 +303,7 @@ def _end_ids(weights: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset([*listed, tokenizer.eos_token_id])
 
 
-def _ready(model: Any, dtype: str) -> Any:
+def ready(model: Any, dtype: str) -> Any:
     """The weights that answer: merged, on the device, in `dtype`; a copy where that differs from what came."""
     import torch
 
@@ -289,7 +320,7 @@ def _ready(model: Any, dtype: str) -> Any:
     return model.to(device=device, dtype=wanted).eval()
 
 
-def _batch(weights: Any, batch_tokens: int | None, batch_size: int | None) -> dict[str, int]:
+def batch_limits(weights: Any, batch_tokens: int | None = None, batch_size: int | None = None) -> dict[str, int]:
     """Batches whose key-value cache takes a few GiB of a GPU, one of a CPU's memory."""
     config = weights.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -304,12 +335,12 @@ def _batch(weights: Any, batch_tokens: int | None, batch_size: int | None) -> di
     }
 
 
-def _groups(tasks: Mapping[str, Sequence[Example]]) -> Iterator[dict[str, Sequence[Example]]]:
+def _groups(tasks: Mapping[str, Sequence[Example]], at_once: int) -> Iterator[dict[str, Sequence[Example]]]:
     """Tasks that are answered together, so many that batches are full and predictions are saved now and then."""
     group: dict[str, Sequence[Example]] = {}
     for name, rows in tasks.items():
         group[name] = rows
-        if sum(map(len, group.values())) >= _ROWS_AT_ONCE:
+        if sum(map(len, group.values())) >= at_once:
             yield group
             group = {}
     if group:

@@ -1,13 +1,17 @@
 """What a model scored on a task, row by row, and the file that holds it for all tasks of a stage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inscl.example import Example, instruction_key
+from inscl.evaluation.scoring import SCORERS, exact_match
+from inscl.example import Example, instruction_key, key_of, normalise
 from inscl.runs.results import Cell, cell_of
+
+if TYPE_CHECKING:
+    from inscl.evaluation.evaluate import Prediction
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,15 @@ class RowScores:
         Key of each row's instruction: rows that share one are not independent.
     capped : int
         Answers that were cut off at the most tokens an answer may have.
+    keys : list of str, shape (n_rows,) or empty
+        What was asked in each row and which answers are accepted, as two hashes joined by a dash: two models are
+        compared on rows with equal keys. Empty where it is not known.
     """
 
     rows: Mapping[str, Sequence[float]]
     instructions: Sequence[str]
     capped: int = 0
+    keys: Sequence[str] = field(default_factory=list)
 
     @property
     def n(self) -> int:
@@ -49,9 +57,30 @@ class RowScores:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "RowScores":
         """What `to_dict` gave."""
-        return cls(plain["rows"], plain["instructions"], plain["capped"])
+        return cls(plain["rows"], plain["instructions"], plain["capped"], plain.get("keys", []))
+
+    @classmethod
+    def of(cls, predictions: Sequence["Prediction"], scorer: str) -> "RowScores":
+        """Scores of a task's answers, by a scorer and by exact match; the loss too, where every row has one."""
+        scores = {
+            scorer: [SCORERS[scorer](row.prediction, row.references) for row in predictions],
+            "exact_match": [exact_match(row.prediction, row.references) for row in predictions],
+        }
+        if all(row.loss is not None for row in predictions):
+            scores["loss"] = [(row.loss or 0.0) / max(row.tokens, 1) for row in predictions]
+        keys = [row_key(row.instruction, row.input, row.references) for row in predictions]
+        return cls(scores, instructions_of(predictions), sum(row.capped for row in predictions), keys)
 
 
-def instructions_of(examples: Sequence[Example]) -> list[str]:
+def row_key(instruction: str, input: str, references: Sequence[str]) -> str:
+    """What was asked and which answers are accepted, each as 64 bits of a hash.
+
+    >>> row_key("Add.", "1 1", ["2"]).split("-")[0] == row_key("Add.", "1 1", ["two"]).split("-")[0]
+    True
+    """
+    return f"{key_of('asked', normalise(instruction), input).hex()[:16]}-{key_of('accepted', *references).hex()[:16]}"
+
+
+def instructions_of(examples: Sequence["Example | Prediction"]) -> list[str]:
     """Short keys of the rows' instructions."""
     return [instruction_key(example.instruction).hex()[:12] for example in examples]

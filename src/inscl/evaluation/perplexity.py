@@ -1,0 +1,77 @@
+"""How surprised a model is by plain text: whether training on tasks has cost it general ability.
+
+The text comes with the package: short paragraphs of our own (facts, talk, letters, notices, code, arithmetic). It is
+small, so its perplexity says nothing about a model by itself; it is meant for comparing a model with an earlier one.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from inscl.example import key_of
+from inscl.stats import ratio_estimate
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Log likelihood of the bundled text under one model.
+
+    Attributes
+    ----------
+    text : str
+        Hash of the text, so that different texts are never compared.
+    nll : sequence of float, shape (n_paragraphs,)
+        Negative log likelihood of each paragraph after its first token, in nats.
+    tokens : sequence of int, shape (n_paragraphs,)
+        How many tokens that are.
+    """
+
+    text: str
+    nll: Sequence[float]
+    tokens: Sequence[int]
+
+    @property
+    def value(self) -> float:
+        """``exp(Σ nll / Σ tokens)``, the perplexity of a token."""
+        return math.exp(sum(self.nll) / sum(self.tokens))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Interval of the perplexity for other paragraphs like these.
+
+        >>> low, high = Perplexity("", [20.0, 22.0, 18.0], [10, 10, 10]).interval()
+        >>> round(low, 2), round(math.exp(2), 2), round(high, 2)
+        (4.5, 7.39, 12.14)
+        """
+        mean = ratio_estimate(self.nll, self.tokens)
+        return math.exp(mean.low((1 - level) / 2)), math.exp(mean.high((1 - level) / 2))
+
+
+@cache
+def paragraphs() -> tuple[str, ...]:
+    """The bundled text."""
+    text = (files("inscl.evaluation") / "general.txt").read_text(encoding="utf-8")
+    return tuple(" ".join(part.split()) for part in text.split("\n\n") if part.strip())
+
+
+def perplexity(weights: Any, tokenizer: Any) -> Perplexity:
+    """Perplexity of a model on the bundled text.
+
+    Parameters
+    ----------
+    weights : transformers.PreTrainedModel
+        In evaluation mode; see `inscl.evaluation.evaluate.ready`.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        A paragraph is encoded as the tokenizer does by itself. Its first token has nothing before it and is not
+        counted, as in transformers' own loss.
+    """
+    from inscl.evaluation.evaluate import batch_limits
+    from inscl.evaluation.generate import answer_losses
+
+    ids = [tokenizer(text)["input_ids"] for text in paragraphs()]
+    limits = batch_limits(weights)
+    limits["batch_tokens"] = max(1, limits["batch_tokens"] // 4)  # logits are larger than the cache
+    found = answer_losses(weights, [(row[:1], row[1:]) for row in ids], pad_id=tokenizer.pad_token_id, **limits)
+    return Perplexity(key_of(*paragraphs()).hex(), [nll for nll, _ in found], [n for _, n in found])
