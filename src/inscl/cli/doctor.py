@@ -1,0 +1,49 @@
+"""inscl doctor"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inscl.cli.app import EncoderOption, JsonOption, MemoryOption, QuietOption, app, print_json, printable
+
+if TYPE_CHECKING:
+    from inscl.doctor import Diagnosis
+
+
+@app.command(epilog="Example: inscl doctor --quick")
+def doctor(
+    quick: Annotated[bool, typer.Option("--quick", help="Do not recompute the memory's checksums.")] = False,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="Load torch: its devices, and which precision is faster here.")
+    ] = False,
+    memory: MemoryOption = "memory",
+    encoder: EncoderOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Look for what is missing or wrong: packages, devices, models, memory, disk; exit code 1 if something is.
+
+    Keys are never printed, only whether they are set. --quiet prints the problems alone.
+    """
+    from inscl.doctor import examine
+
+    found = examine(memory, encoder=encoder, quick=quick, devices=devices)
+    if json:
+        print_json(found.to_dict())
+    else:
+        _print(found, quiet)
+    return 1 if found.problems else 0
+
+
+def _print(found: "Diagnosis", quiet: bool) -> None:
+    if not quiet:
+        width = max(len(finding.what) for part in found.sections.values() for finding in part)
+        for heading, part in found.sections.items():
+            print(heading)
+            for finding in part:
+                mark = "!" if finding.problem else " "
+                print(printable(f" {mark} {finding.what:<{width}}  {finding.value}"))
+    for problem in found.problems:
+        print(printable(f"problem: {problem}"))
+    if not quiet:
+        print("healthy" if not found.problems else f"problems: {len(found.problems)}")

