@@ -211,6 +211,18 @@ def test_differences_are_named(memory, made):
     assert any(line.startswith("settings, radius: ") for line in lines)
 
 
+def test_a_plan_from_before_insinfo_had_variants_is_the_papers(memory, made, tmp_path):
+    path = tmp_path / "plan.json"
+    made.write(path)
+    document = json.loads(path.read_text())
+    del document["plan"]["settings"]["insinfo"]
+    path.write_text(json.dumps(document))
+    old = Plan.read(path)
+    assert compare(old, made) == compare(made, old) == []
+    by_mean = plan(memory, "new", list(rows_of("new", 60)), budget=20, insinfo="mean").plan
+    assert "settings, insinfo: paper against mean" in compare(old, by_mean)
+
+
 def test_a_missing_task_counts_as_none(made):
     lines = compare(made, replace(made, tasks=made.tasks[:1]))
     assert lines == [f"task 'b': {made.tasks[1].count} rows against 0"]

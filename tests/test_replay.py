@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import inscl
+from inscl.encoder import unit_rows
 from inscl.errors import MemoryStateError, PlanError
-from inscl.insinfo import insinfo
+from inscl.insinfo import density_insinfo, insinfo, mean_insinfo
 from inscl.memory import Memory
 from inscl.plans import Budget, Plan, compare
 from inscl.replay import plan, replayed_rows, resume
-from inscl.strategies import STRATEGIES
+from inscl.strategies import STRATEGIES, Settings
 from inscl.tags.clean import clean_tags, merge_tags
 from support import WordEncoder, WordTagger, rows_of
 
@@ -78,6 +79,93 @@ def test_insinfo_in_the_plan_is_that_of_the_pool_of_earlier_and_new_tasks(memory
     found = {i.text: i.insinfo for part in made.tasks for i in part.instructions}
     assert len(found) > 5
     assert found == pytest.approx({text: expected[text] for text in found})
+
+
+def pool_of_plan() -> list[str]:
+    """Every distinct instruction of the remembered tasks and the new one, from the raw rows."""
+    rows = [
+        row for n, (name, count) in enumerate(TASKS.items()) for row in rows_of(name, count, instructions=3 + 2 * n)
+    ]
+    return sorted({str(row["instruction"]) for row in [*rows, *new()]})
+
+
+def test_insinfo_by_the_mean_and_by_density_in_the_plan(memory):
+    pool = pool_of_plan()
+    tags = merge_tags([clean_tags(raw) for raw in WordTagger()(pool)], WordEncoder()).tag_sets
+    vectors = unit_rows(WordEncoder()(pool), len(pool), "words")
+    expected = {"mean": mean_insinfo(tags), "density": density_insinfo(vectors)}
+    for name, scores in expected.items():
+        made = plan(memory, "weather", new(), budget=60, insinfo=name).plan
+        assert made.settings["insinfo"] == name
+        by_text = dict(zip(pool, scores, strict=True))
+        found = {i.text: i.insinfo for part in made.tasks for i in part.instructions}
+        assert len(found) > 5
+        assert found == pytest.approx({text: by_text[text] for text in found})
+        assert any(note.startswith(f"InsInfo is '{name}' here: ") for note in made.notes)
+
+
+def test_density_looks_at_no_tags(memory):
+    made = plan(memory, "weather", new(), budget=60, insinfo="density").plan
+    assert all(i.tags is None for part in made.tasks for i in part.instructions)
+    assert not any("merged" in note for note in made.notes)
+    by_mean = plan(memory, "weather", new(), budget=60, insinfo="mean").plan
+    assert all(i.tags for part in by_mean.tasks for i in part.instructions)
+
+
+def test_the_papers_insinfo_is_the_default(memory):
+    made = plan(memory, "weather", new(), budget=60).plan
+    assert made.settings["insinfo"] == "paper"
+    assert plan(memory, "weather", new(), budget=60, settings=Settings()).plan == made
+    assert not any("InsInfo is" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("name", ["mean", "density"])
+def test_a_strategy_may_stand_for_an_insinfo(memory, name):
+    made = plan(memory, "weather", new(), budget=60, strategy=f"inscl-{name}").plan
+    by_setting = plan(memory, "weather", new(), budget=60, insinfo=name).plan
+    assert (made.tasks, made.settings) == (by_setting.tasks, by_setting.settings)
+    assert plan(memory, "weather", new(), budget=60, strategy=f"inscl-{name}", insinfo=name).plan == made
+
+
+def test_the_order_of_the_memory_changes_no_density(tmp_path):
+    """White space in an instruction does not count: the smallest text stands for all, whichever task came first."""
+    rows = {name: list(rows_of(name, 40)) for name in ("a", "b")}
+    rows["c"] = [{**row, "instruction": str(row["instruction"]).replace(" the ", "  the ")} for row in rows["a"]]
+    found = []
+    for order in ("abc", "cba"):
+        memory = Memory(tmp_path / order, encoder=Spaced(), tagger=WordTagger())
+        for name in order:
+            memory.add(name, rows[name])
+        made = plan(memory, "weather", new(), budget=60, insinfo="density").plan
+        found.append({i.key: i.insinfo for part in made.tasks for i in part.instructions})
+    assert found[0] == found[1]
+
+
+class Spaced(WordEncoder):
+    """An encoder that sees spaces."""
+
+    identity = "spaces-too"
+
+    def __call__(self, texts):
+        rows = super().__call__(texts)
+        rows[:, 0] += [3 * text.count("  ") for text in texts]
+        return rows
+
+
+def test_alike_instructions_share_equally_by_density(tmp_path):
+    """All distances 0, so InsInfo is 0 for all: equal shares, and the plan says so."""
+
+    class Blind(WordEncoder):
+        identity = "blind"
+
+        def __call__(self, texts):
+            return np.ones((len(texts), 4), dtype=np.float32)
+
+    memory = Memory(tmp_path / "m", encoder=Blind(), tagger=WordTagger())
+    memory.add("a", rows_of("a", 120, instructions=4))
+    made = plan(memory, "b", rows_of("b", 40), budget=40, insinfo="density").plan
+    assert [(i.count, i.insinfo) for i in made.tasks[0].instructions] == [(10, 0.0)] * 4
+    assert any("the same InsInfo" in note for note in made.notes)
 
 
 def test_a_remembered_task_of_the_same_name_is_not_an_earlier_one(memory):
@@ -207,7 +295,7 @@ plan(memory, "weather", list(rows_of("weather", 100)), budget=30, strategy=sys.a
 """
 
 
-@pytest.mark.parametrize("strategy", ["inscl", "prototype-data", "prototype-instruction"])
+@pytest.mark.parametrize("strategy", ["inscl", "inscl-density", "prototype-data", "prototype-instruction"])
 def test_another_process_makes_the_same_plan_bit_for_bit(memory, tmp_path, strategy):
     plan(memory, "weather", new(), budget=30, strategy=strategy).plan.write(tmp_path / "here.json")
     for hash_seed in ("1", "2"):
@@ -265,6 +353,11 @@ def test_comparing_says_what_differs(memory):
         ({"budget": 1.5}, r"The budget is 1.5; wanted a whole number of at least 0, or a share"),
         ({"budget": 5, "budget_per_task": 5}, "Give one of them"),
         ({"weights": "even"}, "The weights are 'even'"),
+        ({"insinfo": "densty"}, r"There is no InsInfo 'densty'; wanted one of paper, mean, density\..*'density'"),
+        (
+            {"insinfo": "density", "strategy": "inscl-mean"},
+            "Strategy 'inscl-mean' chooses by InsInfo 'mean', and the settings ask for 'density'. Leave one",
+        ),
     ],
 )
 def test_impossible_questions_are_answered_in_one_line(memory, arguments, message):

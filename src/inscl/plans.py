@@ -6,7 +6,7 @@ settings, seed and versions give an equal plan; `compare` says which of these di
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from inscl.errors import PlanError
 from inscl.whole_file import whole_file
 
 FORMAT = 1
+ONCE_UNNAMED = {"insinfo": "paper"}  # settings that older plans do not name, and what they were
 DEFAULT_PER_TASK = 200  # what the paper's authors replay
 
 
@@ -90,7 +91,7 @@ class InstructionPlan:
     available: int
     rows: tuple[str, ...]  # keys of the chosen examples, in hex
     tags: tuple[str, ...] | None = None  # after merging; None where the strategy looks at no tags
-    insinfo: float | None = None
+    insinfo: float | None = None  # the variant that the settings name; None where the strategy looks at none
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ def compare(first: Plan, second: Plan) -> list[str]:
     A difference of the embeddings alone is explained: the same texts encoded on other hardware may differ in the
     last bits.
     """
+    first, second = (replace(plan, settings={**ONCE_UNNAMED, **plan.settings}) for plan in (first, second))
     if first == second:
         return []
     lines = [

@@ -25,12 +25,22 @@ from inscl.mixture import MixtureRow
 from inscl.plans import Budget, InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.readers import ReadReport
 from inscl.split import Shares
-from inscl.strategies import STRATEGIES, Derived, Rows, Selector, Settings, Stage, View, by_insinfo
+from inscl.strategies import (
+    DEFAULT_INSINFO,
+    INSINFO,
+    STRATEGIES,
+    Derived,
+    Rows,
+    Selector,
+    Settings,
+    Stage,
+    View,
+    by_insinfo,
+)
 from inscl.suggest import suggest
 from inscl.tags.clean import radius_for
 from inscl.tasks import Recipe, Task, check_name, write_task
 
-WEIGHTS = ("frequency", "uniform")
 COUNTED_VERSIONS = ("inscl", "numpy", "POT", "scikit-learn", "scipy", "simplemma")
 _derived: WeakKeyDictionary[Memory, Derived] = WeakKeyDictionary()
 
@@ -65,6 +75,7 @@ def plan(
     strategy: str = "inscl",
     seed: int = 0,
     weights: str = "frequency",
+    insinfo: str = DEFAULT_INSINFO,
     settings: Settings | None = None,
     earlier: Sequence[str] | None = None,
     tags: Mapping[bytes, Sequence[str]] | None = None,
@@ -89,8 +100,10 @@ def plan(
         Seeds every draw, together with the stage and the task.
     weights : "frequency" or "uniform"
         Weight of an instruction in its task's distribution.
+    insinfo : str
+        Which InsInfo: a name in `inscl.strategies.INSINFO`.
     settings : Settings, optional
-        How tags are cleaned; takes the place of `weights`.
+        How tags are cleaned too; takes the place of `weights` and `insinfo`.
     earlier : sequence of str, optional
         The earlier tasks, in order; default all remembered tasks but `name`.
     tags, shares, **reading
@@ -103,7 +116,7 @@ def plan(
     Raises
     ------
     PlanError
-        For an unknown strategy, an impossible budget or a seed below 0.
+        For an unknown strategy, weight or InsInfo, an impossible budget or a seed below 0.
     """
     check_name(name)
     if strategy not in STRATEGIES:
@@ -113,10 +126,10 @@ def plan(
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)
     derived = _derived.setdefault(memory, Derived(memory.encode))
-    if weights not in WEIGHTS:
-        raise PlanError(f"The weights are '{weights}'; wanted one of {', '.join(WEIGHTS)}.")
-    radius = radius_for(memory.encode.identity) or Settings().radius
-    settings = settings or Settings(weights=weights, radius=radius)
+    if settings is None:
+        radius = radius_for(memory.encode.identity) or Settings().radius
+        settings = Settings(weights=weights, insinfo=insinfo, radius=radius)
+    settings = STRATEGIES[strategy].settle(strategy, settings)
     with memory.reading():
         new, keep = _new_task(memory, name, data, tags, shares, reading)
         views = [derived.view(task) for task in memory.open(earlier) if task.info.name != name]
@@ -329,7 +342,8 @@ def _within_tokens(stage: Stage, weights: Sequence[float], budget: int, selector
 def _task_plan(stage: Stage, view: View, rows: Rows, share: float, distance: float | None) -> TaskPlan:
     stored = view.task.marks(rows)
     keys = [key.hex() for key in stored["key"].to_pylist()]
-    looked_at_tags = "insinfo" in stage.__dict__
+    informed = _computed(stage, "insinfo")
+    tagged = _computed(stage, "tags")
     ends = np.cumsum(view.counts)
     firsts, lasts = (np.searchsorted(rows, bounds).tolist() for bounds in (ends - view.counts, ends))
     available = view.counts.tolist()
@@ -345,8 +359,8 @@ def _task_plan(stage: Stage, view: View, rows: Rows, share: float, distance: flo
                 count=last - first,
                 available=available[i],
                 rows=tuple(keys[first:last]),
-                tags=tuple(sorted(stage.tags[key])) if looked_at_tags else None,
-                insinfo=stage.insinfo[key] if looked_at_tags else None,
+                tags=tuple(sorted(stage.pool.tags[key])) if tagged else None,
+                insinfo=stage.pool.insinfo[key] if informed else None,
             )
         )
     return TaskPlan(
@@ -360,6 +374,11 @@ def _task_plan(stage: Stage, view: View, rows: Rows, share: float, distance: flo
         distance=distance,
         instructions=tuple(instructions),
     )
+
+
+def _computed(stage: Stage, measure: str) -> bool:
+    """Whether the strategy has looked at this measure of the pool."""
+    return "pool" in stage.__dict__ and measure in stage.pool.__dict__
 
 
 def _shares(weights: Sequence[float]) -> list[float]:
@@ -399,12 +418,14 @@ def _notes(made: Plan, stage: Stage) -> Iterator[str]:
         yield f"the earlier tasks have {available:,} training rows, fewer than the {made.total:,} asked for: all go in"
     if len(made.tasks) > 1 and "distances" in stage.__dict__ and len(set(stage.distances)) == 1:
         yield "all distances are equal: every earlier task gets the same share"
-    if "insinfo" in stage.__dict__:
-        scores = [stage.insinfo[key] for view in stage.earlier for key in view.keys]
+    if _computed(stage, "insinfo"):
+        if stage.settings.insinfo != DEFAULT_INSINFO:
+            yield f"InsInfo is '{stage.settings.insinfo}' here: {INSINFO[stage.settings.insinfo].about}"
+        scores = [stage.pool.insinfo[key] for view in stage.earlier for key in view.keys]
         if len(scores) > 1 and len(set(scores)) == 1:
             yield "all instructions have the same InsInfo: it chooses between none of them"
-        if stage.merged.warning:
-            yield stage.merged.warning
+    if _computed(stage, "merged") and stage.pool.merged.warning:
+        yield stage.pool.merged.warning
     if any(view.task.info.cut for view in (*stage.earlier, stage.new)):
         cut = sum(view.task.info.cut for view in (*stage.earlier, stage.new))
         yield f"{cut} instruction(s) are longer than the encoder reads: their ends do not count in the distances"

@@ -1,12 +1,13 @@
 """Replay strategies: each names a budget (how much from each earlier task) and a selector (which of its rows).
 
-To add one, write a function of a `Stage` and add a line to `STRATEGIES`.
+To add one, write a function of a `Stage` and add a line to `STRATEGIES`. InsInfo has variants: a function in
+`inscl.insinfo` and a line in `INSINFO` each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +15,58 @@ import numpy.typing as npt
 from inscl import select
 from inscl.distance import wasserstein
 from inscl.encoder import Embeddings
+from inscl.errors import PlanError
 from inscl.example import SPLITS, key_of
-from inscl.insinfo import insinfo
+from inscl.insinfo import density_insinfo, insinfo, mean_insinfo
 from inscl.split import TRAIN
+from inscl.suggest import suggest
 from inscl.tags.clean import DEFAULT_MIN_SAMPLES, DEFAULT_RADIUS, MergedTags, TagSpace, clean_tags
 from inscl.tasks import Task
 
 Rows = npt.NDArray[np.int64]
+WEIGHTS = ("frequency", "uniform")
+DEFAULT_INSINFO = "paper"
 DISTANCE_DIGITS = 9  # plans keep distances to this many decimals, so that another machine's last bits do not count
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A way to measure how much each instruction of a pool says."""
+
+    about: str
+    of: Literal["tags", "embeddings"]
+    score: Callable[..., list[float]]  # of the merged tags, or the embeddings, of all instructions
+
+
+INSINFO: Mapping[str, Measure] = {
+    "paper": Measure("rarity of its tags, summed (the paper)", "tags", insinfo),
+    "mean": Measure("rarity per tag, which does not grow with their number", "tags", mean_insinfo),
+    "density": Measure("distance to the nearest other instructions, without tags", "embeddings", density_insinfo),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What shapes the measures. All of it stands in the plan."""
+    """What shapes the measures. All of it stands in the plan.
+
+    Raises
+    ------
+    PlanError
+        For an unknown word.
+    """
 
     weights: str = "frequency"  # of an instruction in its task's distribution: "frequency" or "uniform"
     radius: float = DEFAULT_RADIUS  # cosine distance within which tags merge
     min_samples: int = DEFAULT_MIN_SAMPLES
     language: str = "en"  # of the tags
+    insinfo: str = DEFAULT_INSINFO  # a name in `INSINFO`
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise PlanError(f"The weights are '{self.weights}'; wanted one of {', '.join(WEIGHTS)}.")
+        if self.insinfo not in INSINFO:
+            hint = suggest(self.insinfo, INSINFO)
+            raise PlanError(f"There is no InsInfo '{self.insinfo}'; wanted one of {', '.join(INSINFO)}.{hint}")
 
 
 @dataclass(frozen=True)
@@ -100,6 +135,73 @@ class Derived:
         return self.clean[key]
 
 
+class Pool:
+    """The distinct instructions that InsInfo is counted over, by ascending key; what they measure, when asked for.
+
+    An instruction of two tasks counts once, with the tags of both. The order of the tasks changes nothing.
+
+    Parameters
+    ----------
+    views : sequence of View
+        The tasks.
+    settings : Settings
+    derived : Derived
+    """
+
+    def __init__(self, views: Sequence[View], settings: Settings, derived: Derived) -> None:
+        self.settings = settings
+        self._views, self._derived = views, derived
+
+    @cached_property
+    def clean(self) -> dict[bytes, frozenset[str]]:
+        """Clean tags by instruction key, not merged yet."""
+        found: dict[bytes, frozenset[str]] = {}
+        for view in self._views:
+            for key, tags in zip(view.keys, self._derived.cleaned(view, self.settings.language), strict=True):
+                found[key] = found.get(key, frozenset()).union(tags)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def merged(self) -> MergedTags:
+        """The pool's tags after merging."""
+        return self.merge(self.clean)
+
+    def merge(self, clean: Mapping[bytes, frozenset[str]]) -> MergedTags:
+        """Merge any clean tags as the pool's are merged."""
+        return self._derived.space(self.settings).merge(list(clean.values()))
+
+    @cached_property
+    def tags(self) -> dict[bytes, frozenset[str]]:
+        """Merged tags by instruction key."""
+        return dict(zip(self.clean, self.merged.tag_sets, strict=True))
+
+    @cached_property
+    def texts(self) -> dict[bytes, str]:
+        """Text by instruction key: of texts that differ in white space, the smallest."""
+        return {key: text for key, (text, _, _) in self._places.items()}
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """The embedding of each instruction, (n, d)."""
+        return np.stack([self._views[v].embeddings[i] for _, v, i in self._places.values()])
+
+    @cached_property
+    def insinfo(self) -> dict[bytes, float]:
+        """InsInfo by instruction key, as the settings name it."""
+        measure = INSINFO[self.settings.insinfo]
+        scores = measure.score(list(self.tags.values()) if measure.of == "tags" else self.embeddings)
+        return dict(zip(self._places, scores, strict=True))
+
+    @cached_property
+    def _places(self) -> dict[bytes, tuple[str, int, int]]:
+        """Where each instruction stands: its text, the view and the row in it."""
+        found: dict[bytes, tuple[str, int, int]] = {}
+        for v, view in enumerate(self._views):
+            for i, (key, text) in enumerate(zip(view.keys, view.texts, strict=True)):
+                found[key] = min(found.get(key, (text, v, i)), (text, v, i))
+        return dict(sorted(found.items()))
+
+
 class Stage:
     """What budgets and selectors look at: the earlier tasks, the new one, and measures computed when asked for.
 
@@ -128,34 +230,15 @@ class Stage:
         return [self._distance(task) for task in self.earlier]
 
     @cached_property
-    def merged(self) -> MergedTags:
-        """Tags of the pool: every distinct instruction of the earlier tasks and the new one."""
-        return self._derived.space(self.settings).merge(list(self._pool.values()))
-
-    @cached_property
-    def tags(self) -> dict[bytes, frozenset[str]]:
-        """Merged tags by instruction key."""
-        return dict(zip(self._pool, self.merged.tag_sets, strict=True))
-
-    @cached_property
-    def insinfo(self) -> dict[bytes, float]:
-        """InsInfo by instruction key."""
-        return dict(zip(self.tags, insinfo(list(self.tags.values())), strict=True))
+    def pool(self) -> "Pool":
+        """Every distinct instruction of the earlier tasks and the new one."""
+        return Pool([*self.earlier, self.new], self.settings, self._derived)
 
     def example_vectors(self, view: View) -> Embeddings:
         """Embedding of each training row (instruction and input), in row order."""
         rows = view.task.examples(view.task.side("train"))
         vectors: Embeddings = self._derived.encode([f"{row.instruction}\n{row.input}".strip() for row in rows]).vectors
         return vectors
-
-    @cached_property
-    def _pool(self) -> dict[bytes, frozenset[str]]:
-        """Clean tags of each distinct instruction, by ascending key: an instruction of two tasks counts once."""
-        pool: dict[bytes, frozenset[str]] = {}
-        for view in (*self.earlier, self.new):
-            for key, tags in zip(view.keys, self._derived.cleaned(view, self.settings.language), strict=True):
-                pool[key] = pool.get(key, frozenset()).union(tags)
-        return dict(sorted(pool.items()))
 
     def _distance(self, view: View) -> float:
         how, new = self.settings.weights, self.new
@@ -192,7 +275,7 @@ def at_random(stage: Stage, view: View, count: int) -> Rows:
 
 
 def by_insinfo(stage: Stage, view: View, count: int) -> Rows:
-    scores = [stage.insinfo[key] for key in view.keys]
+    scores = [stage.pool.insinfo[key] for key in view.keys]
     return select.insinfo(view.counts.tolist(), scores, count, stage.rng("task", view.name))
 
 
@@ -217,12 +300,32 @@ class Strategy:
     about: str
     budget: BudgetRule | None  # None replays nothing
     selector: Selector
+    insinfo: str | None = None  # the InsInfo it stands for; None: as the settings say
+
+    def settle(self, name: str, settings: Settings) -> Settings:
+        """The settings of a plan by this strategy, called `name`.
+
+        Raises
+        ------
+        PlanError
+            If they ask for another InsInfo than the one that the strategy stands for.
+        """
+        if self.insinfo is None:
+            return settings
+        if settings.insinfo not in (DEFAULT_INSINFO, self.insinfo):
+            raise PlanError(
+                f"Strategy '{name}' chooses by InsInfo '{self.insinfo}', and the settings ask for "
+                f"'{settings.insinfo}'. Leave one of them out."
+            )
+        return replace(settings, insinfo=self.insinfo)
 
 
 STRATEGIES: Mapping[str, Strategy] = {
     "none": Strategy("no replay", None, at_random),
     "random": Strategy("equal shares, random rows", equally, at_random),
     "inscl": Strategy("more from distant tasks, informative instructions first (the paper)", by_distance, by_insinfo),
+    "inscl-mean": Strategy("inscl, with InsInfo per tag", by_distance, by_insinfo, "mean"),
+    "inscl-density": Strategy("inscl, with InsInfo from embeddings", by_distance, by_insinfo, "density"),
     "dynamic": Strategy("more from distant tasks, random rows", by_distance, at_random),
     "insinfo": Strategy("equal shares, informative instructions first", equally, by_insinfo),
     "proportional": Strategy("shares by task size, random rows", by_size, at_random),

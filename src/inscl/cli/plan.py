@@ -45,10 +45,11 @@ StrategyOption = Annotated[
     str,
     typer.Option(
         "--strategy",
-        help="none, random, inscl, dynamic, insinfo, proportional, prototype-data, prototype-instruction or "
-        "diverse-instruction.",
+        help="none, random, inscl, inscl-mean, inscl-density, dynamic, insinfo, proportional, prototype-data, "
+        "prototype-instruction or diverse-instruction.",
     ),
 ]
+InsInfoOption = Annotated[str, typer.Option("--insinfo", help="InsInfo: paper, mean or density (docs/tags.md).")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every draw.")]
 
 
@@ -66,6 +67,7 @@ def plan(
     weights: Annotated[
         str, typer.Option("--weights", help="Of instructions in a task: frequency or uniform.")
     ] = "frequency",
+    insinfo: InsInfoOption = "paper",
     categories: CategoriesOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the plan to this file.")] = None,
     against: Annotated[Path | None, typer.Option("--compare", help="Say how the plan differs from this one.")] = None,
@@ -106,6 +108,7 @@ def plan(
         strategy=strategy,
         seed=seed,
         weights=weights,
+        insinfo=insinfo,
         tags=None if tags is None else read_tags(tags),
         shares=Shares.parse(split),
         **{key: value for key, value in reading.items() if value},
@@ -126,34 +129,57 @@ def plan(
     return 0
 
 
-@app.command(epilog="Example: inscl mix plan.json --format trl --out mixture.jsonl")
+@app.command(epilog="Example: inscl mix plan.json --format axolotl --out mixture.jsonl")
 def mix(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="File that `inscl plan --out` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write, JSON lines.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write, JSON lines; settings and manifest go beside it.")],
     data: Annotated[list[str] | None, typer.Option("--data", help="The new task's data, if they have moved.")] = None,
-    format: Annotated[str, typer.Option("--format", help="trl, messages, or inscl (parts kept apart).")] = "trl",
+    format: Annotated[
+        str, typer.Option("--format", help="trl, axolotl, llamafactory, messages, or inscl (parts kept apart).")
+    ] = "trl",
+    model: Annotated[
+        str | None, typer.Option("--model", help="The model you train; llamafactory needs its end-of-text token.")
+    ] = None,
     replay_only: Annotated[bool, typer.Option("--replay-only", help="Only the replayed rows.")] = False,
     memory: MemoryOption = "memory",
     encoder: EncoderOption = None,
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write the mixture of a plan: the new task's training rows and the replayed ones, never a held-out row."""
-    from inscl.export import write_file
+    from inscl.export import special_tokens, write_file
     from inscl.plans import Plan
     from inscl.replay import replayed_rows, resume
 
     made = Plan.read(plan_file)
-    kept = open_memory(memory, encoder).existing()
+    kept = open_memory(memory, encoder, quiet).existing()
     if replay_only:
         with kept.reading():
             rows = replayed_rows(made, kept)
     else:
         rows = resume(made, kept, as_source(data) if data else None).rows()
-    written = write_file(rows, out, format)
+    tokens = special_tokens(model) if model and format == "llamafactory" else None
+    written = write_file(rows, out, format, plan=made, tokens=tokens)
     if json:
-        print_json({"file": str(out), "rows": written.rows, "replayed": written.replayed, "blake2b": written.checksum})
+        print_json(
+            {
+                "file": str(out),
+                "rows": written.rows,
+                "replayed": written.replayed,
+                "sha256": dict(written.files),
+                "manifest": str(written.manifest),
+            }
+        )
     else:
         print(f"{written.rows:,} rows, {written.replayed:,} of them replayed, written to {printable(str(out))}")
+    if quiet:
+        return
+    for name in [*written.files][1:]:
+        remark(f"how to use it: {out.with_name(name)}")
+    if written.unweighted:
+        remark(
+            f"{written.unweighted:,} rows have a weight, which --format {format} cannot say: they count as any other"
+        )
 
 
 def parse_budget(total: str | None, per_task: str | None, tokens: int | None) -> "Budget":
