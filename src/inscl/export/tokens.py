@@ -1,0 +1,38 @@
+"""The tokens with which a model's texts begin and end, for trainers that add none themselves."""
+
+from typing import NamedTuple
+
+from inscl.errors import InsclError, require
+from inscl.models import resolve
+
+
+class SpecialTokens(NamedTuple):
+    """What stands before a prompt (often nothing) and after an answer, as text."""
+
+    begin: str
+    end: str
+
+
+def special_tokens(model: str) -> SpecialTokens:
+    """The special tokens that a model's tokenizer puts around a prompt and its answer.
+
+    Parameters
+    ----------
+    model : str
+        As for `inscl.models.resolve`; only its tokenizer is read.
+
+    Raises
+    ------
+    InsclError
+        If there is no such model, or its tokenizer has no end-of-text token.
+    """
+    transformers = require("transformers", extra="train", purpose="Reading a model's tokenizer")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(resolve(model), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InsclError(f"The tokenizer of {model!r} cannot be read: {reason} Name the model you train.") from error
+    if tokenizer.eos_token is None:
+        raise InsclError(f"The tokenizer of {model!r} has no end-of-text token, so answers would not end. Set one.")
+    begins = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return SpecialTokens(tokenizer.bos_token if begins else "", tokenizer.eos_token)
