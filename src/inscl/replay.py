@@ -126,20 +126,24 @@ def plan(
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)
     derived = _derived.setdefault(memory, Derived(memory.encode))
-    if settings is None:
-        radius = radius_for(memory.encode.identity) or Settings().radius
-        settings = Settings(weights=weights, insinfo=insinfo, radius=radius)
+    settings = settings or settings_for(memory, weights, insinfo)
     settings = STRATEGIES[strategy].settle(strategy, settings)
     with memory.reading():
         new, keep = _new_task(memory, name, data, tags, shares, reading)
         views = [derived.view(task) for task in memory.open(earlier) if task.info.name != name]
-        _check_encoders([view.task for view in views], memory.encode.identity)
+        check_encoders([view.task for view in views], memory.encode.identity)
         stage = Stage(derived.view(new), views, seed, settings, derived)
         made = _plan(stage, name, strategy, asked)
     if data is not None and _is_path(data):
         source = {"data": [str(part) for part in data] if isinstance(data, list) else str(data), **reading}
         made = replace(made, source={**source, "shares": asdict(shares)})
     return Replay(made, memory, new, keep)
+
+
+def settings_for(memory: Memory, weights: str = "frequency", insinfo: str = DEFAULT_INSINFO) -> Settings:
+    """The settings of a plan, with the merging radius of the memory's encoder."""
+    radius = radius_for(memory.encode.identity) or Settings().radius
+    return Settings(weights=weights, insinfo=insinfo, radius=radius)
 
 
 def resume(made: Plan, memory: Memory, data: Any = None, **reading: Any) -> Replay:
@@ -265,7 +269,14 @@ def _is_path(data: Any) -> bool:
     )
 
 
-def _check_encoders(tasks: Iterable[Task], wanted: str) -> None:
+def check_encoders(tasks: Iterable[Task], wanted: str) -> None:
+    """Refuse tasks that another encoder has encoded.
+
+    Raises
+    ------
+    MemoryStateError
+        If there is one; the first is named.
+    """
     other = [task.info for task in tasks if task.info.encoder != wanted]
     if other:
         raise MemoryStateError(
@@ -359,8 +370,8 @@ def _task_plan(stage: Stage, view: View, rows: Rows, share: float, distance: flo
                 count=last - first,
                 available=available[i],
                 rows=tuple(keys[first:last]),
-                tags=tuple(sorted(stage.pool.tags[key])) if tagged else None,
-                insinfo=stage.pool.insinfo[key] if informed else None,
+                tags=tuple(sorted(stage.tags[key])) if tagged else None,
+                insinfo=stage.insinfo[key] if informed else None,
             )
         )
     return TaskPlan(
@@ -421,7 +432,7 @@ def _notes(made: Plan, stage: Stage) -> Iterator[str]:
     if _computed(stage, "insinfo"):
         if stage.settings.insinfo != DEFAULT_INSINFO:
             yield f"InsInfo is '{stage.settings.insinfo}' here: {INSINFO[stage.settings.insinfo].about}"
-        scores = [stage.pool.insinfo[key] for view in stage.earlier for key in view.keys]
+        scores = [stage.insinfo[key] for view in stage.earlier for key in view.keys]
         if len(scores) > 1 and len(set(scores)) == 1:
             yield "all instructions have the same InsInfo: it chooses between none of them"
     if _computed(stage, "merged") and stage.pool.merged.warning:

@@ -234,6 +234,16 @@ class Stage:
         """Every distinct instruction of the earlier tasks and the new one."""
         return Pool([*self.earlier, self.new], self.settings, self._derived)
 
+    @property
+    def tags(self) -> dict[bytes, frozenset[str]]:
+        """Merged tags by instruction key."""
+        return self.pool.tags
+
+    @property
+    def insinfo(self) -> dict[bytes, float]:
+        """InsInfo by instruction key."""
+        return self.pool.insinfo
+
     def example_vectors(self, view: View) -> Embeddings:
         """Embedding of each training row (instruction and input), in row order."""
         rows = view.task.examples(view.task.side("train"))
@@ -275,7 +285,7 @@ def at_random(stage: Stage, view: View, count: int) -> Rows:
 
 
 def by_insinfo(stage: Stage, view: View, count: int) -> Rows:
-    scores = [stage.pool.insinfo[key] for key in view.keys]
+    scores = [stage.insinfo[key] for key in view.keys]
     return select.insinfo(view.counts.tolist(), scores, count, stage.rng("task", view.name))
 
 
