@@ -17,7 +17,9 @@ from typer.main import get_command
 
 from inscl.cli import app, main
 from inscl.cli.app import SECTIONS, complete_task
+from inscl.errors import ConfigError
 from inscl.memory import Memory
+from inscl.training.fields import checked
 from support import WordEncoder, WordTagger, rows_of
 
 COMMANDS = sorted(get_command(app).commands)
@@ -107,6 +109,11 @@ def test_the_help_comes_at_once():
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_a_misspelt_field_of_the_trainer_is_named_too():
+    with pytest.raises(ConfigError, match=r"`training\.learning_rat` is not a field .* Did you mean 'learning_rate'\?"):
+        checked({"learning_rat": 1}, {"learning_rate", "seed"})
 
 
 # --- Pipes and terminals.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inscl.errors import ConfigError
+from inscl.suggest import suggest
 
 _TOKENS = "rows are already tokens with labels, so that the loss covers the answers and nothing else"
 _ORDER = "the order of rows is drawn once for all devices, so that any number of them trains the same"
@@ -55,12 +56,14 @@ def checked(training: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         That names every wrong field, each with its reason.
     """
     problems = [
-        f"`training.{name}` is set by inscl: {OWNED[name]}" if name in OWNED else f"`training.{name}` is not a field"
+        f"`training.{name}` is set by inscl: {OWNED[name]}."
+        if name in OWNED
+        else f"`training.{name}` is not a field of SFTConfig.{suggest(name, known - OWNED.keys())}"
         for name in training
         if name in OWNED or name not in known
     ]
     if problems:
-        raise ConfigError("; ".join(problems) + ". Remove it from `training`.")
+        raise ConfigError(" ".join([*problems, "Remove it from `training`."]))
     return dict(training)
 
 
