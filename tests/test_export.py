@@ -297,7 +297,7 @@ def test_llamafactory_settings_follow_its_schema(tmp_path):
 
 def test_what_llamafactory_would_leave_out_is_refused(tmp_path):
     path = tmp_path / "mix.jsonl"
-    with pytest.raises(InsclError, match="adds no end-of-text token to plain rows.*--model"):
+    with pytest.raises(InsclError, match=r"adds no end-of-text token to plain rows.*--model"):
         write_file(PLAIN, path, "llamafactory")
     twice = ({"role": "user", "content": "Hi"}, *CHAT[1:])
     odd = MixtureRow("odd", Example("Hi", "", ("So long",), twice))
@@ -336,7 +336,7 @@ def test_the_special_tokens_of_a_model_are_read(tiny, tmp_path):
     with pytest.raises(InsclError, match="neither a folder nor a Hub id"):
         special_tokens("nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InsclError, match="The tokenizer of .* cannot be read"):
+    with pytest.raises(InsclError, match=r"The tokenizer of .* cannot be read"):
         special_tokens(str(tmp_path / "empty"))
 
 
