@@ -177,9 +177,7 @@ def mix(
     for name in [*written.files][1:]:
         remark(f"how to use it: {out.with_name(name)}")
     if written.unweighted:
-        remark(
-            f"{written.unweighted:,} rows have a weight, which --format {format} cannot say: they count as any other"
-        )
+        remark(f"{written.unweighted:,} rows have a weight, which --format {format} cannot hold: all count alike")
 
 
 def parse_budget(total: str | None, per_task: str | None, tokens: int | None) -> "Budget":
