@@ -1,0 +1,182 @@
+"""inscl forgetting"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inscl.cli.app import (
+    EncoderOption,
+    JsonOption,
+    QuietOption,
+    app,
+    print_json,
+    print_table,
+    printable,
+    remark,
+    shorten,
+    table_of,
+)
+
+if TYPE_CHECKING:
+    from inscl.forgetting.analysis import Analysis, Line
+    from inscl.forgetting.facts import RunFacts
+    from inscl.forgetting.rates import Share
+    from inscl.forgetting.verdict import Judge
+
+REPLIES = "judge_replies.jsonl"  # in the run's folder
+ANSWER_TOKENS = 200  # a verdict is one short JSON object
+WIDTH = 100  # of an example's line
+
+
+@app.command(epilog="Example: inscl forgetting runs/first --examples 3")
+def forgetting(
+    run: Annotated[Path, typer.Argument(help="Folder of an `inscl run` or `inscl demo`.")],
+    judge: Annotated[str, typer.Option("--judge", help="Who judges the answers: offline or server.")] = "offline",
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="OpenAI-compatible server; the key comes from OPENAI_API_KEY.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model on that server.")] = None,
+    ever_right: Annotated[
+        float, typer.Option("--ever-right", help="A row was right with a best earlier score of at least this.")
+    ] = 0.5,
+    drop: Annotated[
+        float, typer.Option("--drop", help="It is forgotten when its score lies at least this much lower now.")
+    ] = 0.3,
+    stage: Annotated[
+        str, typer.Option("--stage", help="Judge the forgotten rows of the last stage or of all of them.")
+    ] = "last",
+    examples: Annotated[int, typer.Option("--examples", min=0, help="Examples to show of each task.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Questions on their way to the server at once.")] = 8,
+    encoder: EncoderOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Tell what a run's models forgot, and whether they still attempt it.
+
+    Writes forgetting.parquet, forgetting.csv and forgotten.parquet into the run's folder.
+    """
+    from inscl.cli.view import prepare_libraries
+
+    prepare_libraries()
+    from inscl.encoder import SentenceEncoder
+    from inscl.forgetting.analysis import analyse
+    from inscl.forgetting.facts import read_facts
+    from inscl.forgetting.rates import Limits
+
+    limits = Limits(ever_right=ever_right, drop=drop)
+    facts = read_facts(run)
+    with _progress(quiet) as tell:
+        found = analyse(
+            facts,
+            judge=_judge(judge, facts, base_url, model, workers, tell),
+            limits=limits,
+            stage=stage,  # type: ignore[arg-type]  # it is checked there
+            encoder=SentenceEncoder(encoder) if encoder else None,
+        )
+    found.write(run)
+    for note in found.notes:
+        remark(f"note: {note}")
+    if json:
+        print_json(found.to_dict(examples))
+    else:
+        print_analysis(found, examples)
+    if not quiet:
+        remark(f"every rate: {run / 'forgetting.parquet'} and forgetting.csv; every forgotten row: forgotten.parquet")
+
+
+def _judge(
+    name: str,
+    facts: "RunFacts",
+    base_url: str | None,
+    model: str | None,
+    workers: int,
+    tell: Callable[[int, int], None],
+) -> "Judge | None":
+    """The judge asked for; None is the offline one."""
+    from inscl.errors import ConfigError
+
+    if name == "offline":
+        if base_url or model:
+            raise ConfigError("`--base-url` and `--model` belong to `--judge server`; the offline judge asks nobody.")
+        return None
+    if name != "server":
+        raise ConfigError(f"`--judge` must be offline or server, got {name!r}.")
+    if not (base_url and model):
+        raise ConfigError(
+            "`--judge server` needs `--base-url` and `--model`, such as http://localhost:8000/v1 and its model."
+        )
+    from inscl.asking import Asker
+    from inscl.forgetting.analysis import server_judge
+
+    asker = Asker(base_url, model, facts.folder / REPLIES, workers=workers, most_tokens=ANSWER_TOKENS)
+    return server_judge(facts, asker, tell)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; elsewhere nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("judging", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def print_analysis(found: "Analysis", examples: int) -> None:
+    """Rates per task and strategy, then examples."""
+    columns = [("task", "left"), ("strategy", "left"), ("budget", "left"), ("streams", "right")]
+    columns += [("forgotten", "right"), ("rate", "right"), ("95 % interval", "right"), ("unrelated", "right")]
+    print_table(table_of([*columns, ("how", "left")], [_cells(line) for line in found.lines]))
+    print(printable(_legend(found)))
+    for task, rows in found.examples(examples).items():
+        print(printable(f"\n{shorten(task, WIDTH)}"))
+        for row in rows:
+            print(printable(_example(row)))
+
+
+def _cells(line: "Line") -> tuple[Any, ...]:
+    lost, other = line.forgotten, line.unrelated
+    how = [f"{reason} {n}" for reason, n in line.reasons.items()]
+    how += [f"not judged {line.not_judged}"] if line.not_judged else []
+    return (
+        "all" if line.task is None else line.task,
+        line.strategy,
+        line.budget,
+        line.streams,
+        f"{lost.count} of {lost.of}",
+        "" if lost.value is None else f"{100 * lost.value:.0f} %",
+        _interval(lost),
+        f"{other.count} of {other.of}" if other.of else "",
+        ", ".join(how),
+    )
+
+
+def _interval(share: "Share") -> str:
+    return "" if share.low is None or share.high is None else f"{100 * share.low:.0f} … {100 * share.high:.0f}"
+
+
+def _legend(found: "Analysis") -> str:
+    limits = found.limits
+    return (
+        f"forgotten: rows once right (score of at least {limits.ever_right:g} at an earlier stage) that score at least "
+        f"{limits.drop:g} lower at the last stage, of all once right. unrelated: of these, answers that do not attempt "
+        f"the task (judge: {found.judge})."
+    )
+
+
+def _example(row: dict[str, Any]) -> str:
+    where = " ".join(filter(None, [row["strategy"], row["budget"], f"seed {row['seed']}, stage {row['stage']}"]))
+    verdict = f"{row['kind'] or 'not judged'}: {row['reason']}"
+    lines = [f"  {where}, {verdict}"]
+    for name in ("instruction", "input", "reference", "once", "now"):
+        text = "(not kept)" if row[name] is None else shorten(row[name], WIDTH) or "(empty)"
+        lines.append(f"    {name:<11} {text}")
+    return "\n".join(lines)

@@ -1,0 +1,136 @@
+"""Which rows were once right and are not any more, and how many of them there are: counts, no judgement."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from inscl.errors import ConfigError
+from inscl.forgetting.facts import StreamFacts
+from inscl.stats import bootstrap_interval
+
+EVER_RIGHT, DROP = 0.5, 0.3
+_ROUNDING = 1e-9  # 0.7 - 0.4 is a little less than 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a row counts as right, and when as forgotten.
+
+    Attributes
+    ----------
+    ever_right : float
+        The best earlier score from which on a row was once right.
+    drop : float
+        How far its score now lies below that best, at least.
+    """
+
+    ever_right: float = EVER_RIGHT
+    drop: float = DROP
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value <= 1:
+                raise ConfigError(f"`{name}` must lie above 0 and be at most 1, as scores do, got {value}.")
+
+
+@dataclass(frozen=True)
+class RowHistory:
+    """A row that was once right.
+
+    Attributes
+    ----------
+    row : int
+        Its place in the task's test side.
+    instruction : str
+        Key of its instruction.
+    best, score : float
+        Its best score at an earlier stage, and its score now.
+    best_stage : int
+        The last stage with that best score.
+    forgotten : bool
+    """
+
+    row: int
+    instruction: str
+    best: float
+    best_stage: int
+    score: float
+    forgotten: bool
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part of a number of rows, with its 95 % interval; None without rows."""
+
+    count: int
+    of: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def histories(stream: StreamFacts, stage: int, task: str, limits: Limits) -> list[RowHistory]:
+    """The rows of a task that an earlier stage of the stream answered right, seen from a stage.
+
+    Every earlier stage that scored the row counts, also one before the task was learnt.
+
+    Parameters
+    ----------
+    stream : StreamFacts
+    stage : int
+        From 2; the first is 1.
+    task : str
+        Scored at that stage.
+    limits : Limits
+    """
+    now = stream.stages[stage - 1]
+    clusters = now.instructions(task)
+    found = []
+    for row, score in enumerate(now.scores(task)):
+        earlier = [(value, number) for number, value in _earlier(stream, stage, task, row)]
+        if not earlier:
+            continue
+        best, best_stage = max(earlier)
+        if best >= limits.ever_right - _ROUNDING:
+            forgotten = best - score >= limits.drop - _ROUNDING
+            found.append(RowHistory(row, clusters[row], best, best_stage, score, forgotten))
+    return found
+
+
+def share(flags: Sequence[bool], clusters: Sequence[str]) -> Share:
+    """How many of some rows are true, with a 95 % interval for other rows like these.
+
+    The interval is the wider one, at each end, of the bootstrap over clusters and Wilson's: the first knows that rows
+    of one instruction stand or fall together, the second that 12 of 12 do not prove 100 %. It covers other test rows,
+    not other seeds or orders.
+
+    Parameters
+    ----------
+    flags : sequence of bool, shape (n,)
+    clusters : sequence of str, shape (n,)
+        Key of each row's instruction.
+
+    References
+    ----------
+    Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA 22.
+
+    Examples
+    --------
+    >>> share([True, True, False, False], ["a", "a", "b", "b"])
+    Share(count=2, of=4, value=0.5, low=0.0, high=1.0)
+    >>> round(share([True] * 12, ["a", "b"] * 6).low, 3)
+    0.757
+    """
+    if not flags:
+        return Share(0, 0, None, None, None)
+    from scipy.stats import binomtest
+
+    n, count = len(flags), sum(flags)
+    low, high = bootstrap_interval([float(flag) for flag in flags], clusters)
+    wilson = binomtest(count, n).proportion_ci(0.95, "wilson")
+    return Share(count, n, count / n, min(low, float(wilson.low)), max(high, float(wilson.high)))
+
+
+def _earlier(stream: StreamFacts, stage: int, task: str, row: int) -> Iterator[tuple[int, float]]:
+    for number, before in enumerate(stream.stages[: stage - 1], start=1):
+        if task in before and row < len(before.scores(task)):
+            yield number, before.scores(task)[row]
