@@ -421,9 +421,8 @@ class Asker:
             return [failed[key] if key in failed else replies[key] for key in keys]
 
     def key(self, question: Question) -> str:
-        """What a reply is known by: the model, the messages and the schema."""
-        asked = json.dumps([[dict(m) for m in question.messages], question.schema], sort_keys=True)
-        return key_of("question", self.model, str(self._most_tokens), asked).hex()
+        """What a reply is known by in the store."""
+        return question_key(question, self.model, self._most_tokens)
 
     def body(self, question: Question) -> dict[str, Any]:
         """The request for a question, with the settings that the server has not refused."""
@@ -459,6 +458,12 @@ class Asker:
         self._refused |= left_out
         reply = reply_in(found)
         return reply, not reply.failure
+
+
+def question_key(question: Question, model: str, most_tokens: int) -> str:
+    """What a reply is known by: the model, the limit, the messages and the schema."""
+    asked = json.dumps([[dict(message) for message in question.messages], question.schema], sort_keys=True)
+    return key_of("question", model, str(most_tokens), asked).hex()
 
 
 def reply_in(answer: Mapping[str, Any]) -> Reply:

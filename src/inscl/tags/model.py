@@ -1,0 +1,132 @@
+"""Tags by a language model, on a server or in memory: one question, one repair, then the offline tagger."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from inscl.asking import Question, Reply
+from inscl.tags.prompt import PROMPT, repair_question, tag_question, tags_in
+
+if TYPE_CHECKING:
+    from inscl.tags import Tagger
+
+Progress = Callable[[int, int], None]
+
+
+class Answers(Protocol):
+    """What answers questions: `inscl.asking.Asker` or `inscl.tags.local.LocalModel`."""
+
+    @property
+    def model(self) -> str: ...
+
+    def ask(self, questions: Sequence[Question], progress: Progress | None = None, /) -> list[Reply]: ...
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """Tags of one instruction: who made them, and how it went.
+
+    Attributes
+    ----------
+    tags : tuple of str
+    by : str
+        Identity of the tagger; of the offline one with a mark, where that had to stand in.
+    how : "tagged", "repaired" or "fell back"
+    reason : str
+        Why it fell back.
+    """
+
+    tags: tuple[str, ...]
+    by: str
+    how: Literal["tagged", "repaired", "fell back"] = "tagged"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """Tags of several instructions, with what they cost.
+
+    Attributes
+    ----------
+    tagged : list of Tagged
+        One for each instruction.
+    questions : int
+        Asked in all, those that were answered in an earlier run included.
+    tokens_in, tokens_out : int
+        As the server counted them.
+    """
+
+    tagged: list[Tagged]
+    questions: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Instructions that were tagged, repaired and fell back."""
+        found = Counter(tagged.how for tagged in self.tagged)
+        return {how: found[how] for how in ("tagged", "repaired", "fell back")}
+
+    def reasons(self) -> dict[str, int]:
+        """Why instructions fell back, the commonest reason first."""
+        return dict(Counter(tagged.reason for tagged in self.tagged if tagged.reason).most_common())
+
+
+def model_identity(model: str) -> str:
+    """Identity of the tagger that asks a model, for plans and memories: no address and no path.
+
+    >>> model_identity("/home/me/models/tagger-7b")
+    'model tagger-7b prompt 1'
+    """
+    name = model.rstrip("/").rsplit("/", 1)[-1] if model.startswith(("/", ".", "~")) else model
+    return f"model {name} prompt {PROMPT}"
+
+
+def fallback_identity(fallback: "Tagger", wanted: str) -> str:
+    """The mark of an instruction that the offline tagger tagged in another's place."""
+    return f"{fallback.identity} (fallback for {wanted})"
+
+
+def tag_with(
+    answers: Answers, instructions: Sequence[str], fallback: "Tagger", progress: Progress | None = None
+) -> Tagging:
+    """Tags of instructions by a language model.
+
+    Parameters
+    ----------
+    answers : Answers
+    instructions : sequence of str
+    fallback : Tagger
+        Tags what the model does not, marked as such.
+    progress : callable, optional
+        Called with (questions done, questions); the repairs come as a second round.
+    """
+    first = answers.ask([tag_question(text) for text in instructions], progress)
+    found = [None if reply.failure else tags_in(reply.text) for reply in first]
+    broken = [i for i, tags in enumerate(found) if tags is None and not first[i].failure]
+    second = answers.ask([repair_question(instructions[i], first[i].text) for i in broken], progress) if broken else []
+    again = dict(zip(broken, second, strict=True))
+    repaired = {i: tags for i, reply in again.items() if not reply.failure and (tags := tags_in(reply.text))}
+    identity = model_identity(answers.model)
+    tagged = [
+        Tagged(tuple(tags), identity)
+        if (tags := found[i]) is not None
+        else Tagged(tuple(repaired[i]), identity, "repaired")
+        if i in repaired
+        else fall_back(instructions[i], fallback, identity, _reason(again.get(i, first[i])))
+        for i in range(len(instructions))
+    ]
+    replies = [*first, *second]
+    return Tagging(tagged, len(replies), sum(r.tokens_in for r in replies), sum(r.tokens_out for r in replies))
+
+
+def fall_back(instruction: str, fallback: "Tagger", wanted: str, reason: str) -> Tagged:
+    """The offline tagger's tags, marked."""
+    (tags,) = fallback([instruction])
+    return Tagged(tuple(tags), fallback_identity(fallback, wanted), "fell back", reason)
+
+
+def _reason(reply: Reply) -> str:
+    if reply.failure:
+        return reply.failure
+    return "no tags in the answer, which the limit of tokens cut off" if reply.capped else "no tags in the answer"
