@@ -122,7 +122,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     mean = float(d.mean())
     if d.size == 1:
         return Difference(mean, float("nan"), float("nan"), 1)
-    half = float(_t().ppf((1 + level) / 2, d.size - 1) * d.std(ddof=1) / np.sqrt(d.size))
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + level) / 2, d.size - 1) * d.std(ddof=1) / np.sqrt(d.size))
     return Difference(mean, mean - half, mean + half, int(d.size))
 
 
@@ -202,23 +204,26 @@ class Estimate:
         """One-sided p-value of "the true mean is at most `limit`": small where it is larger."""
         if self.error == 0:
             return float(self.mean <= limit)
-        return float(_t().sf((self.mean - limit) / self.error, self.df))
+        return float(_special().stdtr(self.df, (limit - self.mean) / self.error))
 
     def low(self, alpha: float) -> float:
         """The true mean lies above this, in all but a share `alpha` of samples."""
-        return self.mean - float(_t().isf(alpha, self.df)) * self.error
+        return self.mean + self._t(alpha) * self.error
 
     def high(self, alpha: float) -> float:
         """The true mean lies below this, in all but a share `alpha` of samples."""
-        return self.mean + float(_t().isf(alpha, self.df)) * self.error
+        return self.mean - self._t(alpha) * self.error
 
     def detectable(self, limit: float, alpha: float, power: float = 0.8) -> float:
         """The smallest true mean that a sample like this shows to be above `limit`, in a share `power` of samples.
 
         ``limit + (t(1 - alpha) + t(power)) × error``: where the lower bound of level `alpha` lies above `limit`.
         """
-        t = _t()
-        return limit + float(t.isf(alpha, self.df) + t.ppf(power, self.df)) * self.error
+        return limit + (self._t(power) - self._t(alpha)) * self.error
+
+    def _t(self, p: float) -> float:
+        """The quantile of Student's t."""
+        return float(_special().stdtrit(self.df, p))
 
 
 def ratio_estimate(sums: ArrayLike, sizes: ArrayLike | None = None) -> Estimate:
@@ -329,10 +334,10 @@ def _row_differences(
     return found
 
 
-def _t() -> Any:
-    from scipy.stats import t
+def _special() -> Any:
+    import scipy.special
 
-    return t
+    return scipy.special
 
 
 def _draws(size: int, n: int, rng: np.random.Generator) -> Floats:

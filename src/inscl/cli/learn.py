@@ -1,4 +1,4 @@
-"""inscl learn | evaluate"""
+"""inscl learn"""
 
 import math
 from collections.abc import Mapping
@@ -145,44 +145,6 @@ def learn(
         _print_learnt(done, settings)
 
 
-@app.command(epilog="Example: inscl evaluate models/billing")
-def evaluate(
-    model: Annotated[
-        str | None, typer.Argument(help="Hub id, folder or stage. [default: model of the last finished stage]")
-    ] = None,
-    config: ConfigOption = None,
-    test_rows: TestRowsOption = 200,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to keep the answers in.")] = None,
-    memory: MemoryOption = "memory",
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Score a model on the test rows of every remembered task."""
-    from inscl.cli.view import StageView, prepare_libraries
-
-    prepare_libraries()
-    from inscl.learn import evaluate_memory, last_model
-
-    kept = open_memory(memory, quiet=quiet).existing()
-    settings = read_settings(config)
-    with StageView(quiet=quiet) as view:
-        found = evaluate_memory(
-            kept,
-            model or last_model(kept),
-            config=settings,
-            test_rows=test_rows or None,
-            out=out,
-            progress=view.show,
-        )
-    cells = {task: _score(scores, settings.scorer) for task, scores in found.items()}
-    if json:
-        print_json(cells)
-        return
-    heads = [("task", "left"), (settings.scorer, "right"), ("95 % interval", "right"), ("exact", "right")]
-    rows = [(task, _percent(c["score"]), _interval(c), _percent(c["exact_match"]), c["n"]) for task, c in cells.items()]
-    print_table(table_of([*heads, ("rows", "right")], rows))
-
-
 def read_settings(file: Path | None, **changes: Any) -> "StreamConfig":
     """The settings of a stage from a file, and what options change of them."""
     from inscl.errors import ConfigError
@@ -216,10 +178,10 @@ def _print_learnt(done: "Learnt", settings: "StreamConfig") -> None:
     heads = [("task", "left"), ("before", "right"), ("after", "right"), ("change", "right"), ("95 % interval", "right")]
     rows = []
     for task, after in done.after.items():
-        before, now = done.before[task].mean(settings.scorer), _score(after, settings.scorer)
+        before, now = done.before[task].mean(settings.scorer), score_of(after, settings.scorer)
         label = f"{task} (new)" if task == done.plan.name else task
         change = f"{100 * (now['score'] - before):+.1f}"
-        rows.append((label, _percent(before), _percent(now["score"]), change, _interval(now), now["n"]))
+        rows.append((label, percent_text(before), percent_text(now["score"]), change, interval_text(now), now["n"]))
     print_table(table_of([*heads, ("rows", "right")], rows, title=f"{settings.scorer} x 100 on test rows"))
     record = done.record
     print(
@@ -240,22 +202,22 @@ def _as_json(done: "Learnt", settings: "StreamConfig") -> dict[str, Any]:
         "model": str(done.folder),
         "continued": done.continued,
         "replayed": done.plan.count,
-        "before": {task: _score(scores, settings.scorer) for task, scores in done.before.items()},
-        "after": {task: _score(scores, settings.scorer) for task, scores in done.after.items()},
+        "before": {task: score_of(scores, settings.scorer) for task, scores in done.before.items()},
+        "after": {task: score_of(scores, settings.scorer) for task, scores in done.after.items()},
         "training": {key: value for key, value in done.record.items() if key != "losses"},
     }
 
 
-def _score(scores: "RowScores", scorer: str) -> Mapping[str, Any]:
+def score_of(scores: "RowScores", scorer: str) -> Mapping[str, Any]:
     cells = {score: cell for (score, _), cell in scores.cells("").items()}
     main = cells[scorer]
     others = {score: cell.value for score, cell in cells.items() if score != scorer}
     return {"score": main.value, "low": main.low, "high": main.high, "n": main.n, "capped": scores.capped, **others}
 
 
-def _percent(value: float) -> str:
+def percent_text(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _interval(cell: Mapping[str, Any]) -> str:
-    return f"{_percent(cell['low'])} … {_percent(cell['high'])}"
+def interval_text(cell: Mapping[str, Any]) -> str:
+    return f"{percent_text(cell['low'])} … {percent_text(cell['high'])}"

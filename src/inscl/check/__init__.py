@@ -1,0 +1,1 @@
+"""The gate before a release: `assessment` scores a model, `gate` compares two, `formats` tells CI systems."""

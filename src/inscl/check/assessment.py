@@ -1,0 +1,332 @@
+"""What one model scored on the remembered tasks, row by row, and the places it can be read from.
+
+An assessment is made by `assess`, kept in one JSON file, or found in the folder of a finished stage. Its rows carry
+what was asked and which answers count, so that another model can be compared on exactly these.
+"""
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from inscl.config import StreamConfig
+from inscl.errors import DataError, InsclError
+from inscl.evaluation.evaluate import Prediction, answer_limit, predict, ready
+from inscl.evaluation.perplexity import Perplexity, perplexity
+from inscl.evaluation.scores import RowScores, row_key
+from inscl.evaluation.scoring import SCORERS
+from inscl.evaluation.server import Server
+from inscl.example import Example
+from inscl.learn import REQUEST, TEST_ROWS, Progress, stage_config
+from inscl.memory import Memory
+from inscl.models import RECORD, LoadedModel, load, resolve
+from inscl.provenance import choose_dtype, versions
+from inscl.runs.data import rows_of
+from inscl.runs.run import RUN
+from inscl.runs.stage_folder import MODEL, PREDICTIONS, SCORES, StageFolder, read_json
+from inscl.runs.worker import ANSWERS_LOOKED_AT
+from inscl.whole_file import whole_file
+
+MARK = "inscl_scores"  # the key by which a file of ours is known, and its version
+SETTINGS = ("scorer", "max_length", "max_new_tokens", "dtype")  # what of a stage's settings bears on scores
+ANSWERS = ".answers"  # after a file's name: the folder of the answers behind it
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Scores of one model.
+
+    Attributes
+    ----------
+    model : str
+        What was asked for.
+    identity : str
+        What the weights were: a stage's fingerprint, or a name.
+    settings : mapping
+        The fields of `SETTINGS`, as they were used.
+    tasks : mapping from task to RowScores
+        With keys.
+    perplexity : Perplexity, optional
+        None where nothing but answers could be had.
+    versions : mapping from package to version
+    """
+
+    model: str
+    identity: str
+    settings: Mapping[str, Any]
+    tasks: Mapping[str, RowScores]
+    perplexity: Perplexity | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def asked(self) -> dict[str, set[str]]:
+        """Per task the first halves of its rows' keys: what was asked."""
+        return {task: {key.split("-")[0] for key in rows.keys} for task, rows in self.tasks.items()}
+
+    def config(self) -> StreamConfig:
+        """The settings of a stage that scores in the same way."""
+        known = [f"{key}: {json.dumps(self.settings[key])}" for key in SETTINGS if self.settings.get(key) is not None]
+        return stage_config("\n".join(known), name=f"the settings of {self.model}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that JSON holds."""
+        return {MARK: 1, **asdict(self), "tasks": {task: rows.to_dict() for task, rows in self.tasks.items()}}
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            json.dump(self.to_dict(), file, ensure_ascii=False)
+
+
+def assess(
+    memory: Memory,
+    model: str | Path | Server,
+    *,
+    config: StreamConfig | None = None,
+    test_rows: int | None = TEST_ROWS,
+    only: Mapping[str, Collection[str]] | None = None,
+    general: bool = True,
+    out: Path | None = None,
+    progress: Progress = lambda doing, done, total, loss: None,
+) -> Assessment:
+    """Score a model on the test rows of every remembered task.
+
+    Parameters
+    ----------
+    memory : Memory
+    model : str, Path or Server
+        What answers; see `inscl.models.resolve`.
+    config : StreamConfig, optional
+        Its fields in `SETTINGS` say how; see `inscl.learn.stage_config`.
+    test_rows : int, optional
+        Most test rows of a task; None takes all.
+    only : mapping from task to collection of str, optional
+        Score just these rows, by the first halves of their keys (`Assessment.asked`), and no others.
+    general : bool
+        Whether to take the perplexity of the bundled text too; a server gives none.
+    out : Path, optional
+        Write the assessment to this file. The answers go beside it as they come, so that the same call after an
+        interruption goes on; where the file is there already, everything is answered anew.
+    progress : callable, optional
+        Told what is done, how much, of how much.
+
+    Raises
+    ------
+    InsclError
+        If there is nothing to score, or the model cannot be loaded or reached.
+    """
+    config = config or stage_config("")
+    tasks = _rows(memory, test_rows, only)
+    chat = any(info.form == "chat" for info in memory.tasks())
+    source: Server | LoadedModel
+    if isinstance(model, Server):
+        source, tokenizer = model, None
+    else:
+        config = config.model_copy(update={"dtype": choose_dtype(config.dtype)})
+        source = _loaded(_known(model), config.dtype)
+        tokenizer = source.tokenizer
+    limits = {task: config.max_new_tokens or _limit(memory.task(task), tokenizer, chat) for task in tasks}
+    folder = Path(tempfile.mkdtemp(prefix="inscl-")) if out is None else out.with_name(out.name + ANSWERS)
+    if out is not None and out.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        found = predict(
+            source,
+            tasks,
+            max_new_tokens=limits,
+            max_length=config.max_length,
+            chat=chat,
+            dtype=config.dtype,
+            out=folder,
+            progress=lambda done, total: progress("score", done, total, None),
+        )
+    finally:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    made = Assessment(
+        model=source.model if isinstance(source, Server) else str(model),
+        identity=source.identity,
+        settings=config.model_dump(include=set(SETTINGS)),
+        tasks={task: RowScores.of(answers, config.scorer) for task, answers in found.items()},
+        perplexity=None if isinstance(source, Server) or not general else perplexity(source.model, tokenizer),
+        versions=versions(),
+    )
+    if out is not None:
+        made.write(out)
+    return made
+
+
+def read_assessment(place: str | Path) -> Assessment:
+    """The assessment in a file, or in the folder of a finished stage of `learn` or of a run.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it is damaged.
+    """
+    path = Path(place)
+    if path.is_file():
+        return _read_file(path)
+    stage = path.parent if path.name == MODEL and (path.parent / SCORES).exists() else path
+    if (stage / SCORES).exists():
+        return _of_stage(stage)
+    if (path / RUN).exists():
+        stages = sorted(found.parent.name for found in path.glob(f"stages/*/{SCORES}"))
+        listed = f" It has {', '.join(stages)}." if stages else ""
+        raise DataError(f"'{place}' is a whole run. Name one of its stages, such as {path / 'stages'}/STAGE.{listed}")
+    raise DataError(
+        f"'{place}' is neither a file of scores (inscl evaluate --out FILE) nor the folder of a finished stage. "
+        "Give one of these."
+    )
+
+
+def with_perplexity(assessment: Assessment, dtype: str) -> Assessment:
+    """The assessment with the perplexity of the general text, taken now if its stage still has the model."""
+    model = _known(assessment.model)
+    if assessment.perplexity is not None or not (Path(model) / RECORD).exists():
+        return assessment
+    loaded = _loaded(model, choose_dtype(dtype))
+    return replace(assessment, perplexity=perplexity(loaded.model, loaded.tokenizer))
+
+
+def memory_of(place: str | Path) -> Path | None:
+    """The memory of the run that a stage's folder belongs to; None where it is no run's."""
+    for parent in Path(place).absolute().parents[:3]:
+        if (parent / RUN).exists():
+            return parent / "memory" / "whole"
+    return None
+
+
+def _rows(
+    memory: Memory, test_rows: int | None, only: Mapping[str, Collection[str]] | None
+) -> dict[str, list[Example]]:
+    """The rows to score, per task that has any."""
+    names = [info.name for info in memory.existing().tasks() if info.rows["test"]]
+    if only is not None:
+
+        def asked(row: Example) -> str:
+            return row_key(row.instruction, row.input, row.outputs).split("-")[0]
+
+        tasks = {
+            name: [row for row in rows_of(memory.task(name), "test", None) if asked(row) in only[name]]
+            for name in names
+            if name in only
+        }
+    else:
+        tasks = {name: rows_of(memory.task(name), "test", test_rows) for name in names}
+    tasks = {name: rows for name, rows in tasks.items() if rows}
+    if tasks:
+        return tasks
+    if only is None:
+        raise InsclError(f"No task of the memory at '{memory.path}' has test rows, so there is nothing to score.")
+    raise InsclError(
+        f"The memory at '{memory.path}' holds none of the test rows that the reference was scored on (its tasks: "
+        f"{', '.join(only)}). Name the memory they came from with --memory, or score the reference anew."
+    )
+
+
+def _limit(task: Any, tokenizer: Any, chat: bool) -> int:
+    """Most tokens of an answer; without a tokenizer two bytes are taken for a token, which is rarely too few."""
+    answers = rows_of(task, "train", ANSWERS_LOOKED_AT) or rows_of(task, "test", ANSWERS_LOOKED_AT)
+    return answer_limit(answers, tokenizer or _half_bytes, chat=chat)
+
+
+def _half_bytes(text: str, **_: Any) -> dict[str, range]:
+    return {"input_ids": range(8 + len(text.encode()) // 2)}
+
+
+def _known(model: str | Path) -> str:
+    """The model's name; the folder of a run's stage stands for the model in it."""
+    inner = Path(model) / MODEL
+    return str(inner if (Path(model) / SCORES).exists() and inner.is_dir() else model)
+
+
+def _loaded(model: str, dtype: str) -> LoadedModel:
+    """The model, known by the state of its weights, so that a later training in the same folder is another model."""
+    loaded = load(model)
+    loaded.model = ready(loaded.model, dtype)
+    place = Path(resolve(model))
+    if loaded.identity == model and place.is_dir():
+        stats = [path.stat() for path in sorted(place.rglob("*.safetensors"))]
+        loaded.identity = " ".join([model, *(f"{stat.st_size}-{stat.st_mtime_ns}" for stat in stats)])
+    return loaded
+
+
+def _read_file(path: Path) -> Assessment:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain.get(MARK) != 1:
+            raise KeyError(MARK)
+        tasks = {task: _checked(task, RowScores.from_dict(rows)) for task, rows in plain["tasks"].items()}
+        general = None if plain["perplexity"] is None else Perplexity(**plain["perplexity"])
+        return Assessment(
+            plain["model"], plain["identity"], plain["settings"], tasks, general, plain.get("versions", {})
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InsclError):
+            raise
+        raise DataError(
+            f"'{path}' is no file of scores that this version reads ({type(error).__name__}: {error}). Write one with "
+            "`inscl evaluate MODEL --out FILE`."
+        ) from error
+
+
+def _checked(task: str, rows: RowScores) -> RowScores:
+    """Scores of one row each, between 0 and 1."""
+    for name, values in rows.rows.items():
+        good = all(isinstance(v, int | float) and math.isfinite(v) and (v <= 1 or name == "loss") for v in values)
+        if not good or not len(values) == rows.n == len(rows.keys) or (values and min(values) < 0):
+            raise DataError(
+                f"The scores '{name}' of task '{task}' are not one number between 0 and 1 for each of its {rows.n} "
+                "rows. Write the file anew with `inscl evaluate MODEL --out FILE`."
+            )
+    return rows
+
+
+def _of_stage(folder: Path) -> Assessment:
+    """What a stage scored; its rows' keys come from its answers."""
+    scored = StageFolder(folder).scores()
+    if not scored:
+        raise DataError(f"The stage in '{folder}' has scored nothing yet. Finish it by running its command again.")
+    answered = _answers(folder / PREDICTIONS / "test")
+    tasks = {task: _checked(task, _with_keys(task, rows, answered.get(task, []))) for task, rows in scored.items()}
+    return Assessment(str(folder), str(folder), _settings(folder), tasks)
+
+
+def _with_keys(task: str, rows: RowScores, answered: Sequence[Sequence[Prediction]]) -> RowScores:
+    """The scores with the keys of the answers that they are the scores of: one set of several in the folder."""
+    if rows.keys:
+        return rows
+    scorer = next(name for name in rows.rows if name in SCORERS)
+    for answers in answered:
+        again = RowScores.of(answers, scorer)
+        if again.instructions == list(rows.instructions) and again.rows[scorer] == list(rows.rows[scorer]):
+            return replace(rows, keys=again.keys)
+    raise DataError(
+        f"The answers behind the scores of task '{task}' are not beside them, so its rows are not known. Score the "
+        "model anew with `inscl evaluate MODEL --out FILE`, and compare with that."
+    )
+
+
+def _answers(folder: Path) -> dict[str, list[list[Prediction]]]:
+    """Per task the sets of rows that were answered."""
+    found: dict[str, list[list[Prediction]]] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            rows = [Prediction(**json.loads(line)) for line in lines]
+        found.setdefault(rows[0].task, []).append(rows)
+    return found
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """How a stage scored, as it or its run recorded."""
+    known = read_json(folder / REQUEST)
+    run = memory_of(folder)
+    if not known and run is not None:
+        known = read_json(run.parent.parent / RUN)
+    settings = {key: known.get("config", {}).get(key) for key in SETTINGS}
+    return {**settings, "dtype": known.get("dtype") or settings["dtype"]} if known else {}

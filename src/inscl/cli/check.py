@@ -1,0 +1,132 @@
+"""inscl check"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inscl.cli.app import (
+    JsonOption,
+    QuietOption,
+    app,
+    open_memory,
+    print_json,
+    print_table,
+    printable,
+    remark,
+    table_of,
+)
+from inscl.cli.evaluate import ServerOption, asked_of
+from inscl.cli.learn import ConfigOption, read_settings
+
+if TYPE_CHECKING:
+    from inscl.check.gate import Verdict
+
+
+@app.command(epilog="Example: inscl check models/july --against models/june --max-drop 2 --junit check.xml")
+def check(
+    model: Annotated[
+        str, typer.Argument(help="Hub id, folder or stage; with --server a name; or a file of its scores.")
+    ],
+    against: Annotated[
+        Path,
+        typer.Option("--against", help="What to compare with: a file of `inscl evaluate --out`, or a finished stage."),
+    ],
+    max_drop: Annotated[float, typer.Option("--max-drop", help="Largest drop of a task allowed, in points.")] = 2.0,
+    notice: Annotated[
+        float | None,
+        typer.Option("--notice", help="A drop so large must not pass, in points. [default: 8 more than --max-drop]"),
+    ] = None,
+    max_rise: Annotated[
+        str,
+        typer.Option("--max-perplexity-rise", help="Largest rise of the general text's perplexity allowed, or off."),
+    ] = "5%",
+    alpha: Annotated[float, typer.Option("--alpha", help="Share of false alarms over all tasks.")] = 0.05,
+    score: Annotated[
+        str | None, typer.Option("--score", help="Row score to compare. [default: the scorer of the reference]")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where the rows cannot tell, too.")] = False,
+    server: ServerOption = None,
+    config: ConfigOption = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            envvar="INSCL_MEMORY",
+            help="Folder or object-store URI of the memory. [default: the run's for a run's stage, else memory]",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File for the model's scores, as of `evaluate`.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="File for JUnit XML, a case per task.")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="File for a Markdown summary.")] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """The gate before a release: exit with 1 where a task dropped by more than is allowed."""
+    from inscl.cli.view import StageView, prepare_libraries
+
+    prepare_libraries()
+    from inscl.check import formats, gate
+    from inscl.check.assessment import memory_of, read_assessment
+
+    limits = gate.Limits(max_drop=max_drop, notice=notice, max_rise=_percent(max_rise), alpha=alpha)
+    for file in (junit, markdown):
+        if file is not None:
+            file.unlink(missing_ok=True)  # what an earlier call said must not be taken for this one's
+    reference = read_assessment(against)
+    settings = None if config is None else read_settings(config)
+    kept = open_memory(memory or str(memory_of(against) or "memory"), quiet=quiet)
+    with StageView(quiet=quiet) as view:
+        verdict = gate.check(
+            asked_of(server, model) if server else model,
+            reference,
+            kept,
+            limits,
+            config=settings,
+            score=score,
+            out=out,
+            progress=view.show,
+        )
+    for file, form in ((junit, formats.junit), (markdown, formats.markdown)):
+        if file is not None:
+            _write(file, form(verdict))
+    if json:
+        print_json(verdict.to_dict())
+    else:
+        _print(verdict)
+    if verdict.outcome == "fail" or (strict and verdict.outcome == "cannot tell"):
+        raise typer.Exit(1)
+
+
+def _print(verdict: "Verdict") -> None:
+    from inscl.check.formats import cells, summary
+
+    heads = [(name, "right") for name in ("before", "after", "change", "bounds", "rows")]
+    rows = [cells(finding) for finding in verdict.findings]
+    print_table(table_of([("task", "left"), *heads, ("outcome", "left")], rows, title=f"{verdict.score} x 100"))
+    for finding in verdict.findings:
+        if finding.outcome != "pass":
+            print(printable(f"{finding.name}: {finding.outcome}: {finding.reason(verdict.limits)}"))
+    print(printable(f"{verdict.outcome.upper()}: {summary(verdict)}."))
+    for line in verdict.remarks:
+        remark(f"note: {line}")
+
+
+def _percent(text: str) -> float | None:
+    """A rise in percent, or none for "off"."""
+    from inscl.errors import ConfigError
+
+    if text.lower() == "off":
+        return None
+    try:
+        return float(text.removesuffix("%"))
+    except ValueError:
+        raise ConfigError(f"`--max-perplexity-rise` must be percent such as 5%, or off, got {text!r}.") from None
+
+
+def _write(path: Path, text: str) -> None:
+    from inscl.whole_file import whole_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(text)
