@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from inscl.cli.app import printable, remark
+from inscl.libraries import prepare_libraries as prepare_libraries
 
 if TYPE_CHECKING:
     from inscl.runs.run import Event
@@ -14,7 +15,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class RunView(AbstractContextManager["RunView"]):
-    """Stream, stage, step, loss and time left of a run.
+    """Streams, stage, step, loss and time left of a run, whose models may be trained side by side.
 
     Parameters
     ----------
@@ -27,9 +28,10 @@ class RunView(AbstractContextManager["RunView"]):
         self.live = not quiet and sys.stderr.isatty()
         self.begun = time.monotonic()
         self.first: float | None = None  # share of the work that was done when this call began
-        self.last: tuple[Any, ...] = ()
-        self.said = float("-inf")
+        self.shares: dict[str, float] = {}  # of each model at hand
+        self.said: dict[str, tuple[str, float]] = {}  # what was said of each of them last, and when
         self.bars: Any = None
+        self.parts: dict[str, Any] = {}
 
     def __enter__(self) -> "RunView":
         if self.live:
@@ -38,8 +40,7 @@ class RunView(AbstractContextManager["RunView"]):
 
             columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}"))
             self.bars = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.whole = self.bars.add_task("run", total=1.0, note="")
-            self.part = self.bars.add_task("", total=1.0, note="")
+            self.whole = self.bars.add_task("all models", total=1.0, note="")
             self.bars.start()
         return self
 
@@ -53,33 +54,37 @@ class RunView(AbstractContextManager["RunView"]):
             return
         # Training is most of a model's time, scoring the rest.
         inside = event.done / max(event.total, 1)
-        share = 0.7 * inside if event.doing == "train" else 0.7 + 0.3 * inside
-        done = min(1.0, (event.job + share) / max(event.jobs, 1))
+        self.shares[event.what] = 0.7 * inside if event.doing == "train" else 0.7 + 0.3 * inside
+        done = min(1.0, (event.job + sum(self.shares.values())) / max(event.jobs, 1))
         if self.first is None:
             self.first = done
         if self.bars is not None:
             self._draw(event, done, inside)
         else:
             self._line(event, done)
+        if event.doing == "score" and event.done == event.total:
+            del self.shares[event.what]
 
     def _draw(self, event: "Event", done: float, inside: float) -> None:
-        note = f"model {event.job + 1} of {event.jobs}, {self._left(done)}"
-        self.bars.update(self.whole, completed=done, description=printable(event.what), note=note)
-        what = f"stage {event.stage} of {event.stages}: {event.doing} {printable(event.task)}"
-        self.bars.update(self.part, completed=inside, description=what, note=_note(event))
+        self.bars.update(self.whole, completed=done, note=f"{event.job} of {event.jobs} done, {self._left(done)}")
+        if event.what not in self.parts:
+            self.parts[event.what] = self.bars.add_task("", total=1.0, note="")
+        what = f"{event.what}: {event.doing} {event.task}"
+        self.bars.update(self.parts[event.what], completed=inside, description=printable(what), note=_note(event))
+        if event.doing == "score" and event.done == event.total:
+            self.bars.remove_task(self.parts.pop(event.what))
 
     def _line(self, event: "Event", done: float) -> None:
         """A line when something else begins or ends, and otherwise twice a minute."""
-        now, phase = time.monotonic(), (event.job, event.doing)
-        ended = event.done == event.total
-        if phase == self.last and not ended and now - self.said < SECONDS_BETWEEN_LINES:
+        now = time.monotonic()
+        doing, when = self.said.get(event.what, ("", float("-inf")))
+        if event.doing == doing and event.done != event.total and now - when < SECONDS_BETWEEN_LINES:
             return
-        if phase != self.last or ended or now - self.said >= SECONDS_BETWEEN_LINES:
-            self.last, self.said = phase, now
-            remark(
-                f"[{event.job + 1}/{event.jobs}] {event.what}: {event.doing} {event.task}, {_note(event)}, "
-                f"{self._left(done)}"
-            )
+        self.said[event.what] = event.doing, now
+        remark(
+            f"[{event.job + 1}/{event.jobs}] {event.what}: {event.doing} {event.task}, {_note(event)}, "
+            f"{self._left(done)}"
+        )
 
     def _left(self, done: float) -> str:
         gained = done - (self.first or 0.0)
@@ -150,19 +155,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def prepare_libraries() -> None:
-    """Before torch is loaded: no bars and advice running through ours, and threads that wait without spinning.
-
-    OpenMP's threads spin while they wait for one another. Where anything else runs on the machine that costs most of
-    the time: a training step's products took 7.6 s instead of 38 s on two shared cores.
-    """
-    import os
-    import warnings
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

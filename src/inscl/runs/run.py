@@ -35,11 +35,15 @@ from inscl.runs.jobs import (
     most_rows,
     streams_of,
 )
+from inscl.runs.lanes import LOCK, Lane, Lanes, Step, alone, in_turn, lanes_of
 from inscl.runs.orders import order_of
 from inscl.runs.results import PARQUET, Cell, Stream, StreamResult, to_table, write_table
 from inscl.runs.stage_folder import StageFolder, Tell, Worker, read_json
+from inscl.runs.track import stage_metrics
 from inscl.strategies import Settings
+from inscl.tracking import Tracked, send, task_metrics
 from inscl.training.checkpoints import write_json
+from inscl.training.ranks import processes
 
 FORMAT = 1
 RUN, STREAMS = "run.json", "streams.json"
@@ -103,6 +107,7 @@ def run(
     config: StreamConfig,
     out: str | Path,
     *,
+    workers: int = 1,
     progress: Callable[[Event], None] | None = None,
     worker: Worker | None = None,
     encoder: Encoder | None = None,
@@ -117,6 +122,9 @@ def run(
     out : path
         Folder of the run. One that holds the same run is continued: inside a stage from its last checkpoint,
         else at the first stage that is not finished.
+    workers : int
+        Models trained side by side, each by a process of its own (a script that asks for more than one needs the
+        usual ``if __name__ == "__main__":``). Only with the default worker, encoder and tagger.
     progress : callable, optional
         Told of every step.
     worker : Worker, optional
@@ -132,25 +140,32 @@ def run(
     Raises
     ------
     ConfigError
-        If the folder holds a run of another configuration, or an order cannot be made.
+        If the folder holds a run of another configuration, another command is at work in it, or an order cannot
+        be made.
     InsclError
         If training stops (memory, disk, a loss that is not finite); the message names the stage, and the same
         call goes on there.
     """
-    return _Run(config, Path(out), progress, worker, encoder, tagger).go()
+    out = Path(out)
+    if workers > 1 and (any((worker, encoder, tagger)) or processes() > 1):
+        raise ConfigError("Several workers need the default worker, encoder and tagger, and no launcher.")
+    _refuse_strangers(out)
+    with alone(out):
+        return Run(config, out, progress=progress, worker=worker, encoder=encoder, tagger=tagger).go(workers)
 
 
-class _Run:
-    """The state of a call of `run`."""
+class Run:
+    """The state of a call of `run`, and of each process that helps it."""
 
     def __init__(
         self,
         config: StreamConfig,
         out: Path,
-        progress: Callable[[Event], None] | None,
-        worker: Worker | None,
-        encoder: Encoder | None,
-        tagger: Any,
+        *,
+        progress: Callable[[Event], None] | None = None,
+        worker: Worker | None = None,
+        encoder: Encoder | None = None,
+        tagger: Any = None,
     ) -> None:
         self.config, self.out, self.progress = config, out, progress or (lambda event: None)
         self.record = _open(config, out)
@@ -160,11 +175,23 @@ class _Run:
         self.done: set[Job] = set()
         self.dropped: set[Job] = set()
         self.trained = self.scored = 0
+        self.lanes: Lanes | None = None
+        self.finished: Callable[[Job], None] = lambda job: None
 
-    def go(self) -> RunResult:
+    def go(self, workers: int = 1) -> RunResult:
         """All the work, in an order in which a model is there when the next one starts from it."""
         self.data.remember()
         self._note_data()
+        for seed in {*self.config.seeds, *self._expert_seeds}:
+            self.data.memory(seed)
+        if workers == 1:
+            streams = self._do_all()
+        else:
+            with Lanes(self.config, self.out, workers, self._pass_on, self.done.add) as self.lanes:
+                streams = self._do_all()
+        return RunResult(self.out, self._table(streams), self.trained, self.scored)
+
+    def _do_all(self) -> list[StreamPlan]:
         bounds = self._bounds()
         known = self._streams(None) if not self._curriculum else []
         self._do_bounds(bounds, known)
@@ -173,11 +200,9 @@ class _Run:
             streams = self._streams(self._dev_scores())
             self._do_bounds(bounds, streams)  # an expert that begins a stream is asked about the next task too
         write_json(self.out / STREAMS, [_described(stream) for stream in streams])
-        for stream in streams:
-            for stage, job in enumerate(stream.jobs(), start=1):
-                self._do(job, stream, stage)
-                self._tidy(streams)
-        return RunResult(self.out, self._table(streams), self.trained, self.scored)
+        for lanes in lanes_of(streams) if self.lanes else [in_turn(streams)]:
+            self._do_lanes(lanes, streams)
+        return streams
 
     # ---------------------------------------------------------------- what there is to do
 
@@ -213,10 +238,31 @@ class _Run:
 
     def _do_bounds(self, bounds: Mapping[Job, Scored], streams: Sequence[StreamPlan]) -> None:
         """The upper bounds, with all that is known to be wanted of them."""
-        self.jobs, self.done = self._wanted(streams, bounds), set()
-        for job in bounds:
-            self._do(job)
+        self.jobs = self._wanted(streams, bounds)
+        self.done.clear()
+        self._do_lanes([(Step(job),) for job in bounds], streams)
+
+    def _do_lanes(self, lanes: Sequence[Lane], streams: Sequence[StreamPlan]) -> None:
+        """Do lanes one after another, or side by side where there are processes for them."""
+        if self.lanes is None:
+            for lane in lanes:
+                self.walk(lane, streams)
+            return
+        trained, scored = self.lanes.do(lanes, self.jobs, streams)
+        self.trained, self.scored = self.trained + trained, self.scored + scored
+        self.done.update(step.job for lane in lanes for step in lane)
+        self._tidy(streams)
+
+    def walk(self, lane: Lane, streams: Sequence[StreamPlan]) -> None:
+        """Do the jobs of a lane."""
+        for step in lane:
+            self._do(step.job, step.stream, step.stage)
+            self.finished(step.job)
             self._tidy(streams)
+
+    def _pass_on(self, event: Event) -> None:
+        """Tell of another process's step how far the whole run is."""
+        self.progress(replace(event, job=len(self.done), jobs=len(self.jobs)))
 
     def _folder(self, job: Job) -> StageFolder:
         return StageFolder(self.out / "stages" / job.name)
@@ -236,7 +282,19 @@ class _Run:
                 self.scored += 1
         except InsclError as error:
             raise type(error)(f"{_title(job, stream)}: {error}") from error
+        self._track(job, stream, stage)
         self.done.add(job)
+
+    def _track(self, job: Job, stream: StreamPlan | None, stage: int) -> None:
+        """Send a stage's scores, and what its stream comes to so far, to the trackers that have its loss."""
+        folder = self._folder(job)
+        if not Tracked.read(folder.path).places:
+            return
+        metrics = task_metrics(folder.scores())
+        if stream is not None:
+            result, *_ = self._results([replace(stream, tasks=stream.tasks[:stage])])
+            metrics |= stage_metrics(result)
+        send(folder.path, metrics)
 
     def _rows(self, job: Job) -> dict[Split, dict[str, list[Example]]]:
         """The rows that a job's model is scored on, per side and task."""
@@ -407,11 +465,9 @@ class _Run:
 
 def _open(config: StreamConfig, out: Path) -> dict[str, Any]:
     """The run's record: a new one, or that of a run with the same configuration."""
-    record, wanted = read_json(out / RUN), config.resolved()
+    found, wanted = read_json(out / RUN), config.resolved()
+    record = found
     if not record:
-        if out.exists() and any(out.iterdir()):
-            raise ConfigError(f"'{out}' is not empty and holds no run. Name another folder with --out.")
-        out.mkdir(parents=True, exist_ok=True)
         record = {"inscl_run": FORMAT, "versions": versions(), "hardware": hardware()}
     elif changed := [key for key in wanted if key not in MAY_CHANGE and record["config"].get(key) != wanted[key]]:
         key = changed[0]
@@ -421,8 +477,15 @@ def _open(config: StreamConfig, out: Path) -> dict[str, Any]:
             "folder with --out."
         )
     record = {**record, "config": wanted}
-    write_json(out / RUN, record)
+    if record != found:
+        write_json(out / RUN, record)
     return record
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Leave a folder alone that holds something else."""
+    if out.exists() and not (out / RUN).exists() and any(path.name != LOCK for path in out.iterdir()):
+        raise ConfigError(f"'{out}' is not empty and holds no run. Name another folder with --out.")
 
 
 def _encoder(config: StreamConfig) -> Encoder | None:
