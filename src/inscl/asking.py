@@ -30,6 +30,7 @@ GRACE = 5.0  # seconds that answers on their way have when the user stops
 _PASSING = frozenset({408, 409, 425, 429})  # and all from 500 on
 _FATAL = frozenset({401, 402, 403, 404})  # the next question would fare no better
 _REFUSED = frozenset({400, 422})  # perhaps for a setting that this server does not know
+OPTIONAL = frozenset({"max_tokens", "response_format", "temperature"})
 _NO_KEY = "none"  # the client wants some text; a server without keys takes any
 
 Item = TypeVar("Item")
@@ -346,6 +347,9 @@ class Asker:
         Limit of an answer.
     key_variable : str
         Name of the environment variable that holds the key.
+    without : collection of str
+        Settings that are not sent: "temperature", "max_tokens" (then "max_completion_tokens" is), "response_format".
+        What a server refuses is found out in any case.
 
     Examples
     --------
@@ -365,13 +369,16 @@ class Asker:
         attempts: int = 8,
         most_tokens: int = 512,
         key_variable: str = KEY_VARIABLE,
+        without: Collection[str] = (),
     ) -> None:
+        if unknown := set(without) - OPTIONAL:
+            raise ConfigError(f"`without` may name {', '.join(sorted(OPTIONAL))}; got {', '.join(sorted(unknown))}.")
         if min(workers, attempts, most_tokens) < 1 or timeout <= 0:
             raise ConfigError("`workers`, `attempts`, `most_tokens` and `timeout` must be positive.")
         self.model, self.url, self._replies = model, _checked(url), Replies(store)
         self._workers, self._most_tokens = workers, most_tokens
         self._settings: dict[str, Any] = {"timeout": timeout, "attempts": attempts, "key_variable": key_variable}
-        self._refused: set[str] = set()  # settings that the server does not take
+        self._refused = set(without)  # settings that the server does not take
         self._met = False
 
     def ask(self, questions: Sequence[Question], progress: Callable[[int, int], None] | None = None) -> list[Reply]:

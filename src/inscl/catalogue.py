@@ -12,10 +12,10 @@ from inscl.errors import MemoryStateError
 FORMAT = 1  # raised when an older release could no longer read what a newer one writes
 CATALOGUE = pa.schema(
     [
-        ("op", pa.string()),  # "add", "append" or "remove"
+        ("op", pa.string()),  # "add", "append", "retag" or "remove"
         ("name", pa.string()),
         ("id", pa.string()),  # folder under tasks/
-        ("base", pa.string()),  # of an append: the version that it extends
+        ("base", pa.string()),  # of an append or other tags: the version that it came from
         ("keep_old", pa.bool_()),
         ("info", pa.string()),  # TaskInfo as JSON
         ("files", pa.string()),  # {path in the folder: checksum} as JSON
@@ -82,7 +82,7 @@ def fold(table: Any) -> State:
         if commit.row() != row:
             raise MemoryStateError("The catalogue of the memory is damaged. Restore the folder from a backup.")
         before = live.get(commit.name)
-        if commit.op == "append" and (before is None or before.id != commit.base):
+        if commit.base and (before is None or before.id != commit.base):
             dead.append(commit)  # another writer was faster; this one tries again
             continue
         if before is not None:

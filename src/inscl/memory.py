@@ -7,6 +7,7 @@ the old memory or the new one. What no row names any more is deleted by whoever 
     catalogue.lance          one row per commit, in order; the fold of its rows is the memory
     tasks/<random id>/       instructions.lance and examples.lance of one version of one task
     cache/                   embeddings by text hash (see `inscl.cache`); can be rebuilt
+    asked/                   a tagger's replies until its tags are committed (see `inscl.asking`)
     stages.lance             what was replayed at each finished stage
     purging                  stands here while bytes are being deleted; left behind, the next writer finishes it
 """
@@ -26,17 +27,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
+from inscl.asking import forget_replies
 from inscl.cache import CachedEncoder, append, cache_name, keep_only, open_table, rewrite, text_key
 from inscl.catalogue import CATALOGUE, Commit, State, fold
 from inscl.encoder import Encoder, SentenceEncoder
 from inscl.errors import DataError, MemoryStateError
-from inscl.example import Example, Split
+from inscl.example import Example, Split, key_of
 from inscl.locks import FileLock, LeaseLock, Lock
+from inscl.models import cache_folder
 from inscl.readers import ReadReport, read_examples
 from inscl.split import Shares
 from inscl.suggest import suggest
 from inscl.tags.clean import clean_tags
-from inscl.tasks import FEW_TEST_ROWS, Recipe, Task, TaskInfo, check_name, write_task
+from inscl.tasks import FEW_TEST_ROWS, OWN_TAGS, Recipe, TagsBy, Task, TaskInfo, check_name, write_tags, write_task
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
@@ -287,6 +290,52 @@ class Memory:
         self._open_tasks.clear()
         self._purge(wait=True)
 
+    def retag(self, tagged: Mapping[bytes, TagsBy], tagger: str, names: Sequence[str] | None = None) -> list[TaskInfo]:
+        """Give instructions other tags: in one commit, until which the old ones stand.
+
+        Parameters
+        ----------
+        tagged : mapping
+            Tags and who made them, by instruction key; other instructions keep theirs, and so do those whose tags the
+            user brought.
+        tagger : str
+            Identity of the tagger that was asked; its tags outlive a replacement of the task's rows.
+        names : sequence of str, optional
+            Tasks to change; None changes all.
+
+        Returns
+        -------
+        list of TaskInfo
+            The tasks that changed.
+        """
+        self.existing()
+        with self._lock().shared():
+            changed = self._retag(tagged, tagger, [task.info.name for task in self.open(names)])
+        self._purge(wait=False)
+        return changed
+
+    def _retag(self, tagged: Mapping[bytes, TagsBy], tagger: str, names: Sequence[str]) -> list[TaskInfo]:
+        state = self.state()
+        commits: list[Commit] = []
+        for name in names:
+            if name not in state.live:
+                continue  # removed by another command in the meantime
+            before, identifier = state.live[name], uuid4().hex
+            task = write_tags(self._task(before), tagged, tagger, f"{self._uri}/tasks/{identifier}")
+            if task is None:
+                continue
+            self.encode(sorted({tag for tags, _ in task.tagged() for tag in clean_tags(tags)}))
+            self._copy_folder(f"tasks/{before.id}/examples.lance", f"tasks/{identifier}/examples.lance")
+            files = json.dumps(self._checksums(identifier), sort_keys=True)
+            commits.append(Commit("retag", name, identifier, before.id, info=task.info.to_json(), files=files))
+        if not commits:
+            return []
+        self._commit(*commits)
+        named = self.state().named
+        late = [commit.name for commit in commits if commit.id not in named]  # changed by another command: once more
+        infos = [TaskInfo.from_json(commit.info) for commit in commits if commit.id in named]
+        return infos + (self._retag(tagged, tagger, late) if late else [])
+
     def log_stage(self, record: Mapping[str, Any]) -> None:
         """Log a finished stage: a JSON object with the `name` of its task and `tasks`, what was replayed."""
         with self._lock().shared():
@@ -340,13 +389,16 @@ class Memory:
             state, report, identifier = self.state(), ReadReport(), uuid4().hex
             before = state.live.get(name)
             base = self._task(before) if append and before else None
+            recipe = replace(recipe, known_tags=self._known_tags(before, append=append))
             folder = f"{self._uri}/tasks/{identifier}"
             try:
                 task = write_task(name, read(report), folder, recipe, base)
             except Exception:
                 self._delete_folder(identifier)
                 raise
-            task = replace(task, info=replace(task.info, dropped={why: d.count for why, d in report.dropped.items()}))
+            dropped = {why: d.count for why, d in report.dropped.items()}
+            retagged = TaskInfo.from_json(before.info).retagged if before else ""
+            task = replace(task, info=replace(task.info, dropped=dropped, retagged=retagged))
             shared, across = self._shared_inputs(task, state)
             warnings = _warnings(task, shared, across)
             if before and _same(task.info, TaskInfo.from_json(before.info)):
@@ -369,6 +421,14 @@ class Memory:
                 status = "appended" if base else "replaced" if before else "added"
                 return Added(status, task.info, report, shared, across, warnings)
             self._notice(f"task '{name}' was changed by another command at the same time; appending again")
+
+    def _known_tags(self, before: Commit | None, *, append: bool) -> dict[bytes, TagsBy]:
+        """Tags that instructions keep when a task gets other rows: what `retag` made is not lost by adding again."""
+        if before is None or not (append or TaskInfo.from_json(before.info).retagged):
+            return {}
+        task = self._task(before)
+        known = dict(zip(task.instructions.keys, task.tagged(), strict=True))
+        return known if append else {key: tags for key, tags in known.items() if tags[1] != OWN_TAGS}
 
     def _shared_inputs(self, task: Task, state: State) -> tuple[int, int]:
         """Distinct inputs that other tasks have too, and those of them that stand on another side there."""
@@ -410,6 +470,13 @@ class Memory:
             self._fs.delete_file(self._mark)
 
     @property
+    def asked(self) -> Path:
+        """Local folder for a tagger's replies; for a memory on an object store, in the user's cache."""
+        if isinstance(self._fs, pyarrow.fs.LocalFileSystem):
+            return Path(self._root) / "asked"
+        return cache_folder() / "asked" / key_of("memory", self._uri).hex()
+
+    @property
     def _mark(self) -> str:
         return f"{self._root}/purging"
 
@@ -426,6 +493,9 @@ class Memory:
             used.update(text_key(tag) for tags in instructions.tags for tag in clean_tags(tags))
         for info in self._listing("cache"):
             keep_only(used, f"{self._uri}/cache/{info.base_name}", self._storage)
+        live = {key.hex() for commit in state.live.values() for key in self._task(commit).instructions.keys}
+        for path in sorted(self.asked.glob("*.jsonl")):
+            forget_replies(path, live)
         stages = self.stages()
         if stages:
             cleaned = [_without_removed(stage, set(state.live)) for stage in stages]
@@ -447,15 +517,16 @@ class Memory:
                 "Restore the folder from a backup."
             ) from error
 
-    def _commit(self, commit: Commit) -> None:
-        append(pa.Table.from_pylist([commit.row()], CATALOGUE), f"{self._uri}/catalogue.lance", self._storage)
+    def _commit(self, *commits: Commit) -> None:
+        rows = [commit.row() for commit in commits]
+        append(pa.Table.from_pylist(rows, CATALOGUE), f"{self._uri}/catalogue.lance", self._storage)
 
     def _create(self) -> None:
         """Make the folder, unless something else already lives there."""
         if self._catalogue() is not None:
             self.state()
             return
-        own = {"cache", "tasks", "locks", "lock", "lock.turn", "catalogue.lance", "stages.lance", "purging"}
+        own = {"asked", "cache", "tasks", "locks", "lock", "lock.turn", "catalogue.lance", "stages.lance", "purging"}
         strangers = sorted(info.base_name for info in self._listing("") if info.base_name not in own)
         if strangers:
             raise MemoryStateError(
@@ -485,6 +556,14 @@ class Memory:
     def _folders(self) -> set[str]:
         """Task folders there are; names that are not ours are left alone."""
         return {info.base_name for info in self._listing("tasks") if re.fullmatch(r"[0-9a-f]{32}", info.base_name)}
+
+    def _copy_folder(self, source: str, target: str) -> None:
+        selector = pyarrow.fs.FileSelector(f"{self._root}/{source}", recursive=True)
+        for info in self._fs.get_file_info(selector):
+            place = f"{self._root}/{target}" + info.path.removeprefix(f"{self._root}/{source}")
+            if info.type == pyarrow.fs.FileType.File:
+                self._fs.create_dir(place.rpartition("/")[0], recursive=True)
+                self._fs.copy_file(info.path, place)
 
     def _delete_folder(self, identifier: str) -> None:
         folder = f"{self._root}/tasks/{identifier}"

@@ -6,6 +6,7 @@ key), so equal content gives equal tables however it arrived, and a draw from an
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -40,6 +41,8 @@ SMALL = 100_000  # rows of a task whose keys are read once instead of at every d
 FEW_TEST_ROWS = 30
 OWN_TAGS = "yours"
 
+TagsBy = tuple[tuple[str, ...], str]  # tags of an instruction, and who made them
+
 SPOOLED = pa.schema([("input", pa.string()), ("outputs", pa.list_(pa.string())), ("messages", pa.string())])
 
 
@@ -66,6 +69,8 @@ class TaskInfo:
     tagger: str
     dimension: int
     shares: dict[str, float] = field(default_factory=dict)
+    taggers: dict[str, int] = field(default_factory=dict)  # who made the tags -> instructions; empty in old memories
+    retagged: str = ""  # the tagger that was asked for last, by `Memory.retag`
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
@@ -116,7 +121,7 @@ class Task:
     def _open(self, table: str) -> Any:
         return lance.dataset(f"{self.folder}/{table}.lance", storage_options=self.storage)
 
-    def tagged(self) -> list[tuple[tuple[str, ...], str]]:
+    def tagged(self) -> list[TagsBy]:
         """Tags of each instruction with who made them."""
         table = self._open("instructions").to_table(columns=["tags", "tagger"])
         return [(tuple(row["tags"]), row["tagger"]) for row in table.to_pylist()]
@@ -208,6 +213,7 @@ class Recipe:
     encoder: str  # its identity
     tagger: "Tagger"
     own_tags: Mapping[bytes, Sequence[str]] = field(default_factory=dict)  # by instruction key
+    known_tags: Mapping[bytes, TagsBy] = field(default_factory=dict)  # made earlier, and kept
     shares: Shares = field(default_factory=Shares)
     storage: dict[str, str] | None = None  # Lance's options for an object store
     compression: str | None = None  # "none" keeps texts readable in the files' bytes
@@ -254,7 +260,7 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
         duplicates = len(arrays.keys) - old - int((kept >= old).sum())
         columns = _columns(arrays, kept, [text.key for text in texts], old, recipe, base)
         del arrays, kept  # with ten million rows that is a gigabyte
-        table, tags = _instruction_table(texts, columns, recipe, base)
+        table, tags = _instruction_table(texts, columns, recipe)
         lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=recipe.storage)
         stream = pa.RecordBatchReader.from_batches(
             _example_schema(recipe.compression), _example_batches(columns, rows, recipe.compression)
@@ -262,6 +268,48 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
         lance.write_dataset(stream, f"{folder}/examples.lance", storage_options=recipe.storage)
     info = _describe(name, columns, table, tags, form, duplicates, recipe)
     return Task(info, folder, recipe.storage)
+
+
+def write_tags(task: Task, tagged: Mapping[bytes, TagsBy], tagger: str, folder: str) -> Task | None:
+    """Write a task's instructions into another folder with other tags; its examples are not touched.
+
+    Parameters
+    ----------
+    task : Task
+    tagged : mapping
+        Tags and who made them, by instruction key. Tags that the user brought stay.
+    tagger : str
+        Identity of the tagger that was asked.
+    folder : str
+        Where `instructions.lance` is written.
+
+    Returns
+    -------
+    Task or None
+        The task as it will be in `folder`; None if nothing changes, and then nothing is written.
+    """
+    table = lance.dataset(f"{task.folder}/instructions.lance", storage_options=task.storage).to_table()
+    before = task.tagged()
+    after = [
+        old if old[1] == OWN_TAGS else tagged.get(key, old)
+        for key, old in zip(task.instructions.keys, before, strict=True)
+    ]
+    after = [(tuple(sorted(set(tags))), by) for tags, by in after]
+    if after == before:
+        return None
+    tags, taggers = [list(tags) for tags, _ in after], [by for _, by in after]
+    for name, values in (("tags", tags), ("tagger", taggers)):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+    lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=task.storage)
+    info = replace(
+        task.info,
+        tags=_tags_hash([tags for tags, _ in after]),
+        tagger=tagger,
+        taggers=_counted(taggers),
+        retagged=tagger,
+    )
+    return Task(info, folder, task.storage)
 
 
 @dataclass(frozen=True)
@@ -426,11 +474,9 @@ def _columns(
     )
 
 
-def _instruction_table(
-    texts: list[_Text], columns: _Columns, recipe: Recipe, base: Task | None
-) -> tuple[pa.Table, list[tuple[str, ...]]]:
+def _instruction_table(texts: list[_Text], columns: _Columns, recipe: Recipe) -> tuple[pa.Table, list[tuple[str, ...]]]:
     texts = sorted(texts, key=lambda text: text.key)
-    tags, taggers = _tags_of(texts, recipe, base)
+    tags, taggers = _tags_of(texts, recipe)
     encoded = recipe.encode([text.text for text in texts])
     n, dimension = encoded.vectors.shape
     counts = [
@@ -451,9 +497,9 @@ def _instruction_table(
     return table.cast(_compressed(table.schema, recipe.compression)), tags
 
 
-def _tags_of(texts: list[_Text], recipe: Recipe, base: Task | None) -> tuple[list[tuple[str, ...]], list[str]]:
+def _tags_of(texts: list[_Text], recipe: Recipe) -> tuple[list[tuple[str, ...]], list[str]]:
     """Tags of each instruction and who made them: the user's own first, then what is known, then the tagger."""
-    known = dict(zip(base.instructions.keys, base.tagged(), strict=True)) if base else {}
+    known = recipe.known_tags
     own = [text.tags | set(recipe.own_tags.get(text.key, ())) for text in texts]
     asked = [text for text, tags in zip(texts, own, strict=True) if not tags and text.key not in known]
     made = dict(zip((t.key for t in asked), recipe.tagger([t.text for t in asked]), strict=True)) if asked else {}
@@ -523,7 +569,7 @@ def _describe(
     return TaskInfo(
         name=name,
         content=digest.hexdigest(),
-        tags=blake2b(json.dumps(tags).encode(), digest_size=16).hexdigest(),
+        tags=_tags_hash(tags),
         embeddings=blake2b(vectors.flatten().to_numpy(zero_copy_only=False).tobytes(), digest_size=16).hexdigest(),
         form=form,
         instructions=table.num_rows,
@@ -539,7 +585,16 @@ def _describe(
         tagger=recipe.tagger.identity,
         dimension=vectors.type.list_size,
         shares=asdict(recipe.shares),
+        taggers=_counted(table["tagger"].to_pylist()),
     )
+
+
+def _tags_hash(tags: Sequence[tuple[str, ...]]) -> str:
+    return blake2b(json.dumps(tags).encode(), digest_size=16).hexdigest()
+
+
+def _counted(taggers: list[str]) -> dict[str, int]:
+    return dict(sorted(Counter(taggers).items()))
 
 
 def _first_of_each(keys: Keys) -> npt.NDArray[np.int64]:

@@ -1,0 +1,121 @@
+"""Questions for tags as a file in OpenAI's Batch format, and the file of answers that comes back."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inscl.asking import Asker, Reply, reply_in
+from inscl.errors import DataError
+from inscl.tags.model import Tagged, Tagging, fall_back, model_identity
+from inscl.tags.prompt import tag_question, tags_in
+from inscl.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from inscl.tags import Tagger
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a file of answers held.
+
+    Attributes
+    ----------
+    tagging : Tagging
+        Tags of the instructions in `keys`.
+    keys : list of bytes
+        Instructions that the file answers, well or not.
+    missing : int
+        Instructions that it does not mention.
+    skipped : dict of str to int
+        Lines that could not be used, by reason.
+    """
+
+    tagging: Tagging
+    keys: list[bytes]
+    missing: int
+    skipped: dict[str, int]
+
+
+def write_batch(path: Path, instructions: Mapping[bytes, str], asker: Asker) -> int:
+    """Write a request for each instruction, and return their number; `custom_id` is the instruction's key."""
+    with whole_file(path) as file:
+        for key, text in instructions.items():
+            body = asker.body(tag_question(text))
+            request = {"custom_id": key.hex(), "method": "POST", "url": "/v1/chat/completions", "body": body}
+            print(json.dumps(request, ensure_ascii=False), file=file)
+    return len(instructions)
+
+
+def read_batch(path: Path, instructions: Mapping[bytes, str], model: str, fallback: "Tagger") -> Imported:
+    """Tags from a file of answers.
+
+    Parameters
+    ----------
+    path : Path
+        JSON Lines as the Batch API returns them: output or error file, in any order.
+    instructions : mapping
+        Texts by key: those that were asked about. Other lines are counted and left out.
+    model : str
+        Who answered.
+    fallback : Tagger
+        Tags the instructions whose answer cannot be used, marked as such.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or answers none of the instructions.
+    """
+    replies: dict[bytes, Reply] = {}
+    skipped: Counter[str] = Counter()
+    for line in _lines(path):
+        try:
+            record = json.loads(line)
+            key = bytes.fromhex(record["custom_id"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            skipped["not an answer of a batch"] += 1
+            continue
+        if key not in instructions:
+            skipped["about another instruction, or one that is tagged already"] += 1
+            continue
+        replies[key] = _reply(record)
+    if not replies:
+        why = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
+        raise DataError(f"'{path}' answers none of the {len(instructions)} instructions to be tagged ({why}).")
+    identity = model_identity(model)
+    tagged = [_tagged(instructions[key], reply, fallback, identity) for key, reply in replies.items()]
+    tokens = [sum(getattr(reply, side) for reply in replies.values()) for side in ("tokens_in", "tokens_out")]
+    return Imported(
+        Tagging(tagged, len(replies), *tokens), list(replies), len(instructions) - len(replies), dict(skipped)
+    )
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from (line for line in file if line.strip())
+    except OSError as error:
+        raise DataError(f"Cannot read the answers in '{path}': {error.strerror}.") from error
+
+
+def _reply(record: Mapping[str, Any]) -> Reply:
+    response = record.get("response")
+    error = record.get("error") or (response.get("body", {}) if isinstance(response, dict) else {}) or {}
+    if not isinstance(response, dict) or response.get("status_code") != 200:
+        inner = error.get("error", error) if isinstance(error, dict) else {}
+        code = (inner.get("code") or inner.get("type")) if isinstance(inner, dict) else None
+        status = response.get("status_code") if isinstance(response, dict) else None
+        return Reply("", f"the batch failed with {code or status or 'no reason given'}")
+    body = response.get("body")
+    return reply_in(body if isinstance(body, dict) else {})
+
+
+def _tagged(instruction: str, reply: Reply, fallback: "Tagger", identity: str) -> Tagged:
+    if reply.failure:
+        return fall_back(instruction, fallback, identity, reply.failure)
+    tags = tags_in(reply.text)
+    if tags is None:
+        return fall_back(instruction, fallback, identity, "no tags in the answer")
+    return Tagged(tuple(tags), identity)
