@@ -33,11 +33,11 @@ def carry_out(config: "StreamConfig", out: Path, *, json: bool, quiet: bool) -> 
 
     prepare_libraries()
     from inscl.runs.run import run as run_streams
-    from inscl.runs.summary import summarise
+    from inscl.runs.summary import final_rows, summarise
 
     with RunView(quiet=quiet) as view:
         result = run_streams(config, out, progress=view.show)
-    summary = summarise(result.table)
+    summary = summarise(result.table, final_rows(out, result.table))
     if json:
         print_json(summary.to_dict())
     else:
@@ -73,18 +73,28 @@ def print_summary(summary: "Summary", config: "StreamConfig") -> None:
     print_table(table_of(columns, rows))
     print(printable(_legend(config)))
     if summary.differences:
-        heads = [("final RG", "left"), ("budget", "left"), ("difference", "right"), ("95 % interval", "right")]
+        heads = [("difference in final RG", "left"), ("budget", "left"), ("mean", "right")]
+        intervals = [("streams, t", "right"), ("streams and rows", "right"), ("streams", "right")]
         cells = [
             (
                 f"{d.strategy} - {d.baseline}",
                 d.budget,
                 f"{d.mean:+.1f}",
-                "one stream: none" if d.low is None or d.high is None else f"{d.low:+.1f} … {d.high:+.1f}",
+                _interval(d.low, d.high) or "one stream: none",
+                _interval(d.resampled_low, d.resampled_high),
                 d.n,
             )
             for d in summary.differences
         ]
-        print_table(table_of([*heads, ("streams", "right")], cells))
+        print_table(table_of([*heads, *intervals], cells))
+        print(
+            "95 % intervals of differences paired by order and seed: Student's t over the streams; and streams and "
+            "test rows drawn again together (of one stream: test rows alone)."
+        )
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:+.1f} … {high:+.1f}"
 
 
 def _legend(config: "StreamConfig") -> str:

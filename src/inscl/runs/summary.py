@@ -1,14 +1,33 @@
 """A run in one table: a line per strategy and budget, and the paired differences between strategies."""
 
+import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inscl.runs.results import compare
+from inscl.runs.stage_folder import StageFolder, read_json
+from inscl.stats import Difference, resampled_difference
+
+if TYPE_CHECKING:
+    from inscl.config import StreamConfig
 
 FINAL = "relative_gain_final"
+
+
+class StreamKey(NamedTuple):
+    """What tells a stream of a run from the others."""
+
+    strategy: str
+    budget: str
+    order: str
+    seed: int
+
+
+FinalRows = Mapping[StreamKey, Mapping[str, list[float]]]  # per stream: task -> (n_rows,), per cent of the expert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +63,28 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Against:
-    """Difference in final Relative Gain between two strategies, paired by order and seed."""
+    """Difference in final Relative Gain between two strategies, paired by order and seed.
+
+    Attributes
+    ----------
+    low, high : float, optional
+        t-interval over the streams; one stream gives none.
+    n : int
+        Streams.
+    resampled_low, resampled_high : float, optional
+        Interval with streams and test rows drawn again together (`inscl.stats.resampled_difference`), of test rows
+        alone where there is one stream; None without row scores.
+    """
 
     strategy: str
     baseline: str
     budget: str
     mean: float
-    low: float | None  # None: one stream gives no interval
+    low: float | None
     high: float | None
     n: int
+    resampled_low: float | None = None
+    resampled_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +99,66 @@ class Summary:
         return asdict(self)
 
 
-def summarise(table: Any) -> Summary:
+def summarise(table: Any, final: FinalRows | None = None) -> Summary:
     """Summarise the table of a run.
 
     Parameters
     ----------
     table : pyarrow.Table
         With the columns of `inscl.runs.results.SCHEMA`.
+    final : mapping, optional
+        Row scores from `final_rows`: differences then have the resampled interval too.
     """
     rows = table.to_pylist()
     pairs = list(dict.fromkeys((row["strategy"], row["budget"]) for row in rows))
     lines = tuple(_line(*pair, [r for r in rows if (r["strategy"], r["budget"]) == pair]) for pair in pairs)
-    return Summary(lines=lines, differences=tuple(_differences(table, lines)))
+    return Summary(lines=lines, differences=tuple(_differences(table, lines, final or {})))
+
+
+def final_rows(folder: Path, table: Any) -> dict[StreamKey, dict[str, list[float]]]:
+    """What makes up the final Relative Gain of each finished stream of a run, row by row.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    table : pyarrow.Table
+        Of the run.
+
+    Returns
+    -------
+    dict from stream to dict from task to list of float, shape (n_rows,)
+        Scores of the last model in per cent of the task's expert, for every task but the newest: their mean over
+        the rows and then over the tasks is the final Relative Gain. Streams without one are left out.
+    """
+    from inscl.runs.run import RUN, STREAMS
+
+    config = recorded_config(read_json(folder / RUN))
+    rows = table.to_pylist()
+    finished = {_key(row) for row in rows if row["metric"] == FINAL}
+    experts = {row["task"]: row["value"] for row in rows if row["metric"] == "expert"}
+    found = {}
+    for stream in json.loads((folder / STREAMS).read_text(encoding="utf-8")):
+        if _key(stream) in finished:
+            tasks, limit = stream["tasks"], config.test_rows.at(len(stream["tasks"]) - 1, len(stream["tasks"]))
+            scores = StageFolder(folder / "stages" / stream["stages"][-1]).scores()
+            found[_key(stream)] = {
+                task: [100 * score / experts[task] for score in scores[task].rows[config.scorer][:limit]]
+                for task in tasks[:-1]
+            }
+    return found
+
+
+def recorded_config(record: Mapping[str, Any]) -> "StreamConfig":
+    """The configuration in a run's record; settings that this version does not know are left out."""
+    from inscl.config import StreamConfig
+
+    known = {key: value for key, value in record["config"].items() if key in StreamConfig.model_fields}
+    return StreamConfig.model_validate(known)
+
+
+def _key(row: Mapping[str, Any]) -> StreamKey:
+    return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
 
 
 def _line(strategy: str, budget: str, rows: list[dict[str, Any]]) -> Line:
@@ -112,7 +192,7 @@ def _over(values: list[float], mean: Callable[[Iterable[float]], float]) -> floa
     return mean(values) if values else None
 
 
-def _differences(table: Any, lines: tuple[Line, ...]) -> Iterable[Against]:
+def _differences(table: Any, lines: tuple[Line, ...], final: FinalRows) -> Iterable[Against]:
     """Every line against every earlier one with the same budget, or without one."""
     measured = [line for line in lines if line.gain_final is not None]
     for i, line in enumerate(measured):
@@ -121,6 +201,7 @@ def _differences(table: Any, lines: tuple[Line, ...]) -> Iterable[Against]:
                 continue
             found = compare(table, line.strategy, other.strategy, metric=FINAL, budget=line.budget)
             known = math.isfinite(found.low)
+            resampled = _resampled(line, other, final)
             yield Against(
                 strategy=line.strategy,
                 baseline=other.strategy,
@@ -129,4 +210,16 @@ def _differences(table: Any, lines: tuple[Line, ...]) -> Iterable[Against]:
                 low=found.low if known else None,
                 high=found.high if known else None,
                 n=found.n,
+                resampled_low=resampled.low if resampled else None,
+                resampled_high=resampled.high if resampled else None,
             )
+
+
+def _resampled(line: Line, other: Line, final: FinalRows) -> Difference | None:
+    """Difference in final Relative Gain over the streams that both have, streams and test rows drawn again."""
+    a, b = (
+        {(key.order, key.seed): rows for key, rows in final.items() if key[:2] == (of.strategy, of.budget)}
+        for of in (line, other)
+    )
+    both = sorted(a.keys() & b.keys())
+    return resampled_difference([a[key] for key in both], [b[key] for key in both]) if both else None
