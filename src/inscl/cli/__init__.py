@@ -10,12 +10,12 @@ from typing import Any
 
 import typer
 
-from inscl.cli import check, demo, doctor, evaluate, learn, memory, plan, run, tags
+from inscl.cli import check, demo, doctor, evaluate, learn, memory, plan, report, run
 from inscl.cli.app import app, remark
 from inscl.errors import InsclError
 from inscl.training import ranks
 
-__all__ = ["app", "check", "demo", "doctor", "evaluate", "learn", "main", "memory", "plan", "run", "tags"]
+__all__ = ["app", "check", "demo", "doctor", "evaluate", "learn", "main", "memory", "plan", "report", "run"]
 
 INTERRUPTED = 130
 

@@ -1,0 +1,316 @@
+"""From facts to files: one page that opens anywhere, its figures as SVG and PNG, and the answers task by task."""
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from inscl.errors import ConfigError, InsclError, require
+from inscl.report import figures as draw
+from inscl.report.draw import rules, variables
+from inscl.report.facts import Facts, RunFacts, open_runs, summarize
+from inscl.report.figures import Figure
+from inscl.report.forgotten import Example, answers_of
+from inscl.report.plan import PlanFacts, plan_insinfo, plan_verdict, summarize_plan
+from inscl.report.runs import RunFolder, StreamFolder
+from inscl.report.verdict import best_line, duration, minus, thousands, verdict
+from inscl.runs.summary import StreamKey
+from inscl.whole_file import whole_file
+
+KINDS = ("svg", "png")
+EXAMPLES_SHOWN = 60
+PNG_ZOOM = 2.0
+
+
+def write_run_report(
+    runs: Sequence[str | Path], out: str | Path, *, figures: Sequence[str] = KINDS, facts: Facts | None = None
+) -> Path:
+    """Write the report of one run or several.
+
+    Parameters
+    ----------
+    runs : sequence of paths
+        Folders of `inscl run` or `inscl demo`, finished or not.
+    out : path
+        Folder for ``index.html``, ``figures/``, a page of answers per task, and the configuration of each run. What
+        an earlier report wrote there is replaced.
+    figures : sequence of "svg" or "png"
+        Files to write of each figure.
+    facts : Facts, optional
+        Of these runs, where they are known.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InsclError
+        If a folder holds no run, or nothing is finished in it.
+    """
+    folders, out = open_runs(runs), Path(out)
+    facts = facts or summarize(folders)
+    _check(figures)
+    drawn = {
+        "scores": draw.score_figures(facts),
+        "gain": draw.gain_figure(facts),
+        "change": draw.change_figure(facts),
+        "distances": draw.distance_figure(facts),
+        "budgets": draw.budget_figures(facts),
+        "infos": draw.insinfo_figures(facts),
+        "kinds": draw.kinds_figure(facts),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    pages = _write_answers(out, facts, folders)
+    configs = [_yaml(run) for run in facts.runs]
+    for i, text in enumerate(configs, start=1):
+        _write(out / f"run-{i}.yaml", text)
+    examples, shown = _by_task(facts)
+    page = _render(
+        "run.html.j2",
+        facts=facts,
+        title=", ".join(run.name for run in facts.runs),
+        models=list(dict.fromkeys(run.model for run in facts.runs)),
+        folder=folders[0].path,
+        verdict=verdict(facts),
+        best=best_line(facts),
+        bands=any(line.streams > 1 for line in facts.lines),
+        differences=[_difference(d) for d in facts.differences],
+        sections=_sections(facts),
+        examples=examples,
+        shown=shown,
+        pages=pages,
+        configs=configs,
+        tasks_of=_tasks_of,
+        files=figures,
+        **drawn,
+    )
+    _write_figures(out / "figures", _flat(drawn.values()), figures)
+    _write(out / "index.html", page)
+    return out / "index.html"
+
+
+def write_plan_report(
+    plan: str | Path, out: str | Path, *, figures: Sequence[str] = KINDS, facts: PlanFacts | None = None
+) -> Path:
+    """Write the report of a plan: why these examples, before anything is trained.
+
+    Arguments and result are those of `write_run_report`, for the file of a plan.
+    """
+    facts, out = facts or summarize_plan(plan), Path(out)
+    _check(figures)
+    info = plan_insinfo(facts)
+    drawn = {"shares": draw.share_figure(facts), "info": draw.insinfo_figure(0, info) if info else None}
+    named = {"verdict": "In short", "shares": "Shares", "insinfo": "InsInfo", "instructions": "Instructions"}
+    shown = {"shares": facts.tasks, "insinfo": info, "instructions": facts.tasks}
+    sections = [(key, name) for key, name in named.items() if shown.get(key, True)]
+    page = _render(
+        "plan.html.j2",
+        plan=facts,
+        verdict=plan_verdict(facts),
+        sections=[*sections, ("provenance", "Provenance")],
+        files=figures,
+        **drawn,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    _write_figures(out / "figures", _flat(drawn.values()), figures)
+    _write(out / "index.html", page)
+    return out / "index.html"
+
+
+# ---------------------------------------------------------------- the page
+
+
+def _render(template: str, **content: Any) -> str:
+    """A page; whatever is not Markup is escaped."""
+    from inscl import __version__
+
+    environment = Environment(
+        loader=PackageLoader("inscl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(minus=minus, thousands=thousands, duration=duration)
+    script, style = _asset("script.js"), _asset("style.css").replace("%VARIABLES%", variables())
+    return environment.get_template(template).render(
+        **content,
+        version=__version__,
+        script=Markup(script),
+        style=Markup(style + rules("var(--{})")),
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("inscl.report") / "templates" / name).read_text(encoding="utf-8").strip()
+
+
+def _sections(facts: Facts) -> list[tuple[str, str]]:
+    named = {
+        "verdict": "Verdict",
+        "scores": "Scores",
+        "gain": "Relative Gain",
+        "forgetting": "Tasks",
+        "replay": "Replay",
+        "kinds": "Forgotten answers",
+        "tags": "Tags",
+        "provenance": "Provenance",
+    }
+    there = {
+        "gain": any(line.gains for line in facts.lines),
+        "forgetting": any(line.tasks for line in facts.lines),
+        "tags": facts.replay.tags,
+    }
+    return [(key, name) for key, name in named.items() if there.get(key, True)]
+
+
+def _difference(found: Any) -> tuple[str, ...]:
+    def spread(low: float | None, high: float | None) -> str:
+        return "–" if low is None or high is None else f"{minus(low, sign=True)} to {minus(high, sign=True)}"
+
+    return (
+        f"{found.line} against {found.baseline}",
+        minus(found.paired.mean, sign=True),
+        spread(found.paired.low, found.paired.high),
+        spread(found.resampled_low, found.resampled_high),
+        str(found.paired.n),
+    )
+
+
+def _by_task(facts: Facts) -> tuple[list[tuple[str, list[tuple[str, list[Example]]]]], int]:
+    """Examples by task and line: of each of these the first, then the second, up to what a page can hold."""
+    seen: dict[tuple[str, str], int] = {}
+    ranked = []
+    for example in facts.forgotten.examples:
+        place = (example.task, example.line)
+        seen[place] = seen.get(place, 0) + 1
+        ranked.append((seen[place], example))
+    chosen = [example for _, example in sorted(ranked, key=lambda pair: pair[0])[:EXAMPLES_SHOWN]]
+    grouped = []
+    for task in facts.tasks:
+        lines = [
+            (line.label, found)
+            for line in facts.lines
+            if (found := [e for e in chosen if (e.task, e.line) == (task, line.label)])
+        ]
+        if lines:
+            grouped.append((task, lines))
+    return grouped, len(chosen)
+
+
+def _tasks_of(run: RunFacts) -> list[tuple[str, ...]]:
+    return [
+        (task, str(info["instructions"]), *[str(info["rows"].get(side, "")) for side in ("train", "dev", "test")],
+         info["content"])
+        for task, info in run.tasks.items()
+    ]  # fmt: skip
+
+
+def _yaml(run: RunFacts) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
+
+
+# ---------------------------------------------------------------- the answers, task by task
+
+
+def _write_answers(out: Path, facts: Facts, runs: Sequence[RunFolder]) -> list[dict[str, str]]:
+    """A page per task with the answers of each line's first stream; its name holds nothing of the task's."""
+    pages = []
+    for old in out.glob("answers-*.html"):
+        old.unlink()
+    first = _first_streams(facts, runs)
+    for i, task in enumerate(facts.tasks, start=1):
+        lines = [
+            (label, f"order {stream.key.order}, seed {stream.key.seed}", rows)
+            for label, run, stream in first
+            if task in stream.tasks and (rows := answers_of(run, stream, task))
+        ]
+        if lines:
+            name = f"answers-{i:02d}.html"
+            _write(out / name, _render("answers.html.j2", task=task, lines=lines))
+            pages.append({"file": name, "task": task})
+    return pages
+
+
+def _first_streams(facts: Facts, runs: Iterable[RunFolder]) -> list[tuple[str, RunFolder, StreamFolder]]:
+    folders = {(run.name, stream.key): (run, stream) for run in runs for stream in run.streams}
+    found: dict[str, tuple[str, RunFolder, StreamFolder]] = {}
+    lines = {line.label: line for line in facts.lines}
+    for s in facts.streams:
+        key = StreamKey(lines[s.line].strategy, lines[s.line].budget, s.order, s.seed)
+        if s.finished:
+            found.setdefault(s.line, (s.line, *folders[s.run, key]))
+    return list(found.values())
+
+
+# ---------------------------------------------------------------- files
+
+
+def _check(kinds: Sequence[str]) -> None:
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ConfigError(
+            f"Figures come as {' or '.join(KINDS)}, not as '{unknown[0]}'. Give --figures {','.join(KINDS)}."
+        )
+    if "png" in kinds:
+        require("resvg_py", extra="report", purpose="Drawing figures as PNG")
+
+
+def _flat(drawn: Iterable[Any]) -> list[Figure]:
+    return [figure for item in drawn for figure in (item if isinstance(item, list) else [item]) if figure]
+
+
+def _write_figures(folder: Path, found: Sequence[Figure], kinds: Sequence[str]) -> None:
+    if not kinds:
+        return
+    folder.mkdir(exist_ok=True)
+    for figure in found:
+        svg = figure.file()
+        if "svg" in kinds:
+            _write(folder / f"{figure.name}.svg", svg)
+        if "png" in kinds:
+            with whole_file(folder / f"{figure.name}.png", "wb") as file:
+                file.write(to_png(svg))
+
+
+def to_png(svg: str) -> bytes:
+    """A figure's file as PNG, twice as large.
+
+    Raises
+    ------
+    InsclError
+        If there is no font on the machine: the figure would have no text.
+    """
+    resvg = require("resvg_py", extra="report", purpose="Drawing figures as PNG")
+    if not _has_font():
+        raise InsclError(
+            "There is no font on this machine to draw PNG figures with. Install one (Debian: fonts-dejavu-core), or "
+            "give --figures svg."
+        )
+    return bytes(resvg.svg_to_bytes(svg_string=svg, zoom=PNG_ZOOM, sans_serif_family="DejaVu Sans"))
+
+
+def _has_font() -> bool:
+    resvg: Any = require("resvg_py", extra="report", purpose="Drawing figures as PNG")
+    empty = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{}</svg>'
+    letter = empty.format('<text x="2" y="16" font-family="sans-serif">M</text>')
+    return bool(bytes(resvg.svg_to_bytes(svg_string=letter)) != bytes(resvg.svg_to_bytes(svg_string=empty.format(""))))
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text)
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a path is meant as a plan's file rather than as a run's folder."""
+    return path.is_file() or (path.suffix == ".json" and not path.is_dir())

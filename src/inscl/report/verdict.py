@@ -1,0 +1,174 @@
+"""The first lines of a report, in plain words: was it forgotten, what did it cost, and can one trust it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from inscl.report.estimate import Estimate
+from inscl.report.facts import DifferenceFacts, Facts, LineFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """One line of the verdict: what it is about, the number to see first, and the words."""
+
+    about: str
+    figure: str
+    words: str
+
+
+def verdict(facts: Facts) -> tuple[Sentence, ...]:
+    """Kept, forgotten, cost, and how sure that is, of the line that keeps most."""
+    best = best_line(facts)
+    if best is None:
+        done = max((len(stream.scores) for stream in facts.streams), default=0)
+        words = f"No stream has reached its last stage; the furthest has {_plural(done, 'stage')}."
+        return (Sentence(about="Kept", figure="–", words=words),)
+    return tuple(_sentences(facts, best))
+
+
+def best_line(facts: Facts) -> LineFacts | None:
+    """Of the lines with most streams, the one that keeps most of the experts' scores; without experts, scores best."""
+
+    def kept(line: LineFacts) -> float:
+        found = line.gain_final or line.performance
+        return found.mean if found else float("-inf")
+
+    most = max((line.streams for line in facts.lines), default=0)
+    return max((line for line in facts.lines if line.streams == most > 0), key=kept, default=None)
+
+
+def _sentences(facts: Facts, best: LineFacts) -> Iterator[Sentence]:
+    alike = [line for line in facts.lines if line.pool == best.pool and line.streams and line != best]
+    none = next((line for line in alike if line.strategy == "none"), None)
+    if best.gain_final:
+        base = f" Without replay: {none.gain_final.mean:.1f} %." if none and none.gain_final else ""
+        yield Sentence(
+            about="Kept",
+            figure=f"{best.gain_final.mean:.1f} %",
+            words=f"of what experts score on the earlier tasks, with {best.label} {interval(best.gain_final)}.{base}",
+        )
+    elif best.performance:
+        yield Sentence(
+            about="Kept",
+            figure=f"{best.performance.mean:.1f}",
+            words=f"points is the mean score over all tasks, with {best.label} {interval(best.performance)}. There are "
+            "no experts to compare with.",
+        )
+    if best.change:
+        yield _forgotten(best, best.change, none)
+    if best.tokens is not None:
+        yield _cost(best, none)
+    yield _sure(facts, best)
+
+
+def _forgotten(best: LineFacts, change: Estimate, none: LineFacts | None) -> Sentence:
+    worst = min(best.tasks, key=lambda task: task.change.mean)
+    verb = "lost" if change.mean <= 0 else "gained"
+    flipped = change if change.mean > 0 else negative(change)
+    words = f"{verb} by a task on average since it was learnt {interval(flipped)}."
+    if worst.change.mean < 0:
+        words += f" Most by ‘{worst.task}’: {-worst.change.mean:.1f}."
+    if none and none.change:
+        words += f" Without replay: {-none.change.mean:.1f}."
+    return Sentence(about="Forgotten", figure=f"{flipped.mean:.1f} points", words=words)
+
+
+def _cost(best: LineFacts, none: LineFacts | None) -> Sentence:
+    tokens = best.tokens or 0.0
+    words = f"trained on in a stream with {best.label}"
+    if none and none.tokens:
+        words += f", {tokens / none.tokens:.2f} times as many as without replay"
+    if best.replayed is not None:
+        words += f"; {best.replayed:.0f} % of a stage's rows are replayed"
+    if best.seconds is not None:
+        words += f"; {duration(best.seconds)} of training"
+    return Sentence(about="Cost", figure=f"{thousands(tokens)} tokens", words=words + ".")
+
+
+def _sure(facts: Facts, best: LineFacts) -> Sentence:
+    """Whether the best is told apart from the next best."""
+    about = "Certainty"
+    others = [line for line in facts.lines if line != best and line.pool == best.pool and line.gain_final]
+    if not others or not best.gain_final:
+        return Sentence(about=about, figure=_plural(best.streams, "stream"), words="and nothing to compare it with.")
+    rival = max(others, key=lambda line: line.gain_final.mean if line.gain_final else 0.0)
+    found = next((d for d in facts.differences if {d.line, d.baseline} == {best.label, rival.label}), None)
+    if found is None:
+        return Sentence(
+            about=about,
+            figure=_plural(best.streams, "stream"),
+            words=f"{best.label} and {rival.label} have no stream in common, so they are not compared.",
+        )
+    return _told_apart(best, rival, found)
+
+
+def _told_apart(best: LineFacts, rival: LineFacts, found: DifferenceFacts) -> Sentence:
+    paired = found.paired if found.line == best.label else negative(found.paired)
+    against = f"{best.label} leads {rival.label} by {paired.mean:.1f} points of Relative Gain"
+    streams = _plural(paired.n, "stream")
+    if paired.low is None:
+        words = f"{against}. One stream says nothing about other orders and seeds: run more seeds before you choose."
+        return Sentence(about="Certainty", figure=streams, words=words)
+    words = f"{against} {interval(paired)}"
+    if paired.low <= 0:
+        return Sentence(about="Certainty", figure=streams, words=f"{words}: too few to tell them apart.")
+    return Sentence(
+        about="Certainty", figure=streams, words=f"{words}. It was chosen as the best of them, so expect a little less."
+    )
+
+
+def interval(found: Estimate) -> str:
+    """An interval in words, in brackets.
+
+    >>> interval(Estimate(mean=1, low=-0.5, high=2.25, n=3, over="streams"))
+    '(95 % interval −0.5 to 2.2, over 3 streams)'
+    """
+    if found.low is None or found.high is None:
+        return f"({_plural(found.n, 'stream')}, no interval)"
+    over = _plural(found.n, "stream") if found.over == "streams" else "the test rows of one stream"
+    return f"(95 % interval {minus(found.low)} to {minus(found.high)}, over {over})"
+
+
+def negative(found: Estimate) -> Estimate:
+    """The estimate of the opposite."""
+    low = None if found.high is None else -found.high
+    high = None if found.low is None else -found.low
+    return Estimate(mean=-found.mean, low=low, high=high, n=found.n, over=found.over)
+
+
+def minus(value: float, digits: int = 1, *, sign: bool = False) -> str:
+    """A number with a true minus sign; zero has none.
+
+    >>> minus(-1.26), minus(-0.01), minus(2, sign=True)
+    ('−1.3', '0.0', '+2.0')
+    """
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def thousands(value: float) -> str:
+    """A large number, short.
+
+    >>> thousands(950), thousands(27_345), thousands(3_400_000)
+    ('950', '27 k', '3.4 M')
+    """
+    if value < 10_000:
+        return f"{value:,.0f}"
+    return f"{value / 1e3:,.0f} k" if value < 1e6 else f"{value / 1e6:,.1f} M"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that fits.
+
+    >>> duration(45), duration(600), duration(9000)
+    ('45 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _plural(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
