@@ -22,6 +22,7 @@ from inscl.replay import Replay, plan, resume
 from inscl.runs.data import rows_of
 from inscl.runs.stage_folder import MIXTURE, PLAN, PREDICTIONS, SCORES, StageFolder, Tell, Worker, read_json
 from inscl.split import Shares
+from inscl.tracking import metrics_so_far, send, task_metrics
 from inscl.training.checkpoints import FOLDER as CHECKPOINTS
 from inscl.training.checkpoints import write_json
 
@@ -162,6 +163,7 @@ def learn(
     before = folder.score(worker, start, tasks, side="before", answers=answers, tell=asking)
     record = folder.train(worker, start, seed=seed, tell=tell("train"))
     after = folder.score(worker, folder.model, tasks, tell=tell("score the new model"))
+    _track(folder.path, memory, after, name, config.scorer)
     memory.add(name, data, tags=tags, shares=shares, **reading)
     _log(memory, stage.plan, folder.path, record, after, config.scorer)
     write_json(folder.path / REQUEST, {**known, "finished": True})
@@ -296,6 +298,12 @@ def _worker(config: StreamConfig, dtype: str, memory: Memory, stage: Replay | No
         return rows_of(found, "train", ANSWERS_LOOKED_AT)
 
     return ModelWorker(StageSettings.of(config, dtype), answers=answers, chat=lambda: chat)
+
+
+def _track(folder: Path, memory: Memory, scores: Mapping[str, RowScores], newest: str, scorer: str) -> None:
+    """Send a stage's scores, and what they say of the earlier tasks, to the trackers that have its loss."""
+    means = {task: rows.mean(scorer) for task, rows in scores.items()}
+    send(folder, task_metrics(scores) | metrics_so_far(memory.stages(), means, newest, scorer))
 
 
 def _log(

@@ -288,13 +288,10 @@ class Run:
     def _track(self, job: Job, stream: StreamPlan | None, stage: int) -> None:
         """Send a stage's scores, and what its stream comes to so far, to the trackers that have its loss."""
         folder = self._folder(job)
-        if not Tracked.read(folder.path).places:
-            return
-        metrics = task_metrics(folder.scores())
-        if stream is not None:
-            result, *_ = self._results([replace(stream, tasks=stream.tasks[:stage])])
-            metrics |= stage_metrics(result)
-        send(folder.path, metrics)
+        if Tracked.read(folder.path).places:
+            so_far = [replace(stream, tasks=stream.tasks[:stage])] if stream else []
+            metrics = stage_metrics(self._results(so_far)[0]) if so_far else task_metrics(folder.scores())
+            send(folder.path, metrics)
 
     def _rows(self, job: Job) -> dict[Split, dict[str, list[Example]]]:
         """The rows that a job's model is scored on, per side and task."""

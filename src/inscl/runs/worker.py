@@ -19,6 +19,7 @@ from inscl.evaluation.scoring import SCORERS, exact_match
 from inscl.example import Example
 from inscl.models import RECORD, LoadedModel, load
 from inscl.runs.stage_folder import Tell
+from inscl.tracking import check_trackers
 from inscl.training import ranks
 from inscl.training.adapters import Adapter, mode_of
 from inscl.training.fields import checked
@@ -89,6 +90,7 @@ class ModelWorker:
     def __init__(
         self, settings: StageSettings, answers: Callable[[str], Sequence[Example]], chat: Callable[[], bool]
     ) -> None:
+        check_trackers(settings.training.get("report_to"))
         self.settings, self._answers, self._chat = settings, answers, chat
         self._limits: dict[str, int] = {}
         self._held: tuple[str, LoadedModel] | None = None
@@ -134,6 +136,7 @@ class ModelWorker:
             adapter=s.adapter,
             dtype=s.dtype,
             progress=tell,
+            tracks=mixture.parent,
             **s.protect.model_dump(),
         )
         self._held = str(out), model

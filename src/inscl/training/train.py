@@ -10,8 +10,9 @@ import logging
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from errno import ENOSPC
 from hashlib import sha256
@@ -21,6 +22,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from inscl import tracking
 from inscl.errors import ConfigError, DataError, InsclError, require
 from inscl.mixture import read_mixture
 from inscl.models import RECORD, LoadedModel, identity, load
@@ -32,6 +34,8 @@ from inscl.training.fields import checked, shares
 from inscl.training.kernels import flexible_attention, keeps_rows_apart
 
 logger = logging.getLogger(__name__)
+
+WITHOUT_EFFECT = tracking.FIELDS | {"per_device_train_batch_size"}  # fields that change nothing of the result
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def train_stage(
     interpolate: float = 0.0,
     checkpoint_every: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    tracks: Path | None = None,
 ) -> StageRecord:
     """Train one stage, or continue it, or return the record of a finished one.
 
@@ -137,6 +142,8 @@ def train_stage(
         Steps between checkpoints; None is about every five minutes, 0 never.
     progress : callable, optional
         Called with (step, steps, loss).
+    tracks : Path, optional
+        Folder for what trackers leave (see `inscl.tracking`), and which names their runs; `out` by default.
 
     Raises
     ------
@@ -152,7 +159,7 @@ def train_stage(
     fields = checked(training or {}, set(sft.SFTConfig.__dataclass_fields__))
     mode = adapters.mode_of(peft, adapter) if peft else adapter
     settings = {
-        "training": {name: value for name, value in fields.items() if name != "per_device_train_batch_size"},
+        "training": {name: value for name, value in fields.items() if name not in WITHOUT_EFFECT},
         "peft": dict(peft) if peft else None,
         "batch_size": batch_size,
         "max_length": max_length,
@@ -194,6 +201,7 @@ def train_stage(
             checkpoint_every=checkpoint_every,
             progress=progress,
             fingerprint=fingerprint,
+            tracks=tracks or out,
         ).run()
 
 
@@ -215,6 +223,7 @@ class _Stage:
     checkpoint_every: int | None
     progress: Callable[[int, int, float], None] | None
     fingerprint: str
+    tracks: Path
 
     def run(self) -> StageRecord:
         """Train to the end and leave a finished folder."""
@@ -265,6 +274,7 @@ class _Stage:
             watch=watch,
             fingerprint=self.fingerprint,
             save_more=start.save if start else None,
+            folder=self.tracks,
         )
         if self._weighted and not trainer.plain_loss:
             raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
@@ -278,7 +288,7 @@ class _Stage:
                 start.resume(found[0])
             logger.info("%s: going on from step %d of %d", self.out.name, found[1].step, len(order))
         try:
-            with flexible_attention():
+            with flexible_attention(), redirect_stdout(sys.stderr):  # trackers talk
                 trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
         finally:
             _unpatch(self.loaded.model)
@@ -317,6 +327,7 @@ class _Stage:
             "gradient_checkpointing": False,
             "ddp_find_unused_parameters": False,  # all trained weights take part in every step
             "report_to": "none",
+            "project": tracking.PROJECT,
             "dataloader_pin_memory": accelerated,
         }
         ours = {
@@ -334,6 +345,7 @@ class _Stage:
             "save_strategy": "no",
             "logging_nan_inf_filter": False,
             "disable_tqdm": True,
+            "run_name": "-".join(filter(None, [self.fields.get("run_name"), self.tracks.name])),
         }
         try:
             return SFTConfig(**{**usual_fields, **self.fields, **ours})
@@ -460,7 +472,6 @@ def _say_what_was_cut(rows: TokenisedMixture, max_length: int) -> None:
 
 def _peak_memory(device: str) -> int:
     import resource
-    import sys
 
     import torch
 

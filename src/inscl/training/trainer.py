@@ -3,6 +3,7 @@
 Imported only where a stage is trained: it brings torch, transformers and TRL.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from inscl.errors import InsclError
 from inscl.evaluation.generate import head_at
+from inscl.tracking import TENSORBOARD, Tracked, open_runs
 from inscl.training import checkpoints
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss
@@ -91,10 +94,13 @@ class StageTrainer(SFTTrainer):
         watch: Watch,
         fingerprint: str,
         save_more: Callable[[Path], None] | None,
+        folder: Path,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # it prints to standard output
+        if self.args.report_to:
+            self.add_callback(TrackersCallback(folder, self._tensorboard(folder)))
         self.watch, self.fingerprint, self.save_more = watch, fingerprint, save_more
         self.model_accepts_loss_kwargs = True  # our loss is normalised over the whole step
         settings: Any = self.args
@@ -141,6 +147,15 @@ class StageTrainer(SFTTrainer):
             checkpoints.complete(folder, mark)
         self.accelerator.wait_for_everyone()
 
+    def _tensorboard(self, folder: Path) -> Path | None:
+        """Where TensorBoard's files go: not among the checkpoints, which are deleted, and apart for each stage."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                chosen = Path(callback.logging_dir, folder.name) if callback.logging_dir else folder / TENSORBOARD
+                callback.logging_dir = str(chosen)
+                return chosen
+        return None
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No card: the stage's record says what it is."""
 
@@ -176,3 +191,24 @@ class StageCallback(TrainerCallback):
             pace = pace.to("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
             torch.distributed.broadcast(pace, src=0)
         return max(_STEPS_TO_TIME, round(_SECONDS_BETWEEN_CHECKPOINTS / pace.item()))
+
+
+class TrackersCallback(TrainerCallback):
+    """Notes where a stage's tracker runs are, so that its scores can follow its loss there."""
+
+    def __init__(self, folder: Path, tensorboard: Path | None) -> None:
+        self.folder, self.tensorboard = folder, tensorboard
+        wandb = sys.modules.get("wandb")
+        self.inside = wandb is not None and wandb.run is not None  # a run of the caller's, which goes on afterwards
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """When the trackers, which come before this callback, have opened their runs."""
+        if state.is_world_process_zero:
+            Tracked(open_runs(args.report_to, self.tensorboard), state.global_step).write(self.folder)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """When they have closed them; W&B's stays open, and would take the next stage's loss as well."""
+        if state.is_world_process_zero:
+            Tracked(Tracked.read(self.folder).places, state.global_step).write(self.folder)
+            if "wandb" in args.report_to and not self.inside:
+                sys.modules["wandb"].finish()
