@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
+REPAIR = " (once more)"
 USUAL = '{"tags": ["text rewriting", "plain answer"]}'
 
 
@@ -34,7 +35,7 @@ Rule = Callable[[str, int], Answer | None]
 
 
 class RoughServer(ThreadingHTTPServer):
-    """Knows how often each last user turn was asked, and answered with 200."""
+    """Knows how often each first turn was asked, and answered with 200; a second round has a mark."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -63,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        question = body["messages"][-1]["content"]
+        question = body["messages"][0]["content"] + (REPAIR if len(body["messages"]) > 1 else "")
         server = self.server
         with server.lock:
             before = server.asked[question]

@@ -3,40 +3,17 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inscl.asking import Asker, Reply, reply_in
 from inscl.errors import DataError
-from inscl.tags.model import Tagged, Tagging, fall_back, model_identity
+from inscl.tags.model import Tagged, Tagging, fall_back, model_identity, why_not
 from inscl.tags.prompt import tag_question, tags_in
 from inscl.whole_file import whole_file
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What a file of answers held.
-
-    Attributes
-    ----------
-    tagging : Tagging
-        Tags of the instructions in `keys`.
-    keys : list of bytes
-        Instructions that the file answers, well or not.
-    missing : int
-        Instructions that it does not mention.
-    skipped : dict of str to int
-        Lines that could not be used, by reason.
-    """
-
-    tagging: Tagging
-    keys: list[bytes]
-    missing: int
-    skipped: dict[str, int]
 
 
 def write_batch(path: Path, instructions: Mapping[bytes, str], asker: Asker) -> int:
@@ -49,8 +26,8 @@ def write_batch(path: Path, instructions: Mapping[bytes, str], asker: Asker) -> 
     return len(instructions)
 
 
-def read_batch(path: Path, instructions: Mapping[bytes, str], model: str, fallback: "Tagger") -> Imported:
-    """Tags from a file of answers.
+def read_batch(path: Path, instructions: Mapping[bytes, str], model: str, fallback: "Tagger") -> Tagging:
+    """Tags from a file of answers, of the instructions that it mentions.
 
     Parameters
     ----------
@@ -85,11 +62,9 @@ def read_batch(path: Path, instructions: Mapping[bytes, str], model: str, fallba
         why = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
         raise DataError(f"'{path}' answers none of the {len(instructions)} instructions to be tagged ({why}).")
     identity = model_identity(model)
-    tagged = [_tagged(instructions[key], reply, fallback, identity) for key, reply in replies.items()]
-    tokens = [sum(getattr(reply, side) for reply in replies.values()) for side in ("tokens_in", "tokens_out")]
-    return Imported(
-        Tagging(tagged, len(replies), *tokens), list(replies), len(instructions) - len(replies), dict(skipped)
-    )
+    tagged = {key: _tagged(instructions[key], reply, fallback, identity) for key, reply in replies.items()}
+    tokens_in, tokens_out = (sum(getattr(r, side) for r in replies.values()) for side in ("tokens_in", "tokens_out"))
+    return Tagging(tagged, len(replies), tokens_in, tokens_out, dict(skipped))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -101,21 +76,20 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _reply(record: Mapping[str, Any]) -> Reply:
+    """The answer of a line, or why it has none; never an error, whatever stands there."""
     response = record.get("response")
-    error = record.get("error") or (response.get("body", {}) if isinstance(response, dict) else {}) or {}
-    if not isinstance(response, dict) or response.get("status_code") != 200:
-        inner = error.get("error", error) if isinstance(error, dict) else {}
-        code = (inner.get("code") or inner.get("type")) if isinstance(inner, dict) else None
-        status = response.get("status_code") if isinstance(response, dict) else None
-        return Reply("", f"the batch failed with {code or status or 'no reason given'}")
+    response = response if isinstance(response, dict) else {}
     body = response.get("body")
-    return reply_in(body if isinstance(body, dict) else {})
+    body = body if isinstance(body, dict) else {}
+    if response.get("status_code") == 200:
+        return reply_in(body)
+    error = record.get("error") or body.get("error")
+    code = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
+    return Reply("", f"the batch failed with {code or response.get('status_code') or 'no reason given'}")
 
 
 def _tagged(instruction: str, reply: Reply, fallback: "Tagger", identity: str) -> Tagged:
-    if reply.failure:
-        return fall_back(instruction, fallback, identity, reply.failure)
-    tags = tags_in(reply.text)
+    tags = None if reply.failure else tags_in(reply.text)
     if tags is None:
-        return fall_back(instruction, fallback, identity, "no tags in the answer")
+        return fall_back(instruction, fallback, identity, why_not(reply))
     return Tagged(tuple(tags), identity)

@@ -1,8 +1,8 @@
 """Tags by a language model, on a server or in memory: one question, one repair, then the offline tagger."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from inscl.asking import Question, Reply
@@ -45,31 +45,34 @@ class Tagged:
 
 @dataclass(frozen=True)
 class Tagging:
-    """Tags of several instructions, with what they cost.
+    """Tags of instructions, with what they cost.
 
     Attributes
     ----------
-    tagged : list of Tagged
-        One for each instruction.
+    tagged : dict of bytes to Tagged
+        By instruction key.
     questions : int
         Asked in all, those that were answered in an earlier run included.
     tokens_in, tokens_out : int
         As the server counted them.
+    skipped : dict of str to int
+        Lines of a file of answers that could not be used, by reason.
     """
 
-    tagged: list[Tagged]
+    tagged: dict[bytes, Tagged]
     questions: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Instructions that were tagged, repaired and fell back."""
-        found = Counter(tagged.how for tagged in self.tagged)
+        found = Counter(tagged.how for tagged in self.tagged.values())
         return {how: found[how] for how in ("tagged", "repaired", "fell back")}
 
     def reasons(self) -> dict[str, int]:
         """Why instructions fell back, the commonest reason first."""
-        return dict(Counter(tagged.reason for tagged in self.tagged if tagged.reason).most_common())
+        return dict(Counter(tagged.reason for tagged in self.tagged.values() if tagged.reason).most_common())
 
 
 def model_identity(model: str) -> str:
@@ -87,35 +90,43 @@ def fallback_identity(fallback: "Tagger", wanted: str) -> str:
     return f"{fallback.identity} (fallback for {wanted})"
 
 
+def tag_offline(tagger: "Tagger", instructions: Mapping[bytes, str]) -> Tagging:
+    """Tags of instructions by a tagger that always has an answer."""
+    made = tagger(list(instructions.values()))
+    tagged = {key: Tagged(tuple(tags), tagger.identity) for key, tags in zip(instructions, made, strict=True)}
+    return Tagging(tagged)
+
+
 def tag_with(
-    answers: Answers, instructions: Sequence[str], fallback: "Tagger", progress: Progress | None = None
+    answers: Answers, instructions: Mapping[bytes, str], fallback: "Tagger", progress: Progress | None = None
 ) -> Tagging:
     """Tags of instructions by a language model.
 
     Parameters
     ----------
     answers : Answers
-    instructions : sequence of str
+    instructions : mapping
+        Texts by key.
     fallback : Tagger
         Tags what the model does not, marked as such.
     progress : callable, optional
         Called with (questions done, questions); the repairs come as a second round.
     """
-    first = answers.ask([tag_question(text) for text in instructions], progress)
+    texts = list(instructions.values())
+    first = answers.ask([tag_question(text) for text in texts], progress)
     found = [None if reply.failure else tags_in(reply.text) for reply in first]
     broken = [i for i, tags in enumerate(found) if tags is None and not first[i].failure]
-    second = answers.ask([repair_question(instructions[i], first[i].text) for i in broken], progress) if broken else []
-    again = dict(zip(broken, second, strict=True))
-    repaired = {i: tags for i, reply in again.items() if not reply.failure and (tags := tags_in(reply.text))}
+    second = answers.ask([repair_question(texts[i], first[i].text) for i in broken], progress) if broken else []
+    last = dict(zip(broken, second, strict=True))
     identity = model_identity(answers.model)
-    tagged = [
-        Tagged(tuple(tags), identity)
-        if (tags := found[i]) is not None
-        else Tagged(tuple(repaired[i]), identity, "repaired")
-        if i in repaired
-        else fall_back(instructions[i], fallback, identity, _reason(again.get(i, first[i])))
-        for i in range(len(instructions))
-    ]
+    tagged: dict[bytes, Tagged] = {}
+    for i, key in enumerate(instructions):
+        reply = last.get(i, first[i])
+        tags = found[i] or (None if reply.failure else tags_in(reply.text))
+        if tags is None:
+            tagged[key] = fall_back(texts[i], fallback, identity, why_not(reply))
+        else:
+            tagged[key] = Tagged(tuple(tags), identity, "repaired" if i in last else "tagged")
     replies = [*first, *second]
     return Tagging(tagged, len(replies), sum(r.tokens_in for r in replies), sum(r.tokens_out for r in replies))
 
@@ -126,7 +137,8 @@ def fall_back(instruction: str, fallback: "Tagger", wanted: str, reason: str) ->
     return Tagged(tuple(tags), fallback_identity(fallback, wanted), "fell back", reason)
 
 
-def _reason(reply: Reply) -> str:
+def why_not(reply: Reply) -> str:
+    """Why a reply gives no tags."""
     if reply.failure:
         return reply.failure
     return "no tags in the answer, which the limit of tokens cut off" if reply.capped else "no tags in the answer"

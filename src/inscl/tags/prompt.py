@@ -15,6 +15,7 @@ PROMPT = "1"  # raised when its words or the reading change, so that tags of bot
 MOST_TAGS = 8  # as for the offline tagger: InsInfo sums over tags, so without a cap it mostly measures length
 READ_CHARACTERS = 8_000  # of an instruction
 _ANSWER_CHARACTERS = 20_000  # of an answer
+_TRIES = 200  # brackets in an answer that may begin its JSON
 _TAG_CHARACTERS, _TAG_WORDS = 60, 6  # anything longer is a sentence
 _NAMES = ("tags", "tag", "intentions", "intents", "labels")
 
@@ -80,14 +81,18 @@ def tags_in(answer: str) -> list[str] | None:
 
 def _values(text: str) -> list[Any]:
     """The JSON objects and lists in a text, none of them inside another."""
-    found, at, decoder = [], 0, json.JSONDecoder()
-    while start := re.search(r"[\[{]", text[at:]):
-        at += start.start()
+    found, at, decoder, bracket = [], 0, json.JSONDecoder(), re.compile(r"[\[{]")
+    for _ in range(_TRIES):
+        start = bracket.search(text, at)
+        if start is None:
+            break
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = decoder.raw_decode(text, start.start())
             found.append(value)
-        except (ValueError, RecursionError):
-            at += 1
+        except ValueError:
+            at = start.end()
+        except RecursionError:
+            break
     return found
 
 

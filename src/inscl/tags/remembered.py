@@ -69,7 +69,7 @@ def work_for(memory: "Memory", names: Sequence[str] | None, tagger: str) -> Work
 
 
 def tag_memory(
-    memory: "Memory", names: Sequence[str] | None, tagger: str, tag: Callable[[list[str], Path], Tagging]
+    memory: "Memory", names: Sequence[str] | None, tagger: str, tag: Callable[[dict[bytes, str], Path], Tagging]
 ) -> Done:
     """Tag what a tagger has not tagged yet, and commit all of it at once.
 
@@ -81,15 +81,15 @@ def tag_memory(
     tagger : str
         Identity of the tagger.
     tag : callable
-        Tags instructions; may keep what it learns in the file it is given, which lies with the memory until the tags
-        are committed.
+        Tags instructions, given by key; may keep what it learns in the file it is given, which lies with the memory
+        until the tags are committed.
     """
     memory.existing()
     store = memory.asked / f"{key_of('tagger', tagger).hex()}.jsonl"
     with memory.reading():  # a removal waits, and then finds all that was written about its task
         work = work_for(memory, names, tagger)
-        tagging = tag(list(work.instructions.values()), store)
-    made = {key: (one.tags, one.by) for key, one in zip(work.instructions, tagging.tagged, strict=True)}
+        tagging = tag(work.instructions, store) if work.instructions else Tagging({})
+    made = {key: (one.tags, one.by) for key, one in tagging.tagged.items()}
     changed = memory.retag(made, tagger, names) if made else []
     store.unlink(missing_ok=True)
     return Done(work, tagging, [info.name for info in changed])
