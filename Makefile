@@ -5,11 +5,12 @@ BIN := .venv/bin
 # Ours and the users' cores: two test processes with one thread each.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint docs bench clean
 
 help:
 	@echo "make demo   a real small model forgets, and replay keeps it (10 to 20 minutes on 2 cores)"
 	@echo "make test   linters, types and all tests"
+	@echo "make docs   the documentation site, in site/"
 	@echo "make bench  time and memory of planning"
 
 .venv/installed: pyproject.toml constraints.txt
@@ -30,6 +31,9 @@ lint: .venv/installed
 
 test: lint
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
+
+docs: .venv/installed
+	$(BIN)/zensical build --strict --clean
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/planning.py
