@@ -10,12 +10,27 @@ from typing import Any
 
 import typer
 
-from inscl.cli import check, demo, doctor, evaluate, learn, memory, plan, report, run
+from inscl.cli import check, demo, doctor, evaluate, forgetting, learn, memory, plan, report, run, tag, tags
 from inscl.cli.app import app, remark
 from inscl.errors import InsclError
 from inscl.training import ranks
 
-__all__ = ["app", "check", "demo", "doctor", "evaluate", "learn", "main", "memory", "plan", "report", "run"]
+__all__ = [
+    "app",
+    "check",
+    "demo",
+    "doctor",
+    "evaluate",
+    "forgetting",
+    "learn",
+    "main",
+    "memory",
+    "plan",
+    "report",
+    "run",
+    "tag",
+    "tags",
+]
 
 INTERRUPTED = 130
 
