@@ -144,6 +144,8 @@ budgets:
         ("training:\n  lr: 1\n  output_dir: x", 5, "`training.output_dir` inscl sets this itself"),
         ("protect: {em: 1}", 3, "`protect.em` is not known here. Did you mean 'ema'"),
         ("replay: {weight: x}", 3, "`replay.weight` got 'weight'; wanted one of weights, rad"),
+        ("replay: {weights: even}", 3, "`replay`: The weights are 'even'; wanted one of frequency, uniform."),
+        ("replay:\n  insinfo: men", 3, "`replay`: There is no InsInfo 'men'; wanted one of paper, mean, density. Did"),
         ("strategies: [none,\n  inscll]", 4, "`strategies[1]` got 'inscll'; wanted one of none"),
         ("scorer: rouge-l", 3, "`scorer` got 'rouge-l'; wanted one of rouge_l, superni."),
         ("test_rows: some", 3, "`test_rows` got 'some'; wanted a whole number, all, or every_stage"),

@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from inscl.demo.tasks import TASKS as DEMO_TASKS
-from inscl.errors import ConfigError, DataError
+from inscl.errors import ConfigError, DataError, PlanError
 from inscl.lined_yaml import LinedYaml, Place, read_yaml
 from inscl.runs.orders import Order, order_of
 from inscl.suggest import suggest
@@ -47,6 +47,16 @@ def _measure(name: str) -> str:
     from inscl.strategies import Settings
 
     return _member(name, Settings.__dataclass_fields__)
+
+
+def _measures(values: dict[str, Any]) -> dict[str, Any]:
+    from inscl.strategies import Settings
+
+    try:
+        Settings(**values)
+    except PlanError as error:
+        raise ValueError(f"`replay`: {error}") from None
+    return values
 
 
 def _not_owned(name: str) -> str:
@@ -329,7 +339,7 @@ class StreamConfig(Part):
     seeds: Seeds = (0,)
     experts: Experts | None = Experts()
     joint: StrictBool = False
-    replay: dict[Annotated[str, AfterValidator(_measure)], Any] = {}
+    replay: Annotated[dict[Annotated[str, AfterValidator(_measure)], Any], AfterValidator(_measures)] = {}
     training: dict[Annotated[str, AfterValidator(_not_owned)], Any] = {}
     peft: dict[str, Any] | None = None
     protect: Protect = Protect()
