@@ -1,15 +1,9 @@
 """What a memory promises when processes die or meet: nothing committed is lost, nothing removed is left."""
 
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,58 +12,15 @@ from inscl.memory import Memory
 from inscl.tasks import Task
 from support import WordEncoder, WordTagger, rows_of
 from test_memory import every_byte
+from zygote import Zygote
 
 KILLS, MOST = 50, 200  # processes that must have been killed, and tries at the most
 ROWS = 100
-HERE = Path(__file__).parent
-
-
-class Zygote:
-    """Runs one of `zygote.py`'s functions at a time in a process of its own, and kills it if asked to."""
-
-    def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(HERE), "LANCE_LOG": "error", "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "zygote.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment,
-        )  # fmt: skip
-
-    def start(self, function: str, *arguments: object, **keywords: object) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([function, arguments, keywords]) + "\n")
-        self._process.stdin.flush()
-        return int(self._line())
-
-    def wait(self) -> int:
-        return int(self._line())
-
-    def run(self, function: str, *arguments: object, **keywords: object) -> None:
-        self.start(function, *arguments, **keywords)
-        assert self.wait() == 0
-
-    def kill_after(self, seconds: float, function: str, *arguments: object, **keywords: object) -> bool:
-        """Whether the child was killed before it had finished."""
-        child = self.start(function, *arguments, **keywords)
-        time.sleep(seconds)
-        with suppress(ProcessLookupError):  # it has ended already
-            os.kill(child, signal.SIGKILL)
-        return os.WIFSIGNALED(self.wait())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the zygote has died"
-        return line
 
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    one = Zygote()
+    one = Zygote("memory_zygote.py")
     yield one
     one.close()
 
@@ -153,7 +104,7 @@ def test_append_and_replace_killed_at_any_moment(zygote, tmp_path):
 
 
 def in_parallel(calls: list[tuple[object, ...]]) -> None:
-    zygotes = [Zygote() for _ in calls]
+    zygotes = [Zygote("memory_zygote.py") for _ in calls]
     try:
         for one, call in zip(zygotes, calls, strict=True):
             one.start(*call)
@@ -186,7 +137,7 @@ def test_eight_processes_add_one_task_at_once(zygote, tmp_path):
 def test_appends_at_once_are_all_kept(tmp_path):
     path = tmp_path / "m"
     opened(path).add("same", rows_of("start", 30))
-    zygotes = [Zygote() for _ in range(4)]
+    zygotes = [Zygote("memory_zygote.py") for _ in range(4)]
     for p, one in enumerate(zygotes):
         one.start("add", str(path), "same", 30, append=True, about=f"p{p}")
     assert [one.wait() for one in zygotes] == [0] * 4

@@ -1,56 +1,18 @@
 """A run of real training, killed ten times wherever it happens to be, ends with the numbers of an undisturbed one."""
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
 
 import tiny
+from zygote import Zygote
 
 KILLS = 10
 COSTS = {"seconds", "peak_memory"}  # what a run cost is not the same twice
-
-
-class Zygote:
-    """The process that forks runs."""
-
-    def __init__(self, log: Path) -> None:
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("run_zygote.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-            env=env,
-        )
-        assert self.process.stdout
-        self.process.stdout.readline()  # everything is imported
-
-    def run(self, config: str, out: Path, kill_after: float | None = None) -> int:
-        """Run once; the exit status, which is the signal's number for a killed run."""
-        assert self.process.stdin
-        assert self.process.stdout
-        print(json.dumps([config, str(out)]), file=self.process.stdin, flush=True)
-        child = int(self.process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            with suppress(ProcessLookupError):  # it was done before
-                os.kill(child, signal.SIGKILL)
-        return int(self.process.stdout.readline())
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def numbers(out: Path) -> list[tuple]:
@@ -76,21 +38,19 @@ def test_ten_kills_change_no_number(tmp_path):
             "training": {"learning_rate": 1e-2, "num_train_epochs": 2},
         }
     )
-    zygote = Zygote(tmp_path / "log")
+    zygote = Zygote("run_zygote.py", errors=tmp_path / "log")
     begun = time.monotonic()
-    assert zygote.run(config, tmp_path / "whole") == 0, (tmp_path / "log").read_text()
+    zygote.run("run", config, str(tmp_path / "whole"))
     length = time.monotonic() - begun
     expected = numbers(tmp_path / "whole")
     killed, tries, rng = 0, 0, random.Random(0)
     while killed < KILLS:
-        out, status = tmp_path / f"killed{tries}", signal.SIGKILL
+        out = tmp_path / f"killed{tries}"
         tries += 1
         assert tries <= KILLS, "the kills come too late to test anything"
-        while status == signal.SIGKILL:
-            enough = killed == KILLS
-            status = zygote.run(config, out, None if enough else rng.uniform(0.02, 0.35) * length)
-            killed += status == signal.SIGKILL
-        assert status == 0, (tmp_path / "log").read_text()
+        while killed < KILLS and zygote.kill_after(rng.uniform(0.02, 0.35) * length, "run", config, str(out)):
+            killed += 1
+        zygote.run("run", config, str(out))
         assert numbers(out) == expected
         assert not list(out.glob("**/checkpoints"))
     zygote.close()
