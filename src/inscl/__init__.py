@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inscl.callback import ContinualCallback
     from inscl.encoder import SentenceEncoder
     from inscl.errors import InsclError
     from inscl.example import Example
@@ -25,6 +26,7 @@ __version__ = version("inscl")
 
 _HOME = {
     "Budget": "plans",
+    "ContinualCallback": "callback",
     "Example": "example",
     "InsclError": "errors",
     "Memory": "memory",
@@ -36,6 +38,7 @@ _HOME = {
 }
 __all__ = [
     "Budget",
+    "ContinualCallback",
     "Example",
     "InsclError",
     "Memory",
