@@ -43,7 +43,7 @@ class Kind(StrEnum):
 @app.command(epilog="Example: inscl tag --tagger server --base-url http://localhost:11434/v1 --model qwen3 --dry-run")
 def tag(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Tasks to tag; without, all remembered ones.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Tasks to tag; without, all remembered ones.")
     ] = None,
     tagger: Annotated[Kind, typer.Option("--tagger", help="Who tags.")] = Kind.KEYPHRASE,
     base_url: Annotated[
@@ -222,16 +222,17 @@ def _print(found: dict[str, Any], json: bool) -> None:
     if "tasks" not in found:
         print(f"to ask: {found['questions']:,} questions, about {tokens}")
     else:
-        counts = f"{found['tagged']:,} at once, {found['repaired']:,} after a repair, {found['fell_back']:,} fell back"
-        print(f"tagged: {counts} to the offline tagger")
+        repaired = f" ({found['repaired']:,} after a repair)" if found["repaired"] else ""
+        instead = f", {found['fell_back']:,} by the offline tagger instead" if found["fell_back"] else ""
+        print(f"tagged: {found['tagged'] + found['repaired']:,} instructions{repaired}{instead}")
         for reason, count in found["reasons"].items():
-            print(printable(f"  fell back {count:,}: {reason}"))
+            print(printable(f"  instead {count:,}: {reason}"))
         for reason, count in found["skipped_lines"].items():
             print(printable(f"  lines left out {count:,}: {reason}"))
         if found["left"]:
             print(f"left as they were: {found['left']:,} instructions that the file does not answer")
         if found["questions"]:
             print(f"asked: {found['questions']:,} questions, {tokens}")
-        print(printable(f"changed: {', '.join(found['tasks']) or 'nothing'}"))
+        print(printable(f"changed: {', '.join(found['tasks']) or 'no task'}"))
     if kept:
         print(f"left alone: {', '.join(kept)}")
