@@ -61,6 +61,7 @@ def here(folder, monkeypatch) -> Path:
         (["plan", "new", "data.jsonl", "--format", "jsnl"], "jsonl"),
         (["add", "new", "data.jsonl", "--format", "share-gpt"], "sharegpt"),
         (["plan", "new", "--budgt", "3"], "--budget"),
+        (["tag", "--tagger", "servr"], "server"),
         (["verfy"], "verify"),
         (["lern"], "learn"),
         (["run", "stream.yaml"], "model"),

@@ -4,6 +4,7 @@ Results go to standard output, progress and remarks to standard error. Exit code
 user can mend it. Launched as several processes, the first does all this and the others join in training.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import typer
 from inscl.cli import check, demo, doctor, evaluate, forgetting, learn, memory, plan, report, run, tag, tags
 from inscl.cli.app import app, remark
 from inscl.errors import InsclError
+from inscl.suggest import suggest
 from inscl.training import ranks
 
 __all__ = [
@@ -80,12 +82,15 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _complaint(error: Any) -> str:
-    """What is wrong with the command line, as a sentence, with the nearest option if it was one."""
+    """What is wrong with the command line, as a sentence, with the nearest option or value."""
     near = getattr(error, "possibilities", None)
     if near:
         return f"{error.message}. Did you mean '{near[0]}'?"
-    said = str(error.format_message())
-    return said if said.endswith((".", "?")) else f"{said}."
+    said = str(error.format_message()).replace("Value error, ", "")
+    sentence = said if said.endswith((".", "?")) else f"{said}."
+    if choice := re.search(r"'([^']*)' is not one of (.+)", said):
+        sentence += suggest(choice[1], re.findall(r"'([^']*)'", choice[2]))
+    return sentence
 
 
 def _interrupted() -> int:
