@@ -1,14 +1,22 @@
 """Intervals against complete enumeration, SciPy, published tables and simulated coverage."""
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, ttest_rel
+from scipy.stats import bootstrap, t, ttest_1samp, ttest_rel
 
-from inscl.stats import bootstrap_interval, paired_difference, resampled_difference
+from inscl.stats import (
+    Estimate,
+    bootstrap_interval,
+    effective_units,
+    holm,
+    paired_difference,
+    ratio_estimate,
+    resampled_difference,
+)
 
 
 def all_resampled_means(clusters):
@@ -152,3 +160,61 @@ def test_streams_vary_even_where_rows_do_not():
 def test_errors_say_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_holm_agrees_with_the_paper_and_with_every_subset():
+    """Holm's procedure is the closure of Bonferroni's: reject what every subset with it rejects."""
+    assert holm([0.01, 0.02, 0.03, 0.005]) == pytest.approx([0.03, 0.04, 0.04, 0.02])
+    p = [0.001, 0.3, 0.012, 0.04, 0.012]
+    subsets = [subset for size in range(1, 6) for subset in combinations(range(5), size)]
+    closed = [max(min(1, len(s) * min(p[j] for j in s)) for s in subsets if i in s) for i in range(5)]
+    assert holm(p) == pytest.approx(closed)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
+def test_holm_is_the_closure_of_bonferroni(p):
+    subsets = [subset for size in range(1, len(p) + 1) for subset in combinations(range(len(p)), size)]
+    closed = [max(min(1, len(s) * min(p[j] for j in s)) for s in subsets if i in s) for i in range(len(p))]
+    assert holm(p) == pytest.approx(closed)
+
+
+def test_holm_refuses_what_is_no_probability():
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.1, 1.2])
+
+
+def test_units_of_one_are_a_t_test(rng):
+    values = rng.normal(0.3, 1, 25)
+    estimate, other = ratio_estimate(values), ttest_1samp(values, 0.1, alternative="greater")
+    assert estimate.p_above(0.1) == pytest.approx(other.pvalue)
+    assert estimate.low(0.05) == pytest.approx(other.confidence_interval(0.95).low)
+    assert estimate.high(0.05) == pytest.approx(2 * estimate.mean - estimate.low(0.05))
+
+
+def test_the_error_of_unequal_units_is_that_of_the_bootstrap(rng):
+    sizes = rng.integers(1, 9, 80)
+    rows = [rng.normal(rng.normal(), 0.5, n) for n in sizes]
+    labels = np.repeat(np.arange(80), sizes).tolist()
+    estimate = ratio_estimate([r.sum() for r in rows], sizes)
+    low, high = bootstrap_interval(np.concatenate(rows), labels, level=0.6827, n=20_000)
+    assert estimate.mean == pytest.approx(np.concatenate(rows).mean())
+    assert estimate.error == pytest.approx((high - low) / 2, rel=0.05)
+
+
+def test_what_is_detectable_is_detected_so_often(rng):
+    """Samples whose true mean is the smallest detectable one: 80 in 100 show it."""
+    truth = Estimate(0.0, 0.1, 29.0).detectable(0.05, 0.01)
+    shown = [ratio_estimate(rng.normal(truth, 0.1 * 30**0.5, 30)).low(0.01) > 0.05 for _ in range(2000)]
+    assert np.mean(shown) == pytest.approx(0.8, abs=0.04)  # t stands for the noncentral t
+    assert truth == pytest.approx(0.05 + 0.1 * (t.ppf(0.99, 29) + t.ppf(0.8, 29)))
+
+
+def test_one_large_unit_among_small_ones_is_about_one():
+    assert effective_units([1000, 1, 1, 1]) == pytest.approx(1, abs=0.01)
+    assert ratio_estimate([500.0, 1, 0, 1], [1000, 1, 1, 1]).df < 0.01
+
+
+def test_units_that_cannot_be():
+    for sums, sizes in (([1.0], None), ([1.0, 2.0], [1, 0]), ([1.0, 2.0], [1, 2, 3])):
+        with pytest.raises(ValueError, match="At least two units with positive sizes"):
+            ratio_estimate(sums, sizes)
