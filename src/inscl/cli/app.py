@@ -176,11 +176,15 @@ def print_json(value: Any) -> None:
 
 
 def print_table(table: "Table") -> None:
-    """A Rich table on standard output; lines are folded for a terminal only, so that a pipe can search them."""
+    """A Rich table on standard output.
+
+    Lines are folded for a terminal only, so that a pipe can be searched. `NO_COLOR` takes bold headings away, too.
+    """
     from rich.console import Console
 
-    bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(soft_wrap=False, width=None if bounded else PIPE_WIDTH).print(table)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    terminal = False if os.environ.get("NO_COLOR") else None  # None: whatever standard output is
+    Console(soft_wrap=False, width=width, force_terminal=terminal).print(table)
 
 
 def table_of(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], title: str | None = None) -> "Table":
