@@ -8,6 +8,7 @@ import pytest
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
 from inscl.learn import REQUEST, evaluate_memory, last_model, learn, stage_config
+from inscl.locks import alone
 from inscl.memory import Memory
 from inscl.mixture import read_mixture
 from inscl.models import RECORD
@@ -119,6 +120,11 @@ def test_a_mistake_is_mended_by_the_mended_command(tmp_path):
     done = learn_month(tmp_path, "may", model="base", strategy="random", config=stage_config("batch_size: 4"))
     assert not done.continued
     assert done.plan.strategy == "random"
+
+
+def test_one_command_at_a_time_works_on_a_stage(tmp_path):
+    with alone(tmp_path / "models" / "may"), pytest.raises(ConfigError, match="Another command is at work in"):
+        learn_month(tmp_path, "may", model="base", out=tmp_path / "models" / "may")
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

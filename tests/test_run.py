@@ -228,6 +228,20 @@ def test_what_stops_a_stage_is_said_with_its_stage(tmp_path):
         run_with(Broken(), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peft": {"type": "Lorra"}}, "`peft.type` is 'Lorra'; wanted one of"),
+        ({"peft": {"type": "LoraConfig", "rank": 4}}, "`peft`: .*unexpected keyword argument 'rank'"),
+        ({"training": {"learning_rat": 1e-3}}, "learning_rat"),
+    ],
+)
+def test_a_bad_setting_is_told_before_anything_is_computed(tmp_path, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        run(config_of(**changes), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*/*"))
+
+
 def test_an_expert_that_scores_0_is_named_and_the_scores_are_kept(tmp_path):
     class Clueless(PaperWorker):
         def score(self, model, tasks, out, *, tell):
@@ -272,7 +286,7 @@ def test_the_summary_pairs_strategies_by_stream(tmp_path):
 
 
 def test_the_command_prints_a_table_and_tells_mistakes_with_their_lines(tmp_path, capsys, monkeypatch):
-    def with_paper(config, out, progress):
+    def with_paper(config, out, workers, progress):
         return run_with(PaperWorker(), out, config, progress=progress)
 
     monkeypatch.setattr("inscl.runs.run.run", with_paper)

@@ -14,6 +14,7 @@ from typing import Any
 from inscl.config import StreamConfig, parse_config
 from inscl.errors import ConfigError, InsclError
 from inscl.evaluation.scores import RowScores
+from inscl.locks import ALONE, alone
 from inscl.memory import Memory
 from inscl.models import identity
 from inscl.plans import Budget, Plan
@@ -131,43 +132,46 @@ def learn(
         "config": config.model_dump(mode="json", include=set(STAGE_FIELDS)),
     }
     known = _same_request(known, asked, folder)
-    continued = bool(known)
-    if known and (folder.path / PLAN).exists():
-        stage = _found_again(folder.path / PLAN, memory, data, shares, reading)
-    else:
-        _create(memory)
-        for left in (PLAN, MIXTURE, SCORES):
-            (folder.path / left).unlink(missing_ok=True)
-        options = {"tags": tags, "shares": shares, **reading}
-        stage = plan(memory, name, data, budget=budget, strategy=strategy, seed=seed, weights=weights, **options)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        known = known or {**asked, "dtype": choose_dtype(config.dtype), "versions": versions()}
-        write_json(folder.path / REQUEST, known)
-        stage.plan.write(folder.path / PLAN)
-    if continued:
-        say(f"going on with the unfinished stage '{name}' in {folder.path}")
-    earlier = [task.name for task in stage.plan.tasks]
-    chat = any(info.form == "chat" for info in [stage.new.info, *(t.info for t in memory.open(earlier))])
-    worker = worker or _worker(config, known["dtype"], memory, stage, chat)
-    if not (folder.path / MIXTURE).exists():
-        folder.mix(stage.rows(), chat)
+    if worker is None:
+        _check(config)
+    with alone(folder.path):
+        continued = bool(known)
+        if known and (folder.path / PLAN).exists():
+            stage = _found_again(folder.path / PLAN, memory, data, shares, reading)
+        else:
+            _create(memory)
+            for left in (PLAN, MIXTURE, SCORES):
+                (folder.path / left).unlink(missing_ok=True)
+            options = {"tags": tags, "shares": shares, **reading}
+            stage = plan(memory, name, data, budget=budget, strategy=strategy, seed=seed, weights=weights, **options)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            known = known or {**asked, "dtype": choose_dtype(config.dtype), "versions": versions()}
+            write_json(folder.path / REQUEST, known)
+            stage.plan.write(folder.path / PLAN)
+        if continued:
+            say(f"going on with the unfinished stage '{name}' in {folder.path}")
+        earlier = [task.name for task in stage.plan.tasks]
+        chat = any(info.form == "chat" for info in [stage.new.info, *(t.info for t in memory.open(earlier))])
+        worker = worker or _worker(config, known["dtype"], memory, stage, chat)
+        if not (folder.path / MIXTURE).exists():
+            folder.mix(stage.rows(), chat)
 
-    def tell(doing: str) -> Tell:
-        return lambda done, total, loss: progress(doing, done, total, loss)
+        def tell(doing: str) -> Tell:
+            return lambda done, total, loss: progress(doing, done, total, loss)
 
-    tasks = {task: rows_of(memory.task(task), "test", test_rows) for task in earlier}
-    tasks = {task: rows for task, rows in {**tasks, name: rows_of(stage.new, "test", test_rows)}.items() if rows}
-    # Answers that the earlier stage already gave to the same rows are found in its folder.
-    answers = Path(start) / PREDICTIONS / "test" if (Path(start) / REQUEST).exists() else None
-    asking = tell("score the model it starts from")
-    before = folder.score(worker, start, tasks, side="before", answers=answers, tell=asking)
-    record = folder.train(worker, start, seed=seed, tell=tell("train"))
-    after = folder.score(worker, folder.model, tasks, tell=tell("score the new model"))
-    _track(folder.path, memory, after, name, config.scorer)
-    memory.add(name, data, tags=tags, shares=shares, **reading)
-    _log(memory, stage.plan, folder.path, record, after, config.scorer)
-    write_json(folder.path / REQUEST, {**known, "finished": True})
-    return Learnt(folder.path, stage.plan, before, after, record, continued)
+        tasks = {task: rows_of(memory.task(task), "test", test_rows) for task in earlier}
+        tasks = {task: rows for task, rows in {**tasks, name: rows_of(stage.new, "test", test_rows)}.items() if rows}
+        # Answers that the earlier stage already gave to the same rows are found in its folder.
+        answers = Path(start) / PREDICTIONS / "test" if (Path(start) / REQUEST).exists() else None
+        asking = tell("score the model it starts from")
+        before = folder.score(worker, start, tasks, side="before", answers=answers, tell=asking)
+        record = folder.train(worker, start, seed=seed, tell=tell("train"))
+        after = folder.score(worker, folder.model, tasks, tell=tell("score the new model"))
+        _track(folder.path, memory, after, name, config.scorer)
+        memory.add(name, data, tags=tags, shares=shares, **reading)
+        _log(memory, stage.plan, folder.path, record, after, config.scorer)
+        write_json(folder.path / REQUEST, {**known, "finished": True})
+        return Learnt(folder.path, stage.plan, before, after, record, continued)
 
 
 def stage_config(text: str, name: str = "stage.yaml", **changes: Any) -> StreamConfig:
@@ -258,7 +262,7 @@ def _same_request(known: dict[str, Any], asked: Mapping[str, Any], folder: Stage
     """What the folder was begun with, if that is what is asked now; empty for a folder in which nothing was trained."""
     path = folder.path
     if not known:
-        if any(path.glob("*")):
+        if any(found.name != ALONE for found in path.glob("*")):
             raise ConfigError(f"'{path}' is not empty and holds no stage. Name another folder with --out.")
         return {}
     changed = [key for key, value in asked.items() if known.get(key) != value]
@@ -288,6 +292,12 @@ def _create(memory: Memory) -> None:
     """Make the folder of a memory that has no task yet, so that it can be locked."""
     if "://" not in memory.path:
         Path(memory.path).mkdir(parents=True, exist_ok=True)
+
+
+def _check(config: StreamConfig) -> None:
+    from inscl.runs.worker import check_training
+
+    check_training(config.training, config.peft)
 
 
 def _worker(config: StreamConfig, dtype: str, memory: Memory, stage: Replay | None, chat: bool) -> Worker:

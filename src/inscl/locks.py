@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pyarrow.fs
 
-from inscl.errors import MemoryStateError
+from inscl.errors import ConfigError, MemoryStateError
 
 Notice = Callable[[str], None]
 
@@ -223,3 +223,43 @@ class LeaseLock:
             self._fs.delete_file(path)
         except OSError:  # another watcher was faster
             return
+
+
+ALONE = ".lock"  # in a folder that one command at a time works in
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only command that works in a folder.
+
+    Raises
+    ------
+    ConfigError
+        If another one does.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ALONE).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"Another command is at work in '{folder}'. Wait until it has ended, or name another folder with --out."
+            ) from error
+        fcntl.flock(lock, fcntl.LOCK_SH)  # held by those who help, too, until the last of them has ended
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [ALONE]:  # it stopped before it wrote anything
+                (folder / ALONE).unlink()
+                folder.rmdir()
+
+
+def hold_with(folder: Path) -> IO[str]:
+    """Keep a folder for the command that is `alone` in it, from a process that helps; as long as the result lives."""
+    import fcntl
+
+    lock = (folder / ALONE).open("a")
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock

@@ -1,11 +1,13 @@
 """inscl demo"""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from inscl.cli.app import JsonOption, QuietOption, app, remark
+from inscl.cli.run import WorkersOption, carry_out
 
 
 @app.command(epilog="Example: inscl demo --fast")
@@ -13,12 +15,12 @@ def demo(
     fast: Annotated[bool, typer.Option("--fast", help="A smaller one, of a minute or two.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run. [default: runs/demo-seedN]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples, draws and shuffling.")] = 0,
+    workers: WorkersOption = min(2, os.cpu_count() or 1),
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """The whole story offline in minutes, on a real small model: learn six tasks with and without replay."""
-    from inscl.cli.run import carry_out
-    from inscl.cli.view import prepare_libraries
+    from inscl.libraries import prepare_libraries
 
     prepare_libraries()
     from inscl.config import Experts, load_config
@@ -34,4 +36,5 @@ def demo(
             f"Small tasks, one after another, learnt by {EMBEDDED} with strategies {', '.join(config.strategies)}. "
             "Interrupt it when you like: the same command goes on."
         )
-    carry_out(config, out or Path("runs") / f"demo{'-fast' if fast else ''}-seed{seed}", json=json, quiet=quiet)
+    folder = out or Path("runs") / f"demo{'-fast' if fast else ''}-seed{seed}"
+    carry_out(config, folder, workers=workers, json=json, quiet=quiet)

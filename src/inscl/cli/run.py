@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from inscl.config import StreamConfig
     from inscl.runs.summary import Summary
 
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=1, help="Models trained side by side, each in a process of its own.")
+]
+
 
 @app.command(epilog="Example: inscl run stream.yaml --out runs/first")
 def run(
@@ -18,25 +22,27 @@ def run(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run. [default: runs/ and the file's name]")
     ] = None,
+    workers: WorkersOption = 1,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run strategies x orders x budgets x seeds; the same command goes on where it was interrupted."""
     from inscl.config import load_config
 
-    carry_out(load_config(stream), out or Path("runs") / stream.stem, json=json, quiet=quiet)
+    carry_out(load_config(stream), out or Path("runs") / stream.stem, workers=workers, json=json, quiet=quiet)
 
 
-def carry_out(config: "StreamConfig", out: Path, *, json: bool, quiet: bool) -> None:
+def carry_out(config: "StreamConfig", out: Path, *, workers: int, json: bool, quiet: bool) -> None:
     """Run an experiment under a live view, and print what came out."""
-    from inscl.cli.view import RunView, prepare_libraries
+    from inscl.cli.view import RunView
+    from inscl.libraries import prepare_libraries
 
     prepare_libraries()
     from inscl.runs.run import run as run_streams
     from inscl.runs.summary import final_rows, summarise
 
     with RunView(quiet=quiet) as view:
-        result = run_streams(config, out, progress=view.show)
+        result = run_streams(config, out, workers=workers, progress=view.show)
     summary = summarise(result.table, final_rows(out, result.table))
     if json:
         print_json(summary.to_dict())

@@ -9,24 +9,22 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inscl.config import StreamConfig
-from inscl.errors import ConfigError, InsclError
+from inscl.errors import InsclError
 from inscl.libraries import prepare_libraries
+from inscl.locks import hold_with
 from inscl.runs.jobs import Job, Scored, StreamPlan
 
 if TYPE_CHECKING:
     from inscl.runs.run import Event
-
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -58,29 +56,6 @@ def lanes_of(streams: Sequence[StreamPlan]) -> tuple[list[Lane], list[Lane]]:
         if later:
             rest[later[0].job] = (*rest.get(later[0].job, ()), *later)
     return list(firsts.values()), list(rest.values())
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Be the only command that works in a folder.
-
-    Raises
-    ------
-    ConfigError
-        If another one does.
-    """
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"Another command is at work in '{folder}'. Wait until it has ended, or name another folder with --out."
-            ) from error
-        fcntl.flock(lock, fcntl.LOCK_SH)  # held by those who help, too, until the last of them has ended
-        yield
 
 
 class Lanes:
@@ -159,24 +134,22 @@ class Lanes:
 # ---------------------------------------------------------------- inside a process
 
 _run: Any = None
+_lock: Any = None
 
 
 def _begin(config: StreamConfig, out: Path, told: Any, threads: int) -> None:
     """Make a process ready: it ends with its parent, and holds the folder as long as it lives."""
-    global _run
-    import fcntl
-
+    global _run, _lock
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not loaded yet
     prepare_libraries()
-    lock = (out / LOCK).open("a")
-    fcntl.flock(lock, fcntl.LOCK_SH)
+    _lock = hold_with(out)
 
     from inscl.runs.run import Run
 
     _run = Run(config, out, progress=told.put)
-    _run.finished, _run.lock = told.put, lock
+    _run.finished = told.put
 
 
 def _end_with_parent() -> None:

@@ -19,6 +19,7 @@ from inscl.encoder import Encoder
 from inscl.errors import ConfigError, InsclError
 from inscl.evaluation.scores import RowScores
 from inscl.example import Example, Split
+from inscl.locks import ALONE, alone
 from inscl.mixture import MixtureRow
 from inscl.plans import Budget
 from inscl.provenance import choose_dtype, hardware, versions
@@ -35,7 +36,7 @@ from inscl.runs.jobs import (
     most_rows,
     streams_of,
 )
-from inscl.runs.lanes import LOCK, Lane, Lanes, Step, alone, in_turn, lanes_of
+from inscl.runs.lanes import Lane, Lanes, Step, in_turn, lanes_of
 from inscl.runs.orders import order_of
 from inscl.runs.results import PARQUET, Cell, Stream, StreamResult, to_table, write_table
 from inscl.runs.stage_folder import StageFolder, Tell, Worker, read_json
@@ -421,7 +422,7 @@ class Run:
     def _worker(self) -> Worker:
         from inscl.runs.worker import ANSWERS_LOOKED_AT, ModelWorker, StageSettings, check_training
 
-        check_training(self.config.training)
+        check_training(self.config.training, self.config.peft)
         if "dtype" not in self.record:
             self.record = {**self.record, "dtype": choose_dtype(self.config.dtype)}
             write_json(self.out / RUN, self.record)
@@ -481,7 +482,7 @@ def _open(config: StreamConfig, out: Path) -> dict[str, Any]:
 
 def _refuse_strangers(out: Path) -> None:
     """Leave a folder alone that holds something else."""
-    if out.exists() and not (out / RUN).exists() and any(path.name != LOCK for path in out.iterdir()):
+    if out.exists() and not (out / RUN).exists() and any(path.name != ALONE for path in out.iterdir()):
         raise ConfigError(f"'{out}' is not empty and holds no run. Name another folder with --out.")
 
 

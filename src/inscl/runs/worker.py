@@ -20,7 +20,7 @@ from inscl.example import Example
 from inscl.models import RECORD, LoadedModel, load
 from inscl.runs.stage_folder import Tell
 from inscl.tracking import check_trackers
-from inscl.training import ranks
+from inscl.training import adapters, ranks
 from inscl.training.adapters import Adapter, mode_of
 from inscl.training.fields import checked
 from inscl.training.train import StageRecord, train_stage
@@ -63,14 +63,16 @@ class StageSettings:
         )
 
 
-def check_training(training: Mapping[str, Any]) -> None:
-    """Refuse a field of `training` that is none, or ours, before anything is computed.
+def check_training(training: Mapping[str, Any], peft: Mapping[str, Any] | None) -> None:
+    """Refuse a field of `training` that is none, or ours, and a bad `peft`, before anything is computed.
 
     Raises
     ------
     ConfigError
         That names all such fields.
     """
+    if peft is not None:
+        adapters.configuration(peft)
     sft = require("trl", extra="train", purpose="Training")
     checked(training, set(sft.SFTConfig.__dataclass_fields__))
 

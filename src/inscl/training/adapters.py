@@ -35,7 +35,7 @@ def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, 
             loaded.base, loaded.adapters = loaded.base if not loaded.adapters else "", ()
     if peft is None:
         return
-    config = _config(peft)
+    config = configuration(peft)
     if adapted and mode == "continue":
         _same(peft, config, loaded.model.peft_config["default"])
         return
@@ -68,8 +68,14 @@ def save(loaded: LoadedModel, out: Path, mode: Adapter, weights: Mapping[str, An
     loaded.adapters = tuple(sorted(folder.glob("[0-9]*")))
 
 
-def _config(peft: Mapping[str, Any]) -> Any:
-    """The PEFT configuration of `{"type": "LoraConfig" or "lora", ...}`."""
+def configuration(peft: Mapping[str, Any]) -> Any:
+    """The PEFT configuration of ``{"type": "LoraConfig" or "lora", ...}``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind, or it has no such setting.
+    """
     package = require("peft", extra="train", purpose="A model with adapters")
     kind = _kind(peft)
     known = {str(getattr(name, "name", name)): cls for name, cls in _mapping(package).items()}
