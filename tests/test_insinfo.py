@@ -28,6 +28,7 @@ def test_the_pool_counts_other_instructions():
 
 
 @given(collections, collections)
+@settings(deadline=None)
 def test_is_the_logarithm_of_an_exact_product(tags, others):
     pool = tags + others
     for instruction, score in zip(tags, insinfo(tags, pool), strict=True):
@@ -39,6 +40,7 @@ def test_is_the_logarithm_of_an_exact_product(tags, others):
 
 
 @given(collections, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_neither_order_nor_repetition_changes_a_bit(tags, random):
     mixed = [random.sample(instruction, len(instruction)) + instruction for instruction in tags]
     pool = random.sample(mixed, len(mixed))
@@ -101,6 +103,7 @@ def test_the_mean_by_hand():
 
 
 @given(collections, collections)
+@settings(deadline=None)
 def test_the_mean_is_the_logarithm_of_an_exact_product(tags, others):
     pool = [set(instruction) for instruction in tags + others]
     carried = [tag for instruction in pool for tag in instruction]
@@ -113,6 +116,7 @@ def test_the_mean_is_the_logarithm_of_an_exact_product(tags, others):
 
 
 @given(collections, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_no_order_changes_a_bit_of_the_mean(tags, random):
     mixed = [random.sample(instruction, len(instruction)) + instruction for instruction in tags]
     pool = random.sample(mixed, len(mixed))
@@ -120,6 +124,7 @@ def test_no_order_changes_a_bit_of_the_mean(tags, random):
 
 
 @given(collections, st.integers(2, 4))
+@settings(deadline=None)
 @pytest.mark.parametrize("score", [insinfo, mean_insinfo])
 def test_a_pool_that_holds_everything_several_times_says_the_same(score, tags, times):
     assert score(tags, tags * times) == pytest.approx(score(tags), abs=1e-12)
@@ -200,6 +205,7 @@ def test_density_by_hand():
 
 
 @given(embeddings(), st.integers(1, 8), st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_order_changes_no_bit_of_the_density(rows, neighbours, random):
     order = random.sample(range(len(rows)), len(rows))
     scores = density_insinfo(rows, neighbours)
@@ -208,11 +214,13 @@ def test_order_changes_no_bit_of_the_density(rows, neighbours, random):
 
 
 @given(embeddings(), st.integers(-3, 3))
+@settings(deadline=None)
 def test_length_says_nothing_about_density(rows, exponent):
     assert density_insinfo(rows * np.float16(2.0**exponent)) == pytest.approx(density_insinfo(rows), abs=1e-9)
 
 
 @given(embeddings(), st.integers(1, 5))
+@settings(deadline=None)
 def test_what_has_enough_copies_says_nothing(rows, neighbours):
     copies = np.concatenate([rows] * (neighbours + 1))
     assert density_insinfo(copies, neighbours) == pytest.approx([0] * len(copies), abs=1e-12)
