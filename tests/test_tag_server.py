@@ -21,9 +21,10 @@ from inscl.asking import Asker, Question, Reply
 from inscl.example import instruction_key
 from inscl.memory import Memory
 from inscl.tags.local import LocalModel
-from inscl.tags.model import model_identity, tag_with
+from inscl.tags.model import Tagged, Tagging, model_identity, tag_with
 from inscl.tags.prompt import MOST_TAGS, READ_CHARACTERS, repair_question, tag_question, tags_in
 from inscl.tags.remembered import tag_memory
+from inscl.tasks import TaskInfo
 from rough_server import REPAIR, USUAL, Answer, rough_server
 from support import WordEncoder, WordTagger, rows_of
 
@@ -304,3 +305,60 @@ def test_a_real_server_tags_real_definitions(tmp_path, real_data):
     assert 0 < done.tagging.tokens_out <= 24 * done.tagging.questions
     assert not any("server" in reason or "answer is not" in reason for reason in done.tagging.reasons())
     assert all(tags for tags, _ in memory.task("real").tagged())
+
+
+# ---------------------------------------------------------------- the commit
+
+
+def by_me(work, store):
+    return Tagging({key: Tagged(("x y",), "me") for key in work})
+
+
+def test_what_others_change_while_tags_are_written_is_kept(tmp_path, monkeypatch):
+    memory = Memory(tmp_path / "m", encoder=WordEncoder(), tagger=WordTagger())
+    for name in ("a", "b", "c"):
+        memory.add(name, rows_of(name))
+    copy, meanwhile = Memory._copy_folder, []
+
+    def interrupted(self, source, target):
+        copy(self, source, target)
+        if not meanwhile:
+            meanwhile.append(True)
+            other = Memory(tmp_path / "m", encoder=WordEncoder(), tagger=WordTagger())
+            other.add("a", [{"instruction": "Something else.", "input": "x", "output": "y"}], append=True)
+
+    monkeypatch.setattr(Memory, "_copy_folder", interrupted)
+    assert sorted(tag_memory(memory, None, "me", by_me).tasks) == ["a", "b", "c"]
+    task = memory.task("a")
+    assert Counter(by for _, by in task.tagged()) == {"me": 3, "long-words": 1}
+    assert sum(task.info.rows.values()) == 61
+    assert len(list(task.examples(range(61)))) == 61
+    assert memory.verify().problems == memory.verify().notes == ()
+
+
+def full_disk(*_):
+    raise OSError("the disk is full")
+
+
+def test_a_crash_before_the_commit_leaves_the_old_tags(tmp_path, monkeypatch):
+    memory = Memory(tmp_path / "m", encoder=WordEncoder(), tagger=WordTagger())
+    memory.add("a", rows_of("a"))
+    before = memory.task("a").tagged()
+    with monkeypatch.context() as broken:
+        broken.setattr(Memory, "_copy_folder", full_disk)
+        with pytest.raises(OSError, match="full"):
+            tag_memory(memory, None, "me", by_me)
+    assert memory.task("a").tagged() == before
+    tag_memory(memory, None, "me", by_me)
+    assert {by for _, by in memory.task("a").tagged()} == {"me"}
+    assert memory.verify().notes == ()
+
+
+def test_memories_of_before_still_open():
+    memory_of_before = {
+        "name": "t", "content": "", "tags": "", "embeddings": "", "form": "plain", "instructions": 1,
+        "rows": {"train": 1, "dev": 0, "test": 0}, "tokens": {"train": 1, "dev": 0, "test": 0}, "inputs": 1,
+        "duplicates": 0, "encoder": "e", "tagger": "t", "dimension": 2,
+    }  # fmt: skip
+    info = TaskInfo.from_json(json.dumps(memory_of_before))
+    assert (info.taggers, info.retagged) == ({}, "")
