@@ -25,9 +25,14 @@ def report(
     quiet: QuietOption = False,
 ) -> None:
     """Write one page on what runs kept, forgot and cost, with its figures; or on what a plan would replay, and why."""
-    from inscl.report.page import is_plan
+    from inscl.report.page import KINDS, drawable, is_plan
 
-    kinds = () if figures == "none" else tuple(kind.strip() for kind in figures.split(","))
+    if figures is None:
+        kinds = drawable()
+        if not quiet and kinds != KINDS:
+            remark("figures are written as SVG only: PNG needs `pip install 'inscl[report]'`")
+    else:
+        kinds = () if figures == "none" else tuple(kind.strip() for kind in figures.split(","))
     plans = [source for source in sources if is_plan(source)]
     if plans and len(sources) > 1:
         raise ConfigError(f"A report shows runs, or one plan: '{plans[0]}' is a plan. Report it alone.")

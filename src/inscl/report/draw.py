@@ -32,7 +32,7 @@ RAMP = (  # light, dark, and whether the text on it is turned over
     ("#abcbe6", "#1f435f", False),
     ("#87b5da", "#205173", False),
     ("#609cca", "#256188", False),
-    ("#3c80b5", "#3d7dab", True),
+    ("#3273a8", "#4c8cbb", True),
     ("#22669c", "#5f9fcb", True),
     ("#114c7f", "#8dc0e3", True),
     ("#08335f", "#c2e0f5", True),

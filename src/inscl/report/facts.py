@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from inscl.errors import InsclError
 from inscl.report.estimate import Estimate, estimate, zeros_like
 from inscl.report.forgotten import ForgottenFacts, forgotten_facts
 from inscl.report.replayed import ReplayFacts, replay_facts
@@ -126,8 +127,9 @@ class LineFacts:
     Attributes
     ----------
     label, strategy, budget : str
+        The label is the strategy, with the budget where there are several, and with the pool.
     pool : str
-        What tells its experiment from others in the report; the end of the label.
+        Names of the runs of its experiment, where the report shows several experiments; else "".
     streams, unfinished : int
     gain_final, gain_mean, gain_last_five : Estimate, optional
         Relative Gain.
@@ -253,14 +255,18 @@ def summarize(runs: str | Path | Sequence[str | Path | RunFolder]) -> Facts:
     joint: list[JointFacts] = []
     streams: list[StreamFacts] = []
     for pool in pools:
-        suffix = "" if len(pools) == 1 else f" ({' + '.join(run.name for run in pool)})"
-        part = _Pool(pool, suffix)
+        part = _Pool(pool, "" if len(pools) == 1 else " + ".join(run.name for run in pool))
         named += part.named
         streams += part.facts
         found = part.lines()
         lines += found
         differences += part.differences(found)
         joint += part.joint()
+    if not streams:
+        raise InsclError(
+            f"'{folders[0].name}' has not finished a stage of any stream yet: there is nothing to report. Run the same "
+            "`inscl run` command again to go on."
+        )
     done = [item for item in named if any((s.run, s.line) == (item.run.name, item.label) for s in streams)]
     return Facts(
         runs=tuple(_run_facts(run) for run in folders),
@@ -379,8 +385,9 @@ def _content(run: RunFolder, task: str) -> str | None:
 class _Pool:
     """The streams of one experiment, and what is computed from them."""
 
-    def __init__(self, runs: Sequence[RunFolder], suffix: str) -> None:
-        self.runs, self.suffix = runs, suffix
+    def __init__(self, runs: Sequence[RunFolder], name: str) -> None:
+        self.runs, self.name = runs, name
+        self.budgets = {stream.key.budget for run in runs for stream in run.streams} - {""}
         self.named: list[Named] = []
         self.facts: list[StreamFacts] = []
         for run in runs:
@@ -390,9 +397,13 @@ class _Pool:
                 numbers.setdefault(key, []).append(row)
             for stream in run.streams:
                 if stream.key in numbers:
-                    named = Named(_label(stream.key) + suffix, run, stream)
+                    named = Named(self._label(stream.key), run, stream)
                     self.named.append(named)
                     self.facts.append(_stream_facts(named, numbers[stream.key]))
+
+    def _label(self, key: StreamKey) -> str:
+        budget = f" ({key.budget})" if key.budget and len(self.budgets) > 1 else ""
+        return f"{key.strategy}{budget}" + (f" · {self.name}" if self.name else "")
 
     def lines(self) -> list[LineFacts]:
         labels = dict.fromkeys(named.label for named in self.named)
@@ -419,7 +430,7 @@ class _Pool:
             label=named.label,
             strategy=named.stream.key.strategy,
             budget=named.stream.key.budget,
-            pool=self.suffix,
+            pool=self.name,
             streams=len(done),
             unfinished=len(pairs) - len(done),
             tokens=_mean([stream.tokens for stream in facts]),
@@ -459,7 +470,7 @@ class _Pool:
 
     def _final_rows(self) -> dict[tuple[str, str, int], dict[str, list[float]]]:
         return {
-            (_label(key) + self.suffix, key.order, key.seed): rows
+            (self._label(key), key.order, key.seed): rows
             for run in self.runs
             for key, rows in final_rows(run.path, run.table).items()
         }
@@ -483,10 +494,6 @@ class _Pool:
         if gain and performance:
             scores_of = {task: fmean(values) for task, values in by_task.items()}
             yield JointFacts(gain=gain, performance=performance, scores=scores_of)
-
-
-def _label(key: StreamKey) -> str:
-    return f"{key.strategy}, {key.budget}" if key.budget else key.strategy
 
 
 def _stream_facts(named: Named, rows: Sequence[Mapping[str, Any]]) -> StreamFacts:

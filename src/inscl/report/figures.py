@@ -4,7 +4,7 @@ A figure carries its finding in words and the table of its numbers, for readers 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from markupsafe import Markup
@@ -12,11 +12,13 @@ from markupsafe import Markup
 from inscl.report.draw import RAMP, SERIES, Drawing, apart, fit, light_rules, ticks, width_of
 from inscl.report.estimate import Estimate
 from inscl.report.facts import Facts, LineFacts, Score, StreamFacts
+from inscl.report.forgotten import COUNTS, KindFacts
 from inscl.report.plan import PlanFacts
 from inscl.report.replayed import BudgetFacts, InsInfoFacts
 from inscl.report.verdict import minus
 
 WIDTH = 760
+ENOUGH = 3  # streams from which on an interval over them is drawn
 LABELS = 150  # room for the names of tasks
 Cells = list[tuple[str, ...]]
 
@@ -38,6 +40,8 @@ class Figure:
     width, height : float
     head, rows
         The table of its numbers.
+    filed : bool
+        Whether it is also written as a file; a stream that has others beside it is in the page alone.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Figure:
     height: float
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    filed: bool = True
 
     def file(self) -> str:
         """The SVG as a file of its own, in the light colours."""
@@ -82,10 +87,10 @@ def _figure(
 # ---------------------------------------------------------------- heat maps
 
 
-def score_figures(facts: Facts) -> list[Figure]:
-    """Score matrices: of each line and order the mean over its seeds, and each stream."""
+def score_figures(facts: Facts, first: str = "") -> list[Figure]:
+    """Score matrices: of each line and order the mean over its seeds, and each stream; those of `first` lead."""
     groups: dict[tuple[str, str], list[StreamFacts]] = {}
-    for stream in facts.streams:
+    for stream in sorted(facts.streams, key=lambda stream: stream.line != first):
         groups.setdefault((stream.line, stream.order), []).append(stream)
     found: list[Figure] = []
     several_orders = len({order for _, order in groups}) > 1
@@ -93,9 +98,10 @@ def score_figures(facts: Facts) -> list[Figure]:
         where = f"{line}, order {order}" if several_orders else line
         if len(streams) > 1:
             found.append(_score_figure(len(found), f"{where}: mean of {len(streams)} streams", streams))
-        found += [
+        singles = [
             _score_figure(len(found) + i, f"{where}, {_stream_name(s, streams)}", [s]) for i, s in enumerate(streams)
         ]
+        found += [replace(single, filed=len(streams) == 1) for single in singles]
     return found
 
 
@@ -190,7 +196,7 @@ def distance_figure(facts: Facts) -> Figure | None:
             part.text(LABELS + (j + 0.5) * cell, y + 18, text, f"{shade} mid small")
             drawn.mark(f"{new} and {earlier}: {value:.3f}", part)
         y += 28
-    _ramp_legend(drawn, LABELS, y + 12, f"{low:.2f}", f"{high:.2f}", "darker: further apart")
+    _ramp_legend(drawn, LABELS, y + 12, f"nearest {low:.2f}", f"{high:.2f} furthest")
     near, far = (pick(found, key=lambda d: d.distance) for pick in (min, max))
     finding = (
         f"Wasserstein distances between tasks lie between {low:.2f} (‘{near.task}’ and ‘{near.earlier}’) and "
@@ -214,12 +220,13 @@ def _column_names(drawn: Drawing, names: Sequence[str], left: float, cell: float
     return height
 
 
-def _ramp_legend(drawn: Drawing, x: float, y: float, low: str, high: str, note: str) -> None:
+def _ramp_legend(drawn: Drawing, x: float, y: float, low: str, high: str, note: str = "") -> None:
     drawn.text(x - 8, y + 10, low, "end small faint")
     for i in range(len(RAMP)):
         drawn.rect(x + 14 * i, y, 14, 12, f"h{i}")
     drawn.text(x + 14 * len(RAMP) + 8, y + 10, high, "small faint")
-    drawn.text(x + 14 * len(RAMP) + 24 + width_of(high, 11), y + 10, note, "small faint")
+    if note:
+        drawn.text(x + 14 * len(RAMP) + 24 + width_of(high, 11), y + 10, note, "small faint")
 
 
 # ---------------------------------------------------------------- lines over the stages
@@ -235,7 +242,7 @@ def gain_figure(facts: Facts) -> Figure | None:
     values += [joint.gain.mean for joint in facts.joint]
     low, high = max(0.0, 10 * ((min(values) - 6) // 10)), max(values) + 6
     names = [fit(line.label, 180) for line in lines]
-    left, right, top, height = 52.0, WIDTH - 24 - max(map(width_of, names)), 14.0, 330.0
+    left, right, top, height = 52.0, WIDTH - 24 - max(90.0, *map(width_of, names)), 14.0, 330.0
 
     def at(stage: float, gain: float) -> tuple[float, float]:
         span = max(stages[-1] - stages[0], 1)
@@ -250,16 +257,19 @@ def gain_figure(facts: Facts) -> Figure | None:
         drawn.text(at(stage, low)[0], top + height + 18, str(stage), "mid small faint")
     drawn.text((left + right) / 2, top + height + 38, "stage: number of tasks learnt", "mid small faint")
     drawn.text(14, top + height / 2, "Relative Gain, %", "mid small faint", turn=-90)
-    _bounds(drawn, at(stages[0], 100)[1], left, right, "experts = 100", 0)
-    for i, joint in enumerate(facts.joint):
-        y = at(stages[0], joint.gain.mean)[1]
-        _bounds(drawn, y, left, right, f"joint training = {joint.gain.mean:.1f}", 120 + 150 * i)
+    bounds = [("experts: 100", 100.0), *((f"joint: {j.gain.mean:.1f}", j.gain.mean) for j in facts.joint)]
+    for _, gain in bounds:
+        drawn.line(left, at(stages[0], gain)[1], right, at(stages[0], gain)[1], "bound")
     bands = Drawing()
     for k, line in enumerate(lines):
         _band(bands, line, at, k % SERIES)
     drawn.clipped("clip-gain", left, top, right - left, height, bands)
-    ends = [at(max(line.gains), line.gains[max(line.gains)].mean)[1] for line in lines]
-    for k, (line, y, name) in enumerate(zip(lines, apart(ends, 16, top + 6, top + height), names, strict=True)):
+    ends = [line.gains[max(line.gains)].mean for line in lines] + [gain for _, gain in bounds]
+    places = apart([at(stages[0], gain)[1] for gain in ends], 17, top + 4, top + height)
+    for (name, _), y in zip(bounds, places[len(lines) :], strict=True):
+        drawn.line(right + 4, y, right + 16, y, "bound")
+        drawn.text(right + 20, y + 4, name, "faint")
+    for k, (line, y, name) in enumerate(zip(lines, places, names, strict=False)):
         style = f"s{k % SERIES}"
         drawn.path([at(stage, found.mean) for stage, found in line.gains.items()], f"line {style}")
         for stage, found in line.gains.items():
@@ -277,18 +287,20 @@ def gain_figure(facts: Facts) -> Figure | None:
     return _figure(drawn, "relative-gain", finding + ".", (WIDTH, top + height + 48), head, table)
 
 
-def _bounds(drawn: Drawing, y: float, left: float, right: float, text: str, shift: float) -> None:
-    drawn.line(left, y, right, y, "bound")
-    drawn.text(left + 8 + shift, y - 6, text, "small")
-
-
 def _band(drawn: Drawing, line: LineFacts, at: object, k: int) -> None:
-    """The interval over the streams, where there are several."""
-    known = [(stage, e.low, e.high) for stage, e in line.gains.items() if e.low is not None and e.high is not None]
+    """The interval over the streams, where there are enough of them."""
+    known = [(stage, *ends) for stage, found in line.gains.items() if (ends := _drawn_interval(found))]
     if len(known) > 1 and callable(at):
         upper = [at(stage, high) for stage, _, high in known]
         lower = [at(stage, low) for stage, low, _ in reversed(known)]
         drawn.path(upper + lower, f"band s{k}", closed=True)
+
+
+def _drawn_interval(found: Estimate) -> tuple[float, float] | None:
+    """An interval as it is drawn: of two streams it would cover the figure, and say only that two are too few."""
+    if found.low is None or found.high is None or (found.over == "streams" and found.n < ENOUGH):
+        return None
+    return found.low, found.high
 
 
 def _estimate(found: Estimate) -> str:
@@ -336,8 +348,8 @@ def change_figure(facts: Facts) -> Figure | None:
                 continue
             place, style = y + 6 + step * (k + 0.5), f"s{k % SERIES}"
             part = Drawing()
-            if fact.change.low is not None and fact.change.high is not None:
-                part.line(at(fact.change.low), place, at(fact.change.high), place, f"whisker {style}")
+            if ends := _drawn_interval(fact.change):
+                part.line(at(ends[0]), place, at(ends[1]), place, f"whisker {style}")
             part.symbol(k, at(fact.change.mean), place, style)
             about = f"{task}, {line.label}: {fact.learnt:.1f} when learnt, {fact.now:.1f} now, change"
             drawn.mark(f"{about} {_estimate(fact.change)}", part)
@@ -373,10 +385,11 @@ def _legend(drawn: Drawing, names: Sequence[str], y: float = 14) -> float:
 # ---------------------------------------------------------------- replay
 
 
-def budget_figures(facts: Facts) -> list[Figure]:
-    """Rows replayed at each stage, stacked by the earlier task they come from."""
-    several = len({b.order for b in facts.replay.budgets}) > 1
-    return [_budget_figure(i, b, several) for i, b in enumerate(facts.replay.budgets)]
+def budget_figures(facts: Facts, first: str = "") -> list[Figure]:
+    """Rows replayed at each stage, stacked by the earlier task they come from; those of the line `first` lead."""
+    budgets = sorted(facts.replay.budgets, key=lambda budget: budget.line != first)
+    several = len({budget.order for budget in budgets}) > 1
+    return [_budget_figure(i, budget, several) for i, budget in enumerate(budgets)]
 
 
 def _budget_figure(number: int, budget: BudgetFacts, several_orders: bool) -> Figure:
@@ -454,8 +467,9 @@ def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
         drawn.text(x, bottom + 16, f"{tick:g}", "mid small faint")
     drawn.circle(left + 6, 14, 5, "s0")
     drawn.text(left + 18, 18, "replayed; larger: more rows")
-    drawn.circle(left + 208, 14, 4, "hollow")
-    drawn.text(left + 220, 18, "not replayed")
+    if any(not i.chosen for i in info.instructions):
+        drawn.circle(left + 208, 14, 4, "hollow")
+        drawn.text(left + 220, 18, "not replayed")
     for t, task in enumerate(tasks):
         y = top + row * (t + 0.5)
         drawn.text(left - 10, y + 4, fit(task, left - 14), "end")
@@ -472,7 +486,7 @@ def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
     drawn.text((left + right) / 2, bottom + 34, "InsInfo", "mid small faint")
     chosen = [i.insinfo for i in info.instructions if i.chosen]
     rest = [i.insinfo for i in info.instructions if not i.chosen]
-    against = f" against {fmean(rest):.1f} of the {len(rest)} others" if rest else ", which are all there are"
+    against = f" against {fmean(rest):.1f} of the {len(rest)} others" if rest else ""
     finding = (
         f"{info.line}, stage {info.stage}: mean InsInfo is {fmean(chosen) if chosen else 0:.1f} of the {len(chosen)} "
         f"instructions replayed{against}."
@@ -487,44 +501,54 @@ def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
 
 # ---------------------------------------------------------------- kinds of forgetting
 
-KINDS = {"related": "still attempts the task", "unrelated": "no longer answers the instruction"}
+KINDS = {
+    "related": "related: a wrong answer to the instruction",
+    "unrelated": "unrelated: no answer to it any more",
+    "not_judged": "not judged",
+}
 
 
 def kinds_figure(facts: Facts) -> Figure | None:
-    """How many rows each line forgot, by kind."""
-    if not facts.forgotten.kinds:
+    """Of the rows that each line once answered well, the share it forgot, by kind."""
+    kinds = facts.forgotten.kinds
+    if not kinds:
         return None
-    totals: dict[str, dict[str, int]] = {}
-    for fact in facts.forgotten.kinds:
-        for kind, n in fact.kinds.items():
-            line = totals.setdefault(fact.line, {})
-            line[kind] = line.get(kind, 0) + n
-    lines = [line.label for line in facts.lines if line.label in totals]
-    most = max(sum(kinds.values()) for kinds in totals.values())
-    left, right = float(LABELS) + 40, WIDTH - 60.0
+    lines = [line.label for line in facts.lines if any(fact.line == line.label for fact in kinds)]
+    totals = {line: _total([fact for fact in kinds if fact.line == line]) for line in lines}
+    shown = [kind for kind in KINDS if kind != "not_judged" or any(total[kind] for total in totals.values())]
+    most = max(100 * sum(t[kind] for kind in KINDS) / max(t["ever_right"], 1) for t in totals.values()) or 1.0
+    left, right = float(LABELS), WIDTH - 150.0
+    scale = (right - left) / most
     drawn = Drawing()
-    y = _legend(drawn, [f"{kind}: {words}" for kind, words in KINDS.items()]) + 8
-    for label in lines:
-        drawn.text(left - 10, y + 18, fit(label, left - 14), "end")
+    y = top = _legend(drawn, [KINDS[kind] for kind in shown]) + 8
+    bottom = top + 30 * len(lines)
+    for tick in ticks(0, most, 6):
+        drawn.line(left + tick * scale, top, left + tick * scale, bottom, "grid")
+        drawn.text(left + tick * scale, bottom + 16, f"{tick:g}", "mid small faint")
+    drawn.text((left + right) / 2, bottom + 34, "forgotten, % of the rows once answered well", "mid small faint")
+    for label, total in totals.items():
+        drawn.text(left - 10, y + 19, fit(label, left - 14), "end")
         x = left
-        for k, kind in enumerate(KINDS):
-            n = totals[label].get(kind, 0)
+        for k, kind in enumerate(shown):
+            wide = scale * 100 * total[kind] / max(total["ever_right"], 1)
             part = Drawing()
-            part.rect(x, y + 3, (right - left) * n / most, 22, f"s{k} cut")
-            drawn.mark(f"{label}: {n} {kind}", part)
-            x += (right - left) * n / most
-        n = totals[label].get("unrelated", 0)
-        share = 100 * n / max(1, sum(totals[label].get(kind, 0) for kind in KINDS))
-        drawn.text(x + 8, y + 18, f"{share:.0f} %", "small faint")
+            part.rect(x, y + 4, wide, 22, f"s{k} cut")
+            drawn.mark(f"{label}: {total[kind]} of {total['ever_right']} rows {kind.replace('_', ' ')}", part)
+            x += wide
+        lost = sum(total[kind] for kind in KINDS)
+        drawn.text(x + 8, y + 19, f"{lost} of {total['ever_right']} rows", "small faint")
         y += 30
-    finding = "Forgotten rows: " + "; ".join(
-        f"{label} {sum(kinds.values())}, of them {kinds.get('unrelated', 0)} unrelated to the instruction"
-        for label, kinds in totals.items()
+    finding = "Forgotten of the rows once answered well: " + "; ".join(
+        f"{label} {sum(t[kind] for kind in KINDS)} of {t['ever_right']}, {t['unrelated']} of them unrelated"
+        for label, t in totals.items()
     )
-    table = [
-        (fact.line, fact.task, *[str(fact.kinds.get(kind, 0)) for kind in KINDS]) for fact in facts.forgotten.kinds
-    ]
-    return _figure(drawn, "kinds", finding + ".", (WIDTH, y + 10), ("strategy", "task", *KINDS), table)
+    table = [(f.line, f.task, *[str(n) for n in (f.ever_right, f.related, f.unrelated, f.not_judged)]) for f in kinds]
+    head = ("strategy", "task", "once answered well", "related", "unrelated", "not judged")
+    return _figure(drawn, "kinds", finding + ".", (WIDTH, bottom + 44), head, table)
+
+
+def _total(facts: Sequence[KindFacts]) -> dict[str, int]:
+    return {name: sum(getattr(fact, name) for fact in facts) for name in COUNTS}
 
 
 # ---------------------------------------------------------------- one plan

@@ -1,7 +1,7 @@
 """What was forgotten, by kind, with the answers side by side: once, now, and the reference.
 
-The kinds come from ``forgotten.parquet``, which `inscl forgetting RUN` writes into the run's folder. Without it the
-examples are looked up in the answers: rows that were right when their task was learnt and are not any more.
+The kinds come from the tables that `inscl forgetting RUN` writes into the run's folder. Without them the examples are
+looked up in the answers: rows that were right when their task was learnt and are not any more.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +12,11 @@ from inscl.report.replayed import First
 from inscl.report.runs import RunFolder, StreamFolder
 from inscl.runs.summary import StreamKey
 
-TABLE = "forgotten.parquet"
-EVER_RIGHT, DROP = 0.5, 0.3  # what counts as forgotten without the table
+RATES, TABLE = "forgetting.parquet", "forgotten.parquet"
+EVER_RIGHT, DROP = 0.5, 0.3  # what counts as forgotten without the tables
 EXAMPLES_PER_TASK = 3
+COUNTS = ("ever_right", "related", "unrelated", "not_judged")
+Labels = Mapping[tuple[str, str, str], str]  # run, strategy and budget -> label of the line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +38,14 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class KindFacts:
-    """How many forgotten rows of a line and task are of which kind, over its streams."""
+    """Test rows of a line and task, counted over its streams after their last judged stage."""
 
     line: str
     task: str
-    kinds: Mapping[str, int]
+    ever_right: int  # answered well at an earlier stage
+    related: int  # of these forgotten: the answer still attempts the task
+    unrelated: int  # of these forgotten: it does not answer the instruction any more
+    not_judged: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +54,8 @@ class ForgottenFacts:
 
     Attributes
     ----------
-    judged : bool
-        Whether the kinds are known.
+    judges : tuple of str
+        Who judged the kinds; none where they are not known.
     kinds : tuple of KindFacts
     examples : tuple of Example
         The largest drops, a few per line and task.
@@ -58,7 +63,7 @@ class ForgottenFacts:
         Forgotten rows in all, of which the examples are a part.
     """
 
-    judged: bool
+    judges: tuple[str, ...]
     kinds: tuple[KindFacts, ...]
     examples: tuple[Example, ...]
     found: int
@@ -66,39 +71,68 @@ class ForgottenFacts:
 
 def forgotten_facts(runs: Sequence[RunFolder], firsts: Sequence[First]) -> ForgottenFacts:
     """Kinds and examples from the runs' tables where they are, else examples from the answers."""
-    if not all((run.path / TABLE).exists() for run in runs):
+    if not all((run.path / name).exists() for run in runs for name in (RATES, TABLE)):
         examples = [example for first in firsts for example in _from_answers(*first)]
-        return ForgottenFacts(judged=False, kinds=(), examples=_largest(examples), found=len(examples))
+        return ForgottenFacts(judges=(), kinds=(), examples=_largest(examples), found=len(examples))
     labels = {(run.name, *stream.key[:2]): label for label, run, stream in firsts}
+    counted = [counts for run in runs for counts in _rates(run, labels)]
     examples = [example for run in runs for example in _from_table(run, labels)]
-    counts: dict[tuple[str, str], dict[str, int]] = {}
-    for example in examples:
-        kinds = counts.setdefault((example.line, example.task), {})
-        kinds[example.kind] = kinds.get(example.kind, 0) + 1
     return ForgottenFacts(
-        judged=True,
-        kinds=tuple(KindFacts(line=line, task=task, kinds=kinds) for (line, task), kinds in counts.items()),
+        judges=tuple(dict.fromkeys(judge for judge, _, _ in counted)),
+        kinds=tuple(_kinds(counted)),
         examples=_largest(examples),
         found=len(examples),
     )
 
 
-def _from_table(run: RunFolder, labels: Mapping[tuple[str, str, str], str]) -> Iterable[Example]:
-    """What the table says of the last stage of each stream."""
+def _rates(run: RunFolder, labels: Labels) -> Iterable[tuple[str, tuple[str, str], Mapping[str, int]]]:
+    """Judge, line and task, and counts of each stream's last judged stage."""
+    rows = [row for row in _read(run, RATES) if row["judge"]]
+    last: dict[StreamKey, int] = {}
+    for row in rows:
+        last[_key(row)] = max(row["stage"], last.get(_key(row), 0))
+    for row in rows:
+        label = labels.get((run.name, row["strategy"], row["budget"]))
+        if label and row["stage"] == last[_key(row)]:
+            yield row["judge"], (label, row["task"]), {name: row[name] or 0 for name in COUNTS}
+
+
+def _kinds(counted: Iterable[tuple[str, tuple[str, str], Mapping[str, int]]]) -> Iterable[KindFacts]:
+    totals: dict[tuple[str, str], dict[str, int]] = {}
+    for _, place, counts in counted:
+        total = totals.setdefault(place, dict.fromkeys(COUNTS, 0))
+        for name, n in counts.items():
+            total[name] += n
+    for (line, task), total in totals.items():
+        yield KindFacts(line=line, task=task, **total)
+
+
+def _read(run: RunFolder, name: str) -> list[dict[str, Any]]:
     from pyarrow import parquet
 
-    last = {stream.key: len(stream.tasks) for stream in run.streams}
-    for row in parquet.read_table(run.path / TABLE).to_pylist():
-        key = StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
-        label = labels.get((run.name, *key[:2]))
-        if label is None or row["stage"] != last.get(key):
+    return list(parquet.read_table(run.path / name).to_pylist())
+
+
+def _key(row: Mapping[str, Any]) -> StreamKey:
+    return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
+
+
+def _from_table(run: RunFolder, labels: Labels) -> Iterable[Example]:
+    """The forgotten rows of each stream's last judged stage."""
+    rows = _read(run, TABLE)
+    last: dict[StreamKey, int] = {}
+    for row in rows:
+        last[_key(row)] = max(row["stage"], last.get(_key(row), 0))
+    for row in rows:
+        label = labels.get((run.name, row["strategy"], row["budget"]))
+        if label is None or row["stage"] != last[_key(row)]:
             continue
         yield Example(
             line=label,
             task=row["task"],
             instruction=row["instruction"],
             input=row["input"],
-            reference=_text(row["reference"]),
+            reference=row["reference"],
             once=row["once"],
             now=row["now"],
             best=100 * row["best"],
@@ -128,7 +162,7 @@ def answers_of(run: RunFolder, stream: StreamFolder, task: str) -> list[dict[str
     """
     learnt, last = stream.tasks.index(task) + 1, len(stream.tasks)
     scorer = run.config.scorer
-    once, now = (run.answers(stream, stage).get(task, []) for stage in (learnt, last))
+    once, now = (run.answers(stream, stage, task) for stage in (learnt, last))
     best, score = (run.row_scores(stream, stage).get(task) for stage in (learnt, last))
     if best is None or score is None:
         return []

@@ -1,9 +1,11 @@
 """From facts to files: one page that opens anywhere, its figures as SVG and PNG, and the answers task by task."""
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ from inscl.whole_file import whole_file
 
 KINDS = ("svg", "png")
 EXAMPLES_SHOWN = 60
+FEW_DIFFERENCES = 10  # more are folded away, but for those of the best
 PNG_ZOOM = 2.0
+OURS = re.compile(r"((scores|budget|insinfo)-\d+|relative-gain|forgetting|distances|kinds|shares)\.(svg|png)")
 
 
 def write_run_report(
@@ -57,12 +61,13 @@ def write_run_report(
     folders, out = open_runs(runs), Path(out)
     facts = facts or summarize(folders)
     _check(figures)
+    best = best_line(facts)
     drawn = {
-        "scores": draw.score_figures(facts),
+        "scores": draw.score_figures(facts, best.label if best else ""),
         "gain": draw.gain_figure(facts),
         "change": draw.change_figure(facts),
         "distances": draw.distance_figure(facts),
-        "budgets": draw.budget_figures(facts),
+        "budgets": draw.budget_figures(facts, best.label if best else ""),
         "infos": draw.insinfo_figures(facts),
         "kinds": draw.kinds_figure(facts),
     }
@@ -72,6 +77,8 @@ def write_run_report(
     for i, text in enumerate(configs, start=1):
         _write(out / f"run-{i}.yaml", text)
     examples, shown = _by_task(facts)
+    few = len(facts.differences) <= FEW_DIFFERENCES
+    told = [d for d in facts.differences if few or (best and best.label in (d.line, d.baseline))]
     page = _render(
         "run.html.j2",
         facts=facts,
@@ -79,9 +86,13 @@ def write_run_report(
         models=list(dict.fromkeys(run.model for run in facts.runs)),
         folder=folders[0].path,
         verdict=verdict(facts),
-        best=best_line(facts),
-        bands=any(line.streams > 1 for line in facts.lines),
-        differences=[_difference(d) for d in facts.differences],
+        best=best,
+        long=any(len(line.gains) > 5 for line in facts.lines),
+        streams=max((line.streams for line in facts.lines), default=0),
+        enough=draw.ENOUGH,
+        strategies=len({line.strategy for line in facts.lines}),
+        differences=[_difference(d) for d in facts.differences if d in told],
+        other_differences=[_difference(d) for d in facts.differences if d not in told],
         sections=_sections(facts),
         examples=examples,
         shown=shown,
@@ -256,6 +267,11 @@ def _first_streams(facts: Facts, runs: Iterable[RunFolder]) -> list[tuple[str, R
 # ---------------------------------------------------------------- files
 
 
+def drawable() -> tuple[str, ...]:
+    """The kinds of figure files that can be written here."""
+    return KINDS if find_spec("resvg_py") else ("svg",)
+
+
 def _check(kinds: Sequence[str]) -> None:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ConfigError(
@@ -270,10 +286,16 @@ def _flat(drawn: Iterable[Any]) -> list[Figure]:
 
 
 def _write_figures(folder: Path, found: Sequence[Figure], kinds: Sequence[str]) -> None:
+    """Write the figures, and remove those that an earlier report left; other files there stay."""
+    for old in folder.glob("*.*"):
+        if OURS.fullmatch(old.name):
+            old.unlink()
     if not kinds:
         return
     folder.mkdir(exist_ok=True)
     for figure in found:
+        if not figure.filed:
+            continue
         svg = figure.file()
         if "svg" in kinds:
             _write(folder / f"{figure.name}.svg", svg)

@@ -66,6 +66,7 @@ class RunFolder:
                 "Run the same `inscl run` command again to go on."
             ) from None
         self.streams = tuple(self._stream(entry) for entry in listed)
+        self._answers: dict[Path, dict[str, Path]] = {}
 
     def _stream(self, entry: Mapping[str, Any]) -> StreamFolder:
         return StreamFolder(
@@ -119,16 +120,25 @@ class RunFolder:
         limit = self._limit(stream, stage)
         return {task: _first(scores, limit) for task, scores in stream.stages[stage - 1].scores().items()}
 
-    def answers(self, stream: StreamFolder, stage: int) -> dict[str, list[dict[str, Any]]]:
-        """The answers of a stage's model by task, in the order of its row scores; of each task the latest file."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        folder = stream.stages[stage - 1].path / PREDICTIONS / "test"
-        for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
-            with path.open(encoding="utf-8") as lines:
-                rows = [json.loads(line) for line in lines]
-            if rows:
-                found[rows[0]["task"]] = rows[: self._limit(stream, stage)]
-        return found
+    def answers(self, stream: StreamFolder, stage: int, task: str) -> list[dict[str, Any]]:
+        """The answers of a stage's model to a task, in the order of its row scores; none where they are gone."""
+        path = self._files_of_answers(stream.stages[stage - 1].path).get(task)
+        if path is None:
+            return []
+        with path.open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines][: self._limit(stream, stage)]
+
+    def _files_of_answers(self, folder: Path) -> dict[str, Path]:
+        """The latest file of each task, by the task that its first line names."""
+        if folder not in self._answers:
+            found: dict[str, Path] = {}
+            paths = (folder / PREDICTIONS / "test").glob("*.jsonl")
+            for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
+                with path.open(encoding="utf-8") as lines:
+                    if first := lines.readline():
+                        found[json.loads(first)["task"]] = path
+            self._answers[folder] = found
+        return self._answers[folder]
 
     def _limit(self, stream: StreamFolder, stage: int) -> int | None:
         return self.config.test_rows.at(stage - 1, len(stream.tasks))

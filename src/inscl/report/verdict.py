@@ -41,10 +41,10 @@ def _sentences(facts: Facts, best: LineFacts) -> Iterator[Sentence]:
     alike = [line for line in facts.lines if line.pool == best.pool and line.streams and line != best]
     none = next((line for line in alike if line.strategy == "none"), None)
     if best.gain_final:
-        base = f" Without replay: {none.gain_final.mean:.1f} %." if none and none.gain_final else ""
+        base = f" Without replay: {none.gain_final.mean:.1f}\u00a0%." if none and none.gain_final else ""
         yield Sentence(
             about="Kept",
-            figure=f"{best.gain_final.mean:.1f} %",
+            figure=f"{best.gain_final.mean:.1f}\u00a0%",
             words=f"of what experts score on the earlier tasks, with {best.label} {interval(best.gain_final)}.{base}",
         )
     elif best.performance:
@@ -79,7 +79,7 @@ def _cost(best: LineFacts, none: LineFacts | None) -> Sentence:
     if none and none.tokens:
         words += f", {tokens / none.tokens:.2f} times as many as without replay"
     if best.replayed is not None:
-        words += f"; {best.replayed:.0f} % of a stage's rows are replayed"
+        words += f"; {best.replayed:.0f}\u00a0% of a stage's rows are replayed"
     if best.seconds is not None:
         words += f"; {duration(best.seconds)} of training"
     return Sentence(about="Cost", figure=f"{thousands(tokens)} tokens", words=words + ".")
@@ -111,7 +111,7 @@ def _told_apart(best: LineFacts, rival: LineFacts, found: DifferenceFacts) -> Se
         return Sentence(about="Certainty", figure=streams, words=words)
     words = f"{against} {interval(paired)}"
     if paired.low <= 0:
-        return Sentence(about="Certainty", figure=streams, words=f"{words}: too few to tell them apart.")
+        return Sentence(about="Certainty", figure=streams, words=f"{words}: these do not tell them apart.")
     return Sentence(
         about="Certainty", figure=streams, words=f"{words}. It was chosen as the best of them, so expect a little less."
     )
@@ -121,12 +121,12 @@ def interval(found: Estimate) -> str:
     """An interval in words, in brackets.
 
     >>> interval(Estimate(mean=1, low=-0.5, high=2.25, n=3, over="streams"))
-    '(95 % interval −0.5 to 2.2, over 3 streams)'
+    '(95\\xa0% interval −0.5 to 2.2, over 3 streams)'
     """
     if found.low is None or found.high is None:
         return f"({_plural(found.n, 'stream')}, no interval)"
     over = _plural(found.n, "stream") if found.over == "streams" else "the test rows of one stream"
-    return f"(95 % interval {minus(found.low)} to {minus(found.high)}, over {over})"
+    return f"(95\u00a0% interval {minus(found.low)} to {minus(found.high)}, over {over})"
 
 
 def negative(found: Estimate) -> Estimate:
@@ -152,11 +152,11 @@ def thousands(value: float) -> str:
     """A large number, short.
 
     >>> thousands(950), thousands(27_345), thousands(3_400_000)
-    ('950', '27 k', '3.4 M')
+    ('950', '27\\xa0k', '3.4\\xa0M')
     """
     if value < 10_000:
         return f"{value:,.0f}"
-    return f"{value / 1e3:,.0f} k" if value < 1e6 else f"{value / 1e6:,.1f} M"
+    return f"{value / 1e3:,.0f}\u00a0k" if value < 1e6 else f"{value / 1e6:,.1f}\u00a0M"
 
 
 def duration(seconds: float) -> str:
