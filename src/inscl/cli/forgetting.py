@@ -59,7 +59,7 @@ def forgetting(
 
     Writes forgetting.parquet, forgetting.csv and forgotten.parquet into the run's folder.
     """
-    from inscl.cli.view import prepare_libraries
+    from inscl.libraries import prepare_libraries
 
     prepare_libraries()
     from inscl.encoder import SentenceEncoder

@@ -16,7 +16,7 @@ from inscl.asking import Asker
 from inscl.encoder import Encoder
 from inscl.errors import ConfigError, InsclError
 from inscl.example import Example
-from inscl.forgetting.facts import RunFacts, StreamFacts, read_facts
+from inscl.forgetting.facts import Answer, RunFacts, StreamFacts, read_facts
 from inscl.forgetting.offline import OfflineJudge
 from inscl.forgetting.rates import Limits, RowHistory, Share, histories, share
 from inscl.forgetting.server import SHOWN, ServerJudge
@@ -66,7 +66,7 @@ FORGOTTEN_SCHEMA = pa.schema(
         ("instruction", pa.string()),
         ("input", pa.string()),
         ("reference", pa.string()),  # the first of the accepted answers
-        ("once", pa.string()),  # the answer at `best_stage`
+        ("once", pa.string()),  # the answer at `best_stage`; null: not kept
         ("now", pa.string()),
     ]
 )
@@ -100,17 +100,30 @@ class Line:
     reasons: Mapping[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lost:
-    """One forgotten row of a stream, seen from a stage."""
+    """One forgotten row of a stream, seen from a stage; None for an answer that was not kept."""
 
     stream: StreamFacts
     stage: int
     task: str
     history: RowHistory
-    case: Case | None  # None: its answer was not kept
-    once: str | None
+    once: Answer | None
+    now: Answer | None
     verdict: Verdict
+
+    @property
+    def case(self) -> Case | None:
+        """What a judge is asked."""
+        if self.now is None:
+            return None
+        return Case(
+            task=self.task,
+            instruction=self.now.instruction,
+            input=self.now.input,
+            answer=self.now.text,
+            references=self.now.references,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,29 +283,30 @@ def _places(facts: RunFacts) -> Iterator[Place]:
 
 
 def _lost(stream: StreamFacts, stage: int, task: str, rows: Iterable[RowHistory]) -> Iterator[Lost]:
-    answers = stream.stages[stage - 1].answers(task)
+    now = stream.stages[stage - 1].answers(task)
     for history in rows:
-        if not history.forgotten:
-            continue
-        case, before = None, stream.stages[history.best_stage - 1].answers(task)
-        if answers is not None:
-            now = answers[history.row]
-            case = Case(
+        if history.forgotten:
+            before = stream.stages[history.best_stage - 1].answers(task)
+            yield Lost(
+                stream=stream,
+                stage=stage,
                 task=task,
-                instruction=now.instruction,
-                input=now.input,
-                answer=now.text,
-                references=now.references,
+                history=history,
+                once=None if before is None else before[history.row],
+                now=None if now is None else now[history.row],
+                verdict=Verdict(kind=None, reason="its answer was not kept"),
             )
-        once = None if before is None else before[history.row].text
-        yield Lost(stream, stage, task, history, case, once, Verdict(kind=None, reason="its answer was not kept"))
 
 
 def _judged(lost: Sequence[Lost], judge: Judge) -> list[Lost]:
     """The same with verdicts; equal cases are judged once."""
-    cases = list(dict.fromkeys(entry.case for entry in lost if entry.case is not None))
-    verdicts = dict(zip(cases, judge(cases), strict=True)) if cases else {}
-    return [entry if entry.case is None else replace(entry, verdict=verdicts[entry.case]) for entry in lost]
+    cases = [entry.case for entry in lost]
+    distinct = list(dict.fromkeys(case for case in cases if case is not None))
+    verdicts = dict(zip(distinct, judge(distinct), strict=True)) if distinct else {}
+    return [
+        entry if case is None else replace(entry, verdict=verdicts[case])
+        for entry, case in zip(lost, cases, strict=True)
+    ]
 
 
 def _columns(facts: RunFacts, stream: StreamFacts, stage: int, task: str) -> dict[str, Any]:
@@ -352,17 +366,18 @@ def _unrelated_share(lost: Iterable[Lost]) -> Share:
 def _forgotten_table(facts: RunFacts, lost: Iterable[Lost], judge: str) -> Any:
     records = []
     for entry in lost:
-        case, history = entry.case, entry.history
-        texts = {} if case is None else {"instruction": case.instruction, "input": case.input, "now": case.answer}
+        asked = entry.now or entry.once
         records.append(
             {
                 **_columns(facts, entry.stream, entry.stage, entry.task),
-                **{name: getattr(history, name) for name in ("row", "best", "best_stage", "score")},
+                **{name: getattr(entry.history, name) for name in ("row", "best", "best_stage", "score")},
                 "judge": judge,
                 **asdict(entry.verdict),
-                **texts,
-                "reference": case.references[0] if case and case.references else None,
-                "once": entry.once,
+                "instruction": asked.instruction if asked else "",
+                "input": asked.input if asked else "",
+                "reference": asked.references[0] if asked and asked.references else "",
+                "once": entry.once.text if entry.once else None,
+                "now": entry.now.text if entry.now else None,
             }
         )
     return pa.Table.from_pylist(records, schema=FORGOTTEN_SCHEMA)

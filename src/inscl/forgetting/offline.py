@@ -3,7 +3,7 @@
 In this order, the first that holds decides:
 
     empty        no letter, digit or mark
-    degenerate   one character or word again and again, more often than in any training answer of the task
+    degenerate   one character, word or phrase again and again, more often than in any training answer of the task
     echo         most of the answer stands in the input or the instruction in the same order, or most of the input
                  stands in the answer, clearly more than in the task's own training pairs
     (label)      one of the labels that are all the task's answers stands in it, in whatever packing: related
@@ -38,6 +38,7 @@ from inscl.forgetting.verdict import (
     Verdict,
 )
 
+LONGEST_PHRASE = 12  # pieces of a phrase that a degenerate answer repeats
 LABEL_USES = 5  # how often each answer is there on average where the answers of a task are labels
 LABEL_SHARE = 1 / 3  # of an answer that a label in it makes up at least
 
@@ -50,6 +51,8 @@ class Thresholds:
     ----------
     repeats : int
         Equal characters or words in a row that make an answer degenerate.
+    rounds : int
+        The same for a phrase of several words.
     echo : float
         Share of an answer that stands in its input, or of the input that stands in the answer.
     echo_above : float
@@ -63,6 +66,7 @@ class Thresholds:
     """
 
     repeats: int = 8
+    rounds: int = 4
     echo: float = 0.7
     echo_above: float = 0.2
     embedding: float = 0.5
@@ -108,6 +112,7 @@ class OfflineJudge:
         self._copying = {task: _usual_copying(rows) for task, rows in training.items()}
         self._labels = {task: _labels(group) for task, group in answers.items()}
         self._runs = {task: max(map(_longest_run, group)) for task, group in answers.items()}
+        self._rounds = {task: max(map(_most_rounds, group)) for task, group in answers.items()}
 
     def __call__(self, cases: Sequence[Case], /) -> list[Verdict]:
         """A verdict on each case."""
@@ -128,7 +133,7 @@ class OfflineJudge:
 
         if not case.answer.strip():
             return Verdict(kind=UNRELATED, reason=EMPTY)
-        if _longest_run(case.answer) >= max(limits.repeats, self._runs[case.task] + 1):
+        if self._degenerate(case):
             return unrelated(DEGENERATE)
         if self._echoes(case):
             return unrelated(ECHO)
@@ -139,6 +144,11 @@ class OfflineJudge:
         if own < limits.near:
             return unrelated(OFF_FORMAT)
         return Verdict(kind=RELATED, reason=WRONG, nearest_task=nearest)
+
+    def _degenerate(self, case: Case) -> bool:
+        runs = max(self.thresholds.repeats, self._runs[case.task] + 1)
+        rounds = max(self.thresholds.rounds, self._rounds[case.task] + 1)
+        return _longest_run(case.answer) >= runs or _most_rounds(case.answer) >= rounds
 
     def _echoes(self, case: Case) -> bool:
         limits = self.thresholds
@@ -177,6 +187,20 @@ def _longest_run(text: str) -> int:
         sum(1 for _ in run) for units in (text.lower(), pieces(text)) for unit, run in groupby(units) if unit != " "
     ]
     return max(runs, default=0)
+
+
+def _most_rounds(text: str) -> int:
+    """How often the same phrase of two to `LONGEST_PHRASE` pieces stands in a row.
+
+    >>> _most_rounds("I do. I do. I do."), _most_rounds("I do.")
+    (3, 1)
+    """
+    found, most = pieces(text), 1
+    for length in range(2, min(LONGEST_PHRASE, len(found) // 2) + 1):
+        equal = [a == b for a, b in zip(found, found[length:], strict=False)]
+        longest = max((sum(1 for _ in run) for same, run in groupby(equal) if same), default=0)
+        most = max(most, 1 + longest // length)
+    return most
 
 
 def _copied(answer: str, text: str) -> npt.NDArray[np.float64]:
