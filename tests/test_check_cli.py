@@ -142,7 +142,11 @@ def test_a_worse_model_fails_and_says_so_to_machines(command, server):
     assert r"| say\|&lt;b&gt; | 100.0 | 0.0 | -100.0 |" in Path("out/check.md").read_text()
     # What was scored once can be compared again, with other limits.
     again = ("check", "old.json", "--against", "old.json")
-    assert command(*again, "--strict")[0] == 0
+    Path("summary").write_text("")
+    Path("link").symlink_to("summary")
+    assert command(*again, "--strict", "--markdown", "link")[0] == 0
+    assert Path("link").is_symlink()
+    assert Path("summary").read_text().startswith("### ✅ pass")
     code, out, err = command(*again, "--notice", "3")
     assert code == 0
     assert "count: cannot tell: too few rows (" in out

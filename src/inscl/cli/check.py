@@ -71,8 +71,8 @@ def check(
 
     limits = gate.Limits(max_drop=max_drop, notice=notice, max_rise=_percent(max_rise), alpha=alpha)
     for file in (junit, markdown):
-        if file is not None:
-            file.unlink(missing_ok=True)  # what an earlier call said must not be taken for this one's
+        if file is not None and _plain(file):
+            file.unlink()  # what an earlier call said must not be taken for this one's
     reference = read_assessment(against)
     settings = None if config is None else read_settings(config)
     kept = open_memory(memory or str(memory_of(against) or "memory"), quiet=quiet)
@@ -124,9 +124,17 @@ def _percent(text: str) -> float | None:
         raise ConfigError(f"`--max-perplexity-rise` must be percent such as 5%, or off, got {text!r}.") from None
 
 
+def _plain(path: Path) -> bool:
+    """Whether this is a file, and neither a link (/dev/stdout is one) nor a device."""
+    return path.is_file() and not path.is_symlink()
+
+
 def _write(path: Path, text: str) -> None:
     from inscl.whole_file import whole_file
 
+    if path.exists() and not _plain(path):
+        path.write_text(text, encoding="utf-8")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(text)
