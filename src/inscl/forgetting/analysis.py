@@ -6,7 +6,7 @@ forgotten.parquet    a row per forgotten example of the stages that were judged
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -229,13 +229,16 @@ def analyse(
     seen = {place: histories(*place, limits) for place in _places(facts)}
     asked = [place for place in seen if stage == "all" or place[1] == len(place[0].stages)]
     lost = _judged([entry for place in asked for entry in _lost(*place, seen[place])], judge)
+    lost_at: dict[Place, list[Lost]] = {}
+    for entry in lost:
+        lost_at.setdefault((entry.stream, entry.stage, entry.task), []).append(entry)
     return Analysis(
         run_id=facts.run_id,
         judge=judge.name,
         limits=limits,
-        rates=_rates_table(facts, seen, set(asked), lost, judge.name, limits),
+        rates=_rates_table(facts, seen, set(asked), lost_at, judge.name, limits),
         forgotten=_forgotten_table(facts, lost, judge.name),
-        lines=tuple(_lines(seen, lost)),
+        lines=tuple(_lines(seen, lost_at)),
         notes=tuple(_notes(facts, lost)),
     )
 
@@ -325,13 +328,10 @@ def _rates_table(
     facts: RunFacts,
     seen: Mapping[Place, Sequence[RowHistory]],
     asked: set[Place],
-    lost: Sequence[Lost],
+    lost_at: Mapping[Place, Sequence[Lost]],
     judge: str,
     limits: Limits,
 ) -> Any:
-    at: dict[Place, list[Lost]] = {}
-    for entry in lost:
-        at.setdefault((entry.stream, entry.stage, entry.task), []).append(entry)
     records = []
     for place, rows in seen.items():
         stream, stage, task = place
@@ -341,7 +341,7 @@ def _rates_table(
         record |= {"forgotten": sum(row.forgotten for row in rows)}
         record |= {"ever_right_from": limits.ever_right, "drop_from": limits.drop}
         if place in asked:
-            here = at.get(place, [])
+            here = lost_at.get(place, ())
             kinds = Counter(entry.verdict.kind for entry in here)
             record |= {"judge": judge, "related": kinds[RELATED], "unrelated": kinds[UNRELATED]}
             record |= {"not_judged": kinds[None], **_named("rate_unrelated", _unrelated_share(here))}
@@ -383,29 +383,40 @@ def _forgotten_table(facts: RunFacts, lost: Iterable[Lost], judge: str) -> Any:
     return pa.Table.from_pylist(records, schema=FORGOTTEN_SCHEMA)
 
 
-def _lines(seen: Mapping[Place, Sequence[RowHistory]], lost: Sequence[Lost]) -> Iterator[Line]:
+@dataclass
+class _Pool:
+    """What several streams say of one task, or of all."""
+
+    streams: set[int] = field(default_factory=set)
+    rows: list[RowHistory] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+
+
+def _lines(seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, Sequence[Lost]]) -> Iterator[Line]:
     """The last stage of every stream, per task and strategy, then over all tasks."""
-    last = [place for place in seen if place[1] == len(place[0].stages)]
-    ended = [entry for entry in lost if entry.stage == len(entry.stream.stages)]
-    groups = list(dict.fromkeys((stream.strategy, stream.budget) for stream, _, _ in last))
-    tasks: list[str | None] = [*dict.fromkeys(task for _, _, task in last), None]
-    for task in tasks:
-        for strategy, budget in groups:
-            places = [p for p in last if (p[0].strategy, p[0].budget) == (strategy, budget) and task in (None, p[2])]
-            chosen = set(places)
-            here = [entry for entry in ended if (entry.stream, entry.stage, entry.task) in chosen]
-            if not places:
-                continue
-            yield Line(
-                task=task,
-                strategy=strategy,
-                budget=budget,
-                streams=len({id(stream) for stream, _, _ in places}),
-                forgotten=_forgotten_share([row for place in places for row in seen[place]]),
-                unrelated=_unrelated_share(here),
-                not_judged=sum(entry.verdict.kind is None for entry in here),
-                reasons=dict(Counter(entry.verdict.reason for entry in here if entry.verdict.kind).most_common()),
-            )
+    single: dict[tuple[str | None, str, str], _Pool] = {}
+    whole: dict[tuple[str | None, str, str], _Pool] = {}
+    for place, rows in seen.items():
+        stream, stage, task = place
+        if stage == len(stream.stages):
+            for pools, of in ((single, task), (whole, None)):
+                pool = pools.setdefault((of, stream.strategy, stream.budget), _Pool())
+                pool.streams.add(id(stream))
+                pool.rows += rows
+                pool.lost += lost_at.get(place, ())
+    tasks = [*dict.fromkeys(task for task, _, _ in single)]
+    ordered = sorted(single.items(), key=lambda item: tasks.index(item[0][0]))
+    for (name, strategy, budget), pool in [*ordered, *whole.items()]:
+        yield Line(
+            task=name,
+            strategy=strategy,
+            budget=budget,
+            streams=len(pool.streams),
+            forgotten=_forgotten_share(pool.rows),
+            unrelated=_unrelated_share(pool.lost),
+            not_judged=sum(entry.verdict.kind is None for entry in pool.lost),
+            reasons=dict(Counter(entry.verdict.reason for entry in pool.lost if entry.verdict.kind).most_common()),
+        )
 
 
 def _notes(facts: RunFacts, lost: Sequence[Lost]) -> Iterator[str]:

@@ -1,7 +1,10 @@
 """Which rows were once right and are not any more, and how many of them there are: counts, no judgement."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from inscl.errors import ConfigError
 from inscl.forgetting.facts import StreamFacts
@@ -32,8 +35,7 @@ class Limits:
                 raise ConfigError(f"`{name}` must lie above 0 and be at most 1, as scores do, got {value}.")
 
 
-@dataclass(frozen=True)
-class RowHistory:
+class RowHistory(NamedTuple):
     """A row that was once right.
 
     Attributes
@@ -83,17 +85,20 @@ def histories(stream: StreamFacts, stage: int, task: str, limits: Limits) -> lis
     limits : Limits
     """
     now = stream.stages[stage - 1]
-    clusters = now.instructions(task)
-    found = []
-    for row, score in enumerate(now.scores(task)):
-        earlier = [(value, number) for number, value in _earlier(stream, stage, task, row)]
-        if not earlier:
-            continue
-        best, best_stage = max(earlier)
-        if best >= limits.ever_right - _ROUNDING:
-            forgotten = best - score >= limits.drop - _ROUNDING
-            found.append(RowHistory(row, clusters[row], best, best_stage, score, forgotten))
-    return found
+    clusters, score = now.instructions(task), np.asarray(now.scores(task), dtype=np.float64)
+    earlier = np.full((stage - 1, score.size), -np.inf)  # (n_stages, n_rows)
+    for before, scores in zip(stream.stages, earlier, strict=False):
+        if task in before:
+            known = before.scores(task)[: score.size]
+            scores[: len(known)] = known
+    best = earlier.max(axis=0)
+    best_stage = stage - 1 - earlier[::-1].argmax(axis=0)
+    forgotten = best - score >= limits.drop - _ROUNDING
+    return [
+        RowHistory(row, clusters[row], *values)
+        for row, values in enumerate(zip(*(a.tolist() for a in (best, best_stage, score, forgotten)), strict=True))
+        if values[0] >= limits.ever_right - _ROUNDING
+    ]
 
 
 def share(flags: Sequence[bool], clusters: Sequence[str]) -> Share:
@@ -128,9 +133,3 @@ def share(flags: Sequence[bool], clusters: Sequence[str]) -> Share:
     low, high = bootstrap_interval([float(flag) for flag in flags], clusters)
     wilson = binomtest(count, n).proportion_ci(0.95, "wilson")
     return Share(count, n, count / n, min(low, float(wilson.low)), max(high, float(wilson.high)))
-
-
-def _earlier(stream: StreamFacts, stage: int, task: str, row: int) -> Iterator[tuple[int, float]]:
-    for number, before in enumerate(stream.stages[: stage - 1], start=1):
-        if task in before and row < len(before.scores(task)):
-            yield number, before.scores(task)[row]
