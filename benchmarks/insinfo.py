@@ -26,6 +26,8 @@ from taggers import DATA, Tagging, first_words, ours, tfidf, yake_raw
 
 NO_CAP = 10**6
 TENTH = 10
+TWINS = 0.1  # cosine distance below which two definitions are nearly one
+FEW = 10  # definitions of a category, below which its rank correlation says little
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,9 @@ def print_ends(tags: Sequence[frozenset[str]], data: Definitions, show: int) -> 
     nearest = np.array(density_insinfo(data.embeddings, 1))
     tenth = len(tags) // TENTH
     heads = ("words", "tags", "once %", "nearest", "twins %")
-    print(
-        f"First and last tenth ({tenth} definitions each); of all, {100 * np.mean(nearest < 0.1):.0f} % have a twin\n{'':16}"
-        + "".join(f"{h:>9}" for h in heads)
-    )
+    twins = 100 * np.mean(nearest < TWINS)
+    print(f"First and last tenth ({tenth} definitions each); of all definitions {twins:.0f} % have a twin")
+    print(f"{'':16}" + "".join(f"{h:>9}" for h in heads))
     for name, score in scores_of(tags, data).items():
         order = np.argsort(-np.array(score), kind="stable")
         for end, rows in (("first", order[:tenth]), ("last", order[::-1][:tenth])):
@@ -106,7 +107,7 @@ def print_ends(tags: Sequence[frozenset[str]], data: Definitions, show: int) -> 
                 np.mean([len(tags[i]) for i in rows]),
                 100 * np.mean([frequency[tag] == 1 for tag in carried]),
                 np.median(nearest[rows]),
-                100 * np.mean(nearest[rows] < 0.1),
+                100 * np.mean(nearest[rows] < TWINS),
             )
             common = Counter(data.categories[i] for i in rows).most_common(3)
             numbers = "".join(f"{v:9.{d}f}" for v, d in zip(values, (0, 1, 0, 2, 0), strict=True))
@@ -145,12 +146,16 @@ def print_taggers(data: Definitions, space: TagSpace) -> None:
     print(f"{'against the offline tagger':28}" + "".join(f"{h:>18}" for h in ("paper", "mean")))
     for name, tagger in others.items():
         tags = merged(tagger, data.texts, space).tag_sets
-        cells = []
+        cells, within = [], []
         for rule in (insinfo, mean_insinfo):
             a, b = rule(reference), rule(tags)
             cells.append(f"{spearman(a, b):9.2f}{float(kendalltau(a, b).statistic):9.2f}")
-        print(f"{name:28}" + "".join(cells), flush=True)
-    print(f"(Spearman, Kendall; n = {len(data.texts)})")
+            for category, n in Counter(data.categories).items():
+                part = [i for i, other in enumerate(data.categories) if other == category]
+                if n >= FEW:
+                    within.append((spearman([a[i] for i in part], [b[i] for i in part]), category, n))
+        print(f"{name:28}" + "".join(cells) + "   least {:.2f}: {} ({})".format(*min(within)), flush=True)
+    print(f"(Spearman, Kendall; n = {len(data.texts)}; the least Spearman within a category of {FEW} or more)")
 
 
 def main() -> None:
