@@ -74,8 +74,7 @@ class ContinualCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note where the trackers have opened their runs: they close them before this callback's end."""
         if state.is_world_process_zero:
-            with _told("the trackers' runs were not found"):
-                self._places = open_runs(args.report_to, tensorboard_folder(args.output_dir))
+            self._places = open_runs(args.report_to, tensorboard_folder(args))
 
     def on_train_end(
         self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, **_: Any

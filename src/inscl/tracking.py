@@ -99,23 +99,13 @@ def open_runs(report_to: Sequence[str], tensorboard: Path | None) -> dict[str, P
     tensorboard : Path, optional
         Where TensorBoard's files go.
     """
-    found: dict[str, Place] = {}
-    if "trackio" in report_to:
-        trackio = import_module("trackio")
-        run = trackio.context_vars.current_run.get()
-        found["trackio"] = {
-            "project": run.project,
-            "name": run.name,
-            "space_id": trackio.context_vars.current_space_id.get(),
-        }
-    if "mlflow" in report_to:
-        mlflow = import_module("mlflow")
-        found["mlflow"] = {"run_id": mlflow.active_run().info.run_id}
-    if "wandb" in report_to:
-        run = import_module("wandb").run
-        found["wandb"] = {"id": run.id, "project": run.project, "entity": run.entity or None}
-    if "tensorboard" in report_to and tensorboard is not None:
-        found["tensorboard"] = {"log_dir": str(tensorboard)}
+    found: dict[str, Place] = {"tensorboard": {"log_dir": str(tensorboard)}} if tensorboard else {}
+    for name in report_to:
+        if name in _FINDERS:
+            try:
+                found[name] = _FINDERS[name]()
+            except Exception as error:
+                logger.warning("no run of %s was found, so it gets no scores: %s", name, error)
     return found
 
 
@@ -221,6 +211,21 @@ def metrics_so_far(
     return found
 
 
+def _in_trackio() -> Place:
+    trackio = import_module("trackio")
+    run = trackio.context_vars.current_run.get()
+    return {"project": run.project, "name": run.name, "space_id": trackio.context_vars.current_space_id.get()}
+
+
+def _in_mlflow() -> Place:
+    return {"run_id": import_module("mlflow").active_run().info.run_id}
+
+
+def _in_wandb() -> Place:
+    run = import_module("wandb").run
+    return {"id": run.id, "project": run.project, "entity": run.entity or None}
+
+
 def _to_trackio(place: Place, metrics: Mapping[str, float], step: int) -> None:
     trackio = import_module("trackio")
     trackio.init(**place, resume="allow")
@@ -251,6 +256,7 @@ def _to_tensorboard(place: Place, metrics: Mapping[str, float], step: int) -> No
             writer.add_scalar(name, value, step)
 
 
+_FINDERS: dict[str, Callable[[], Place]] = {"trackio": _in_trackio, "mlflow": _in_mlflow, "wandb": _in_wandb}
 _LOGGERS: dict[str, Callable[[Place, Mapping[str, float], int], None]] = {
     "trackio": _to_trackio,
     "mlflow": _to_mlflow,
@@ -259,9 +265,11 @@ _LOGGERS: dict[str, Callable[[Place, Mapping[str, float], int], None]] = {
 }
 
 
-def tensorboard_folder(output_dir: str | Path) -> Path | None:
+def tensorboard_folder(args: Any) -> Path | None:
     """Where a plain trainer has TensorBoard's files: what the environment says, or the newest of its runs."""
+    if "tensorboard" not in args.report_to:
+        return None
     if chosen := os.environ.get("TENSORBOARD_LOGGING_DIR"):
         return Path(chosen).expanduser()
-    runs = [path for path in Path(output_dir, "runs").glob("*") if path.is_dir()]
+    runs = [path for path in Path(args.output_dir, "runs").glob("*") if path.is_dir()]
     return max(runs, key=lambda path: path.stat().st_mtime_ns, default=None)
