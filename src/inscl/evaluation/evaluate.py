@@ -23,7 +23,7 @@ from inscl.template import TEMPLATE_ID, prompt_ids, render, to_messages
 from inscl.training.kernels import flexible_attention
 from inscl.whole_file import whole_file
 
-_ROWS_AT_ONCE = 2048  # rows answered together; after each such group of tasks the predictions are on disk
+_BATCHES_AT_ONCE = 4  # full batches answered together; after each such group of tasks the predictions are on disk
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,11 @@ def predict(
     }
     found = {name: _read(path) for name, path in files.items()}
     missing = {name: rows for name, rows in tasks.items() if found[name] is None}
-    answerer = _answerer(source, asked, dtype, batch_tokens, batch_size) if missing else None
+    if not missing:
+        return {name: found[name] or [] for name in tasks}
+    answerer, at_once = _answerer(source, asked, dtype, batch_tokens, batch_size)
     done, total = 0, sum(len(rows) for rows in missing.values())
-    at_once = 1 if isinstance(source, Server) else _ROWS_AT_ONCE  # what a server answered is kept task by task
     for group in _groups(missing, at_once):
-        assert answerer is not None
         offset = done
 
         def tell(rows: int, _: int, offset: int = offset) -> None:
@@ -222,10 +222,11 @@ _Answerer = Callable[[Mapping[str, Sequence[Example]], Callable[[int, int], None
 
 def _answerer(
     source: LoadedModel | Server, asked: _Asked, dtype: str, batch_tokens: int | None, batch_size: int | None
-) -> _Answerer:
+) -> tuple[_Answerer, int]:
+    """Who answers, and how many rows at once: what a server answered is paid for, and kept task by task."""
     if isinstance(source, Server):
         server = source
-        return lambda tasks, tell: _ask_server(server, tasks, asked, tell)
+        return lambda tasks, tell: _ask_server(server, tasks, asked, tell), 1
     weights = ready(source.model, dtype)
     batch = batch_limits(weights, batch_tokens, batch_size)
 
@@ -233,7 +234,7 @@ def _answerer(
         with flexible_attention():
             return _ask_model(weights, source.tokenizer, tasks, asked, batch, tell)
 
-    return ask
+    return ask, _BATCHES_AT_ONCE * batch["batch_size"]
 
 
 def _ask_model(
