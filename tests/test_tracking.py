@@ -45,12 +45,12 @@ def test_what_a_log_tells_of_a_stage():
         {"name": "b", "scorer": "superni", "tasks": [{"name": "a", "score": 1.0}]},  # another scorer does not count
         {"name": "x"},
     ]
-    found = metrics_so_far(log, {"a": 0.3, "b": 0.6, "c": 0.9}, "c", "rouge_l")
+    found = metrics_so_far(log, {"a": 0.3, "b": 0.7, "c": 0.8}, "c", "rouge_l")
     assert found == pytest.approx(
         {
             "average_performance": 0.6,
-            "backward_transfer": ((0.3 - 0.5) + (0.6 - 0.4)) / 2,
-            "forgetting": ((0.9 - 0.3) + (0.4 - 0.6)) / 2,
+            "backward_transfer": ((0.3 - 0.5) + (0.7 - 0.4)) / 2,
+            "forgetting": ((0.9 - 0.3) + (0.4 - 0.7)) / 2,
         }
     )
     assert metrics_so_far(log, {"c": 0.9}, "c", "rouge_l") == {"average_performance": 0.9}
