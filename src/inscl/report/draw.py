@@ -139,21 +139,21 @@ class Drawing:
 def width_of(text: str, size: float = 12) -> float:
     """About how wide a text is drawn."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return size * (0.56 * (len(text) - wide) + wide)
+    return size * (0.6 * (len(text) - wide) + wide)
 
 
 def fit(text: str, width: float, size: float = 12) -> str:
     """A text cut to a width, in one line.
 
     >>> fit("a rather long name", 70)
-    'a rather …'
+    'a rather…'
     """
     text = " ".join(text.split())
     if width_of(text, size) <= width:
         return text
     while text and width_of(text + "…", size) > width:
         text = text[:-1]
-    return text + "…"
+    return text.rstrip() + "…"
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
