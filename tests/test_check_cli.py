@@ -171,11 +171,16 @@ def test_a_server_that_goes_down_loses_no_answer_and_leaves_no_old_verdict(comma
     kept = {path.name for path in Path("new.json.answers").iterdir()}
     assert len(kept) == 2
     assert server.asked - asked == read_assessment("new.json").tasks["count"].n
-    # A finished file is replaced by new answers: the server may know another model by the same name.
+    # A finished file is replaced by new answers, the server may know another model by the same name now; this goes
+    # on after an interruption, too.
+    server.say = lambda prompt: "now" if "again" in prompt else None
+    assert command(*call)[0] == 2
+    assert not Path("new.json").exists()
     server.say = lambda prompt: "now"
     asked = server.asked
     command(*call)
-    assert server.asked - asked == first
+    assert 0 < server.asked - asked < first
+    assert all(rows.mean("exact_match") == 0 for rows in read_assessment("new.json").tasks.values())
 
 
 def test_only_the_rows_of_the_reference_are_asked(command, server, place):
@@ -238,6 +243,7 @@ def test_without_a_tokenizer_the_limit_leaves_room(place, server):
         (["check", "june", "--against", "s.json", "--notice", "1"], "`notice` must be more points than `max-drop`"),
         (["check", "june", "--against", "s.json", "--memory", "elsewhere"], "There is no memory at 'elsewhere'"),
         (["check", "s.json", "--against", "s.json", "--score", "bleu"], "has no score 'bleu' on task"),
+        (["check", "june", "--against", "s.json", "--out", "s.json"], "`--out` would replace the reference 's.json'"),
         (["evaluate", "juni"], "'juni' is neither a folder nor a Hub id"),
         (["evaluate", "--server", "http://127.0.0.1:9/v1"], "needs the name of a model"),
         (["evaluate", "m", "--server", "localhost"], "`--server` must be an address such as"),

@@ -7,7 +7,6 @@ what was asked and which answers count, so that another model can be compared on
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -110,7 +109,7 @@ def assess(
         Whether to take the perplexity of the bundled text too; a server gives none.
     out : Path, optional
         Write the assessment to this file. The answers go beside it as they come, so that the same call after an
-        interruption goes on; where the file is there already, everything is answered anew.
+        interruption goes on; where the file is there already, it is removed and everything is answered anew.
     progress : callable, optional
         Told what is done, how much, of how much.
 
@@ -130,23 +129,20 @@ def assess(
         source = _loaded(_known(model), config.dtype)
         tokenizer = source.tokenizer
     limits = {task: config.max_new_tokens or _limit(memory.task(task), tokenizer, chat) for task in tasks}
-    folder = Path(tempfile.mkdtemp(prefix="inscl-")) if out is None else out.with_name(out.name + ANSWERS)
-    if out is not None and out.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        found = predict(
-            source,
-            tasks,
-            max_new_tokens=limits,
-            max_length=config.max_length,
-            chat=chat,
-            dtype=config.dtype,
-            out=folder,
-            progress=lambda done, total: progress("score", done, total, None),
-        )
-    finally:
-        if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    kept = None if out is None else out.with_name(out.name + ANSWERS)
+    if out is not None and kept is not None and out.exists():  # finished: begin anew
+        shutil.rmtree(kept, ignore_errors=True)
+        out.unlink()
+    found = predict(
+        source,
+        tasks,
+        max_new_tokens=limits,
+        max_length=config.max_length,
+        chat=chat,
+        dtype=config.dtype,
+        out=kept,
+        progress=lambda done, total: progress("score", done, total, None),
+    )
     made = Assessment(
         model=source.model if isinstance(source, Server) else str(model),
         identity=source.identity,

@@ -68,7 +68,10 @@ def check(
     prepare_libraries()
     from inscl.check import formats, gate
     from inscl.check.assessment import memory_of, read_assessment
+    from inscl.errors import ConfigError
 
+    if out is not None and out.absolute() == against.absolute():
+        raise ConfigError(f"`--out` would replace the reference '{against}'. Name another file.")
     limits = gate.Limits(max_drop=max_drop, notice=notice, max_rise=_percent(max_rise), alpha=alpha)
     for file in (junit, markdown):
         if file is not None and _plain(file):
