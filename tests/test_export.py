@@ -204,6 +204,12 @@ def test_writing_again_gives_the_same_bytes(tmp_path, monkeypatch, format):
     assert "mix.jsonl.manifest.json" in written[0]
 
 
+def test_another_format_leaves_no_settings_of_the_one_before(tmp_path):
+    for format in (*FORMATS, "trl"):
+        done = write_file(MIXED, tmp_path / "mix.jsonl", format)
+        assert {path.name for path in tmp_path.iterdir()} == {*done.files, done.manifest.name}
+
+
 def test_an_unknown_format_is_refused(tmp_path):
     wanted = "no format 'axolot'; wanted one of trl, axolotl, llamafactory, messages, inscl. Did you mean 'axolotl'"
     with pytest.raises(InsclError, match=wanted):

@@ -14,6 +14,7 @@ from inscl.errors import InsclError
 from inscl.export.records import Record, inscl_records, is_chat, message_records, trl_records
 from inscl.export.tokens import SpecialTokens
 from inscl.export.trainers import (
+    SUFFIXES,
     Settings,
     axolotl_records,
     axolotl_settings,
@@ -129,6 +130,8 @@ def write_file(
             files = {path.name: _write(stack.enter_context(whole_file(path, "wb")), lines), **files}
             document = _manifest(rows, format, chat, files, plan, unweighted)
             _write(last, [json.dumps(document, ensure_ascii=False, indent=1) + "\n"])
+        for suffix in set(SUFFIXES) - set(settings):  # left from another format, which the data are not in any more
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
     except OSError as error:
         raise InsclError(f"The mixture cannot be written to '{path}' ({error.strerror}). Name another file.") from error
     return Written(path, len(rows), sum(row.replayed for row in rows), files, manifest, unweighted)

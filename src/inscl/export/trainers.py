@@ -20,6 +20,7 @@ from inscl.mixture import MixtureRow
 from inscl.template import render
 
 Settings = dict[str, str]  # what is added to the data file's name -> text of the file
+SUFFIXES = (".trl.yaml", ".axolotl.yaml", ".dataset_info.json", ".llamafactory.yaml")  # all there are
 
 
 def trl_settings(path: Path, chat: bool) -> Settings:
