@@ -14,7 +14,7 @@ from scipy.stats import sem, ttest_1samp
 
 from inscl.check.assessment import Assessment, read_assessment
 from inscl.check.formats import junit, markdown
-from inscl.check.gate import GENERAL, Limits, compare, drop_estimate
+from inscl.check.gate import GENERAL, Limits, check, compare, drop_estimate
 from inscl.errors import ConfigError, DataError, InsclError
 from inscl.evaluation.evaluate import Prediction
 from inscl.evaluation.perplexity import Perplexity
@@ -266,6 +266,17 @@ def test_a_stage_gives_the_scores_of_its_answers(tmp_path):
     assert found.tasks["t"] == made
     assert (tmp_path / "models" / "june" / "model").mkdir() is None
     assert read_assessment(tmp_path / "models" / "june" / "model").tasks["t"] == made
+
+
+def test_two_finished_stages_are_compared_without_asking(tmp_path):
+    said = ["a"] * 60
+    stage_at(tmp_path / "june", answers=said, scored=[1.0] * 60)
+    stage_at(tmp_path / "july", answers=["b"] * 60, scored=[0.0] * 60)
+    verdict = check(tmp_path / "july", read_assessment(tmp_path / "june"), None)
+    assert (verdict.outcome, verdict.findings[0].rows) == ("fail", 60)
+    stage_at(tmp_path / "few", answers=["b"] * 50, scored=[0.0] * 50)
+    with pytest.raises(AttributeError):  # not all rows were answered, so the memory is looked at, which is none
+        check(tmp_path / "few", read_assessment(tmp_path / "june"), None)
 
 
 def test_a_stage_whose_answers_are_others(tmp_path):

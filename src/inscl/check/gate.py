@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from inscl.check.assessment import SETTINGS, Assessment, assess, read_assessment, with_perplexity
 from inscl.config import StreamConfig
-from inscl.errors import ConfigError, InsclError
+from inscl.errors import ConfigError, DataError, InsclError
 from inscl.evaluation.perplexity import Perplexity
 from inscl.evaluation.scores import RowScores
 from inscl.evaluation.server import Server
@@ -207,7 +207,8 @@ def check(
     Parameters
     ----------
     model : str, Path or Server
-        As for `assess`; or a file of its scores, and then nothing is scored.
+        As for `assess`. A file of its scores is compared as it is, and so is a finished stage that scored all rows of
+        the reference in the same way, unless `config` or `out` is given.
     reference : Assessment
         See `inscl.check.assessment.read_assessment`.
     memory : Memory
@@ -229,11 +230,29 @@ def check(
     settings = reference.config()
     if config is not None:
         settings = settings.model_copy(update={name: getattr(config, name) for name in config.model_fields_set})
-    if limits.max_rise is not None and not isinstance(model, Server):
+    general = limits.max_rise is not None and not isinstance(model, Server)
+    if general:
         reference = with_perplexity(reference, settings.dtype)
-    general = limits.max_rise is not None and reference.perplexity is not None
-    new = assess(memory, model, config=settings, only=reference.asked(), general=general, out=out, progress=progress)
+        general = reference.perplexity is not None
+    new = None if isinstance(model, Server) or config or out else _scored_by_its_stage(model, reference)
+    if new is None:
+        new = assess(
+            memory, model, config=settings, only=reference.asked(), general=general, out=out, progress=progress
+        )
+    elif general:
+        new = with_perplexity(new, settings.dtype)
     return compare(reference, new, limits, score=score)
+
+
+def _scored_by_its_stage(model: str | Path, reference: Assessment) -> Assessment | None:
+    """What a model's stage scored, if that is all rows of the reference, in the same way."""
+    try:
+        found = read_assessment(model)
+    except DataError:
+        return None
+    asked = found.asked()
+    all_there = all(rows <= asked.get(task, set()) for task, rows in reference.asked().items())
+    return found if all_there and found.settings == reference.settings else None
 
 
 def compare(reference: Assessment, new: Assessment, limits: Limits = Limits(), *, score: str | None = None) -> Verdict:
