@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from inscl.memory import Memory
 
-# The order of `inscl --help`. A command that stands in no section comes last.
+# The order of `inscl --help`; a test finds a command that stands in no section.
 SECTIONS = {
     "Try it": ("demo",),
     "The memory": ("add", "tag", "tags", "tasks", "show", "remove", "verify"),
@@ -30,20 +30,16 @@ class Sections(TyperGroup):
     """The commands in the order in which they are used, under headings."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        known = [name for names in SECTIONS.values() for name in names if name in self.commands]
-        return known + [name for name in self.commands if name not in known]
+        return [name for names in SECTIONS.values() for name in names if name in self.commands]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         names = self.list_commands(ctx)
         width = max(len(name) for name in names)
-        unsorted = tuple(name for name in names if all(name not in part for part in SECTIONS.values()))
-        for heading, part in {**SECTIONS, "More": unsorted}.items():
-            rows = [
-                (name.ljust(width), _first_sentence(self.commands[name].help or "")) for name in part if name in names
-            ]
-            if rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows)
+        for heading, part in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(n.ljust(width), _first_sentence(self.commands[n].help or "")) for n in part if n in names]
+                )
 
 
 def _first_sentence(text: str) -> str:
