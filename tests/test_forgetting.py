@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pyarrow.csv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from inscl.cli import main
 from inscl.config import parse_config
@@ -170,15 +171,26 @@ def test_histories_are_exact_in_tenths(stages, ever_right, drop):
 
 
 @settings(deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=40))
-def test_an_interval_is_never_narrower_than_wilsons(flags):
-    found = share(flags, [str(i % 3) for i in range(len(flags))])
-    n, k, z = len(flags), sum(flags), 1.959963984540054
-    centre, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * (k * (n - k) / n + z * z / 4) ** 0.5
-    assert found.low <= max(0.0, centre - half) + 1e-9
-    assert found.high >= min(1.0, centre + half) - 1e-9
-    assert found.low <= k / n <= found.high
-    assert binomtest(k, n).proportion_ci(0.95, "wilson").low == pytest.approx(max(0.0, centre - half), abs=1e-9)
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 5))
+def test_an_interval_is_the_wider_of_wilsons_and_the_clustered_one(flags, clusters):
+    names = [str(i % clusters) for i in range(len(flags))]
+    found = share(flags, names)
+    wilson = binomtest(sum(flags), len(flags)).proportion_ci(0.95, "wilson")
+    assert found.low <= wilson.low + 1e-9
+    assert found.high >= wilson.high - 1e-9
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    if clusters == 1 or len(set(flags)) == 1:
+        assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
+
+
+def test_rows_of_one_instruction_count_as_one():
+    """Two instructions of equal size are a t-interval of two numbers: by hand, 0.5 ± 12.706 × 0.5, cut at 0 and 1."""
+    flags = [True] * 10 + [False] * 10
+    pooled = share(flags, ["a"] * 10 + ["b"] * 10)
+    assert (pooled.low, pooled.high) == (0.0, 1.0)
+    each = share(flags * 5, [str(i) for i in range(100)])
+    half = t.ppf(0.975, 99) * np.std([1, 0], ddof=0) / np.sqrt(99)
+    assert (each.low, each.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-9)
 
 
 def test_each_forgotten_row_says_what_it_was_and_is(finished):

@@ -132,35 +132,45 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 def print_analysis(found: "Analysis", examples: int) -> None:
     """Rates per task and strategy, then examples."""
-    columns = [("task", "left"), ("strategy", "left"), ("budget", "left"), ("streams", "right")]
-    columns += [("forgotten", "right"), ("rate", "right"), ("95 % interval", "right"), ("unrelated", "right")]
-    print_table(table_of([*columns, ("how", "left")], [_cells(line) for line in found.lines]))
+    several = any(line.streams > 1 for line in found.lines)
+    columns = [("task", "left"), ("strategy", "left"), *([("streams", "right")] if several else [])]
+    columns += [("forgotten", "right"), ("per cent (95 %)", "right"), ("unrelated", "right")]
+    print_table(table_of(columns, [_cells(line, several) for line in found.lines]))
     print(printable(_legend(found)))
+    for line in found.lines:
+        if line.task is None and line.forgotten.count:
+            print(printable(f"{_strategy(line)}: {_reasons(line)}"))
     for task, rows in found.examples(examples).items():
         print(printable(f"\n{shorten(task, WIDTH)}"))
         for row in rows:
             print(printable(_example(row)))
 
 
-def _cells(line: "Line") -> tuple[Any, ...]:
+def _cells(line: "Line", several: bool) -> tuple[Any, ...]:
     lost, other = line.forgotten, line.unrelated
-    how = [f"{reason} {n}" for reason, n in line.reasons.items()]
-    how += [f"not judged {line.not_judged}"] if line.not_judged else []
     return (
         "all" if line.task is None else line.task,
-        line.strategy,
-        line.budget,
-        line.streams,
+        _strategy(line),
+        *([line.streams] if several else []),
         f"{lost.count} of {lost.of}",
-        "" if lost.value is None else f"{100 * lost.value:.0f} %",
-        _interval(lost),
+        _per_cent(lost),
         f"{other.count} of {other.of}" if other.of else "",
-        ", ".join(how),
     )
 
 
-def _interval(share: "Share") -> str:
-    return "" if share.low is None or share.high is None else f"{100 * share.low:.0f} … {100 * share.high:.0f}"
+def _strategy(line: "Line") -> str:
+    return " ".join(filter(None, [line.strategy, line.budget]))
+
+
+def _reasons(line: "Line") -> str:
+    counts = {**line.reasons, **({"not judged": line.not_judged} if line.not_judged else {})}
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items())
+
+
+def _per_cent(share: "Share") -> str:
+    if share.value is None or share.low is None or share.high is None:
+        return ""
+    return f"{100 * share.value:.0f} ({100 * share.low:.0f} … {100 * share.high:.0f})"
 
 
 def _legend(found: "Analysis") -> str:
