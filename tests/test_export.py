@@ -205,8 +205,8 @@ def test_writing_again_gives_the_same_bytes(tmp_path, monkeypatch, format):
 
 
 def test_another_format_leaves_no_settings_of_the_one_before(tmp_path):
-    for format in (*FORMATS, "trl"):
-        done = write_file(MIXED, tmp_path / "mix.jsonl", format)
+    for name in (*FORMATS, "trl"):
+        done = write_file(MIXED, tmp_path / "mix.jsonl", name)
         assert {path.name for path in tmp_path.iterdir()} == {*done.files, done.manifest.name}
 
 
