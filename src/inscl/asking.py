@@ -86,7 +86,7 @@ class Replies(AbstractContextManager["Replies"]):
     Parameters
     ----------
     path : Path, optional
-        None remembers within the ``with`` block only.
+        None remembers in this object alone.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -80,11 +80,13 @@ def tag(
     new ones are there; killed in between, the same command goes on without asking twice.
     """
     from inscl.asking import Asker
+    from inscl.libraries import prepare_libraries
     from inscl.tags.batch import read_batch, write_batch
     from inscl.tags.keyphrase import KeyphraseTagger
     from inscl.tags.model import model_identity, tag_offline, tag_with
     from inscl.tags.remembered import tag_memory, work_for
 
+    prepare_libraries()
     batch = batch_out is not None or batch_in is not None
     _check(tagger, base_url, model, batch=batch, dry_run=dry_run)
     kept, offline = open_memory(memory, encoder, quiet).existing(), KeyphraseTagger()
