@@ -1,6 +1,7 @@
 """The report: its facts against recounts that share no code with them, its words, its figures and its files."""
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from dataclasses import replace
@@ -220,6 +221,19 @@ def test_a_run_that_has_finished_and_grows_is_read_anew(tmp_path):
     (run / "streams.json").write_text(json.dumps([*streams, more]))
     facts = summarize(run)
     assert {stream.seed for stream in facts.streams} == {0, 9}
+
+
+def test_the_tables_of_a_run_are_enough_for_a_report(tmp_path):
+    """Who publishes a run may leave out its stages: intervals over test rows are gone then, and nothing else."""
+    run = made_run(tmp_path / "run")
+    whole = summarize(run)
+    shutil.rmtree(run / "stages")
+    facts = summarize(run)
+    for line, before in zip(facts.lines, whole.lines, strict=True):
+        assert line.gain_final == replace(before.gain_final, low=None, high=None, over="")
+    assert facts.finished
+    assert all(d.resampled_low is None for d in facts.differences)
+    write_run_report([run], tmp_path / "report", figures=())
 
 
 def test_facts_are_plain_data(three):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from inscl.stats import paired_difference
 
@@ -59,8 +58,3 @@ def estimate(values: Sequence[float], of_rows: Interval = lambda: None) -> Estim
     if interval is None:
         return Estimate(mean=float(values[0]))
     return Estimate(mean=float(values[0]), low=interval[0], high=interval[1], over="test rows")
-
-
-def zeros_like(rows: dict[str, list[float]]) -> dict[str, ArrayLike]:
-    """Rows of zeros: the difference to them is the value itself."""
-    return {task: np.zeros(len(values)) for task, values in rows.items()}

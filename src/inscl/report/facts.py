@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from inscl.errors import InsclError
-from inscl.report.estimate import Estimate, estimate, zeros_like
+from inscl.report.estimate import Estimate, estimate
 from inscl.report.forgotten import ForgottenFacts, forgotten_facts
 from inscl.report.replayed import ReplayFacts, replay_facts
 from inscl.report.runs import RunFolder, StreamFolder
@@ -457,15 +457,14 @@ class _Pool:
                 paired = estimate([finals[line.label, *key] - finals[other.label, *key] for key in both])
                 if paired is None:
                     continue
-                found = resampled_difference(
-                    [rows[line.label, *key] for key in both], [rows[other.label, *key] for key in both]
-                )
+                a, b = ([rows.get((label, *key), {}) for key in both] for label in (line.label, other.label))
+                found = resampled_difference(a, b) if all(a + b) else None
                 yield DifferenceFacts(
                     line=line.label,
                     baseline=other.label,
                     paired=paired,
-                    resampled_low=found.low,
-                    resampled_high=found.high,
+                    resampled_low=found.low if found else None,
+                    resampled_high=found.high if found else None,
                 )
 
     def _final_rows(self) -> dict[tuple[str, str, int], dict[str, list[float]]]:
@@ -550,27 +549,30 @@ def _task_facts(done: Sequence[tuple[Named, StreamFacts]]) -> Iterable[TaskFacts
 # ---------------------------------------------------------------- intervals over the test rows of one stream
 
 
-def _of_gain(named: Named, stream: StreamFacts) -> tuple[float, float]:
-    rows = final_rows(named.run.path, named.run.table)[named.stream.key]
-    found = resampled_difference([rows], [zeros_like(rows)])
+def _of_gain(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
+    return _of_rows(final_rows(named.run.path, named.run.table).get(named.stream.key, {}))
+
+
+def _of_performance(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
+    scores, scorer = named.run.row_scores(named.stream, len(stream.tasks)), named.run.config.scorer
+    return _of_rows({task: [100 * s for s in scores[task].rows[scorer]] for task in stream.tasks if task in scores})
+
+
+def _of_change(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
+    return _of_rows({task: changes for task in stream.tasks[:-1] if (changes := _changes(named, task)[0])})
+
+
+def _of_task(named: Named, task: str) -> tuple[float, float] | None:
+    changes, instructions = _changes(named, task)
+    return bootstrap_interval(changes, instructions) if changes else None
+
+
+def _of_rows(rows: dict[str, list[float]]) -> tuple[float, float] | None:
+    """Interval of the mean over tasks of the mean over rows; None where the row scores are gone."""
+    if not rows:
+        return None
+    found = resampled_difference([rows], [{task: np.zeros(len(values)) for task, values in rows.items()}])
     return found.low, found.high
-
-
-def _of_performance(named: Named, stream: StreamFacts) -> tuple[float, float]:
-    scores = named.run.row_scores(named.stream, len(stream.tasks))
-    rows = {task: [100 * s for s in scores[task].rows[named.run.config.scorer]] for task in stream.tasks}
-    found = resampled_difference([rows], [zeros_like(rows)])
-    return found.low, found.high
-
-
-def _of_change(named: Named, stream: StreamFacts) -> tuple[float, float]:
-    changes = {task: _changes(named, task)[0] for task in stream.tasks[:-1]}
-    found = resampled_difference([changes], [zeros_like(changes)])
-    return found.low, found.high
-
-
-def _of_task(named: Named, task: str) -> tuple[float, float]:
-    return bootstrap_interval(*_changes(named, task))
 
 
 def _changes(named: Named, task: str) -> tuple[list[float], Sequence[str]]:
@@ -579,8 +581,10 @@ def _changes(named: Named, task: str) -> tuple[list[float], Sequence[str]]:
     Where the last stages score more rows than the earlier ones, the rows that both have.
     """
     tasks, scorer = named.stream.tasks, named.run.config.scorer
-    learnt = named.run.row_scores(named.stream, tasks.index(task) + 1)[task]
-    now = named.run.row_scores(named.stream, len(tasks))[task]
+    learnt = named.run.row_scores(named.stream, tasks.index(task) + 1).get(task)
+    now = named.run.row_scores(named.stream, len(tasks)).get(task)
+    if learnt is None or now is None:
+        return [], []
     pairs = zip(learnt.rows[scorer], now.rows[scorer], strict=False)
     changes = [100 * (after - before) for before, after in pairs]
     return changes, now.instructions[: len(changes)]

@@ -129,7 +129,8 @@ def final_rows(folder: Path, table: Any) -> dict[StreamKey, dict[str, list[float
     -------
     dict from stream to dict from task to list of float, shape (n_rows,)
         Scores of the last model in per cent of the task's expert, for every task but the newest: their mean over
-        the rows and then over the tasks is the final Relative Gain. Streams without one are left out.
+        the rows and then over the tasks is the final Relative Gain. Streams without one are left out, and those whose
+        row scores are gone.
     """
     from inscl.runs.run import RUN, STREAMS
 
@@ -142,10 +143,11 @@ def final_rows(folder: Path, table: Any) -> dict[StreamKey, dict[str, list[float
         if _key(stream) in finished:
             tasks, limit = stream["tasks"], config.test_rows.at(len(stream["tasks"]) - 1, len(stream["tasks"]))
             scores = StageFolder(folder / "stages" / stream["stages"][-1]).scores()
-            found[_key(stream)] = {
-                task: [100 * score / experts[task] for score in scores[task].rows[config.scorer][:limit]]
-                for task in tasks[:-1]
-            }
+            if scores.keys() >= set(tasks):
+                found[_key(stream)] = {
+                    task: [100 * score / experts[task] for score in scores[task].rows[config.scorer][:limit]]
+                    for task in tasks[:-1]
+                }
     return found
 
 
