@@ -158,7 +158,7 @@ def metric_name(task: str) -> str:
     A name that had to be changed ends in a hash of it, so that different tasks stay apart.
 
     >>> metric_name("Closed QA"), metric_name("a/b")
-    ('Closed QA', 'a_b-c66d0ae7')
+    ('Closed QA', 'a_b-82badf67')
     """
     safe = re.sub(r"[^0-9A-Za-z_\-. ]", "_", task)[:_LONGEST].strip()
     if safe == task and safe.strip("."):
