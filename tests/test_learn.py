@@ -7,7 +7,7 @@ import pytest
 
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
-from inscl.learn import REQUEST, evaluate_memory, last_model, learn, stage_config
+from inscl.learn import REQUEST, last_model, learn, stage_config
 from inscl.locks import alone
 from inscl.memory import Memory
 from inscl.mixture import read_mixture
@@ -137,15 +137,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 def test_the_first_stage_needs_a_model(tmp_path):
     with pytest.raises(ConfigError, match="Name one with --model"):
         learn_month(tmp_path, "may")
-
-
-def test_evaluating_asks_for_every_remembered_task(tmp_path):
-    learn_month(tmp_path, "may", model="base")
-    learned = learn_month(tmp_path, "june")
-    found = evaluate_memory(memory_at(tmp_path / "memory"), learned.folder, worker=StageWorker())
-    assert {name: scores.mean("rouge_l") for name, scores in found.items()} == {
-        name: scores.mean("rouge_l") for name, scores in learned.after.items()
-    }
 
 
 def test_settings_of_a_stage_are_checked_like_those_of_a_stream():

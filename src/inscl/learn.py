@@ -5,14 +5,13 @@ says what was asked and whether it is done. Each step leaves a file or a row tha
 call after an interruption goes on, and the memory changes only when the model is there.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from inscl.config import StreamConfig, parse_config
-from inscl.errors import ConfigError, InsclError
+from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
 from inscl.locks import ALONE, alone
 from inscl.memory import Memory
@@ -226,38 +225,6 @@ def folder_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "stage"
 
 
-def evaluate_memory(
-    memory: Memory,
-    model: str | Path,
-    *,
-    config: StreamConfig | None = None,
-    test_rows: int | None = TEST_ROWS,
-    out: Path | None = None,
-    worker: Worker | None = None,
-    progress: Progress = lambda doing, done, total, loss: None,
-) -> dict[str, RowScores]:
-    """Scores of a model on every remembered task that has test rows.
-
-    Parameters
-    ----------
-    memory : Memory
-    model, config, test_rows, worker, progress
-        As in `learn`.
-    out : Path, optional
-        Folder for the answers; None keeps none.
-    """
-    config = config or stage_config("")
-    names = [info.name for info in memory.existing().tasks() if info.rows["test"]]
-    tasks = {name: rows_of(memory.task(name), "test", test_rows) for name in names}
-    if not tasks:
-        raise InsclError(f"No task of the memory at '{memory.path}' has test rows, so there is nothing to score.")
-    chat = any(info.form == "chat" for info in memory.tasks())
-    worker = worker or _worker(config, choose_dtype(config.dtype), memory, None, chat)
-    with tempfile.TemporaryDirectory(prefix="inscl-") as temporary:
-        folder = out or Path(temporary)
-        return worker.score(model, tasks, folder, tell=lambda done, total, loss: progress("score", done, total, loss))
-
-
 def _same_request(known: dict[str, Any], asked: Mapping[str, Any], folder: StageFolder) -> dict[str, Any]:
     """What the folder was begun with, if that is what is asked now; empty for a folder in which nothing was trained."""
     path = folder.path
@@ -300,11 +267,11 @@ def _check(config: StreamConfig) -> None:
     check_training(config.training, config.peft)
 
 
-def _worker(config: StreamConfig, dtype: str, memory: Memory, stage: Replay | None, chat: bool) -> Worker:
+def _worker(config: StreamConfig, dtype: str, memory: Memory, stage: Replay, chat: bool) -> Worker:
     from inscl.runs.worker import ANSWERS_LOOKED_AT, ModelWorker, StageSettings
 
     def answers(task: str) -> Any:
-        found = stage.new if stage is not None and task == stage.plan.name else memory.task(task)
+        found = stage.new if task == stage.plan.name else memory.task(task)
         return rows_of(found, "train", ANSWERS_LOOKED_AT)
 
     return ModelWorker(StageSettings.of(config, dtype), answers=answers, chat=lambda: chat)
