@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from errno import ENOSPC
 from hashlib import sha256
@@ -288,7 +288,8 @@ class _Stage:
                 start.resume(found[0])
             logger.info("%s: going on from step %d of %d", self.out.name, found[1].step, len(order))
         try:
-            with flexible_attention(), redirect_stdout(sys.stderr):  # trackers talk
+            talk = redirect_stdout(sys.stderr) if args.report_to else nullcontext()  # what trackers say is no result
+            with flexible_attention(), talk:
                 trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
         finally:
             _unpatch(self.loaded.model)
