@@ -112,7 +112,7 @@ ROUGH = [  # (answer to the first question, to what follows, how it ends)
     (Answer(429, raw=b"{}", headers={"Retry-After": "0.2"}), Answer(), "tagged"),
     (Answer(500, raw=b"oops"), Answer(), "tagged"),
     (Answer(reset=True), Answer(), "tagged"),
-    (Answer(wait=1.5), Answer(), "tagged"),
+    (Answer(wait=8), Answer(), "tagged"),
     (Answer(text='{"tags": ["text rewriting", "plain ans'), None, "tagged"),
     (Answer(text=f"Here you are: {USUAL} Enjoy!"), None, "tagged"),
     (Answer(text='{"intent": 5}'), Answer(), "repaired"),
@@ -133,7 +133,7 @@ def test_nothing_is_lost_or_paid_twice_whatever_the_server_does(tmp_path):
         return (later or first) if before or question.endswith(REPAIR) else first
 
     with rough_server(rule) as server:
-        asker = Asker(server.url, "m", tmp_path / "replies.jsonl", workers=8, timeout=0.7)
+        asker = Asker(server.url, "m", tmp_path / "replies.jsonl", workers=8, timeout=4)
         work = {instruction_key(text): text for text in texts}
         tagging = tag_with(asker, work, WordTagger())
         requests = server.asked.total()
