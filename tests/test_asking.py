@@ -72,7 +72,7 @@ def test_retry_after_is_honoured(how):
 
     with rough_server(rule) as server:
         assert Asker(server.url, "m").ask(questions(1))[0].text == USUAL
-    assert 0.95 <= begun[1] - begun[0] <= 2.5
+    assert 0.95 <= begun[1] - begun[0] <= 10
     assert len(begun) == 2
 
 
@@ -180,11 +180,12 @@ def test_a_server_that_fails_everything_is_given_up(tmp_path):
         assert all(server.asked[f"question {i}"] == before[f"question {i}"] == 1 for i in range(5))
 
 
-def test_nobody_there_is_said_at_once():
+def test_nobody_there_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(asking, "FIRST_PAUSE", 30)
     begun = time.monotonic()
     with pytest.raises(InsclError, match=r"Nothing answers at http://127\.0\.0\.1:9/v1"):
         Asker("http://127.0.0.1:9/v1", "m").ask(questions(30))
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 25
 
 
 def test_an_interrupt_keeps_what_is_on_its_way(tmp_path):
