@@ -341,7 +341,7 @@ def test_the_verdict_names_the_best_and_says_how_sure_it_is(three):
 
 
 def test_one_stream_is_never_called_certain(single):
-    assert "One stream says nothing about other orders and seeds" in verdict(summarize(single))[-1].words
+    assert "One stream says little about other orders and seeds" in verdict(summarize(single))[-1].words
 
 
 def test_an_interval_around_zero_is_no_lead(three):
@@ -398,6 +398,8 @@ def test_two_streams_draw_no_interval_over_them(tmp_path):
     assert "whisker" not in figures.change_figure(facts).svg
     assert "band" not in figures.gain_figure(facts).svg
     assert facts.lines[0].gain_final.low is not None  # the table has it
+    assert "too few for an interval" in verdict(facts)[0].words
+    assert "2 streams say little" in verdict(facts)[-1].words
 
 
 def contrast(a: str, b: str) -> float:

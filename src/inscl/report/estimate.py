@@ -7,6 +7,7 @@ import numpy as np
 
 from inscl.stats import paired_difference
 
+ENOUGH = 3  # streams from which on an interval over them is shown in words and figures; tables have it from two on
 Interval = Callable[[], tuple[float, float] | None]
 
 
@@ -30,6 +31,13 @@ class Estimate:
     high: float | None = None
     n: int = 1
     over: str = ""
+
+    @property
+    def shown(self) -> tuple[float, float] | None:
+        """The interval as words and figures show it: of two streams it would cover the figure, and say only that."""
+        if self.low is None or self.high is None or (self.over == "streams" and self.n < ENOUGH):
+            return None
+        return self.low, self.high
 
 
 def estimate(values: Sequence[float], of_rows: Interval = lambda: None) -> Estimate | None:

@@ -18,7 +18,6 @@ from inscl.report.replayed import BudgetFacts, InsInfoFacts
 from inscl.report.verdict import minus
 
 WIDTH = 760
-ENOUGH = 3  # streams from which on an interval over them is drawn
 LABELS = 150  # room for the names of tasks
 Cells = list[tuple[str, ...]]
 
@@ -142,7 +141,8 @@ def _score_figure(number: int, choice: str, streams: Sequence[StreamFacts]) -> F
         y += 30
     _ramp_legend(drawn, LABELS, y + 12, "0", "100 points", "outlined: the task just learnt")
     table = [(long, *[_points(scores.get(task)) for task in tasks]) for _, long, scores in rows]
-    return _figure(drawn, f"scores-{number + 1:02d}", finding, (WIDTH, y + 34), ("model", *tasks), table, choice)
+    size = (_map_width(cell, tasks), y + 34)
+    return _figure(drawn, f"scores-{number + 1:02d}", finding, size, ("model", *tasks), table, choice)
 
 
 def _cell(
@@ -203,7 +203,13 @@ def distance_figure(facts: Facts) -> Figure | None:
         f"{high:.2f} (‘{far.task}’ and ‘{far.earlier}’)."
     )
     table = [(d.task, d.earlier, f"{d.distance:.4f}") for d in found]
-    return _figure(drawn, "distances", finding, (WIDTH, y + 34), ("new task", "earlier task", "distance"), table)
+    size = (_map_width(cell, tasks), y + 34)
+    return _figure(drawn, "distances", finding, size, ("new task", "earlier task", "distance"), table)
+
+
+def _map_width(cell: float, names: Sequence[str]) -> float:
+    """Width of a heat map: its columns, the end of the last turned name, and at least its legend."""
+    return min(float(WIDTH), max(LABELS + cell * len(names) + 0.8 * min(130.0, width_of(names[-1])), 590.0))
 
 
 def _column_names(drawn: Drawing, names: Sequence[str], left: float, cell: float) -> float:
@@ -289,24 +295,16 @@ def gain_figure(facts: Facts) -> Figure | None:
 
 def _band(drawn: Drawing, line: LineFacts, at: object, k: int) -> None:
     """The interval over the streams, where there are enough of them."""
-    known = [(stage, *ends) for stage, found in line.gains.items() if (ends := _drawn_interval(found))]
+    known = [(stage, *ends) for stage, found in line.gains.items() if (ends := found.shown)]
     if len(known) > 1 and callable(at):
         upper = [at(stage, high) for stage, _, high in known]
         lower = [at(stage, low) for stage, low, _ in reversed(known)]
         drawn.path(upper + lower, f"band s{k}", closed=True)
 
 
-def _drawn_interval(found: Estimate) -> tuple[float, float] | None:
-    """An interval as it is drawn: of two streams it would cover the figure, and say only that two are too few."""
-    if found.low is None or found.high is None or (found.over == "streams" and found.n < ENOUGH):
-        return None
-    return found.low, found.high
-
-
 def _estimate(found: Estimate) -> str:
-    if found.low is None or found.high is None:
-        return minus(found.mean)
-    return f"{minus(found.mean)} ({minus(found.low)} to {minus(found.high)})"
+    ends = found.shown
+    return minus(found.mean) + (f" ({minus(ends[0])} to {minus(ends[1])})" if ends else "")
 
 
 def _columns(found: Estimate, *, sign: bool = False) -> tuple[str, str, str]:
@@ -348,7 +346,7 @@ def change_figure(facts: Facts) -> Figure | None:
                 continue
             place, style = y + 6 + step * (k + 0.5), f"s{k % SERIES}"
             part = Drawing()
-            if ends := _drawn_interval(fact.change):
+            if ends := fact.change.shown:
                 part.line(at(ends[0]), place, at(ends[1]), place, f"whisker {style}")
             part.symbol(k, at(fact.change.mean), place, style)
             about = f"{task}, {line.label}: {fact.learnt:.1f} when learnt, {fact.now:.1f} now, change"

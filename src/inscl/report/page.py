@@ -15,6 +15,7 @@ from markupsafe import Markup
 from inscl.errors import ConfigError, InsclError, require
 from inscl.report import figures as draw
 from inscl.report.draw import rules, variables
+from inscl.report.estimate import ENOUGH
 from inscl.report.facts import Facts, RunFacts, open_runs, summarize
 from inscl.report.figures import Figure
 from inscl.report.forgotten import Example, answers_of
@@ -89,7 +90,7 @@ def write_run_report(
         best=best,
         long=any(len(line.gains) > 5 for line in facts.lines),
         streams=max((line.streams for line in facts.lines), default=0),
-        enough=draw.ENOUGH,
+        enough=ENOUGH,
         strategies=len({line.strategy for line in facts.lines}),
         differences=[_difference(d) for d in facts.differences if d in told],
         other_differences=[_difference(d) for d in facts.differences if d not in told],

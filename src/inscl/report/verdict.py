@@ -106,11 +106,12 @@ def _told_apart(best: LineFacts, rival: LineFacts, found: DifferenceFacts) -> Se
     paired = found.paired if found.line == best.label else negative(found.paired)
     against = f"{best.label} leads {rival.label} by {paired.mean:.1f} points of Relative Gain"
     streams = _plural(paired.n, "stream")
-    if paired.low is None:
-        words = f"{against}. One stream says nothing about other orders and seeds: run more seeds before you choose."
+    if paired.shown is None:
+        few = "One stream says" if paired.n == 1 else f"{paired.n} streams say"
+        words = f"{against}. {few} little about other orders and seeds: run more before you choose."
         return Sentence(about="Certainty", figure=streams, words=words)
     words = f"{against} {interval(paired)}"
-    if paired.low <= 0:
+    if paired.shown[0] <= 0:
         return Sentence(about="Certainty", figure=streams, words=f"{words}: these do not tell them apart.")
     return Sentence(
         about="Certainty", figure=streams, words=f"{words}. It was chosen as the best of them, so expect a little less."
@@ -123,10 +124,11 @@ def interval(found: Estimate) -> str:
     >>> interval(Estimate(mean=1, low=-0.5, high=2.25, n=3, over="streams"))
     '(95\\xa0% interval −0.5 to 2.2, over 3 streams)'
     """
-    if found.low is None or found.high is None:
-        return f"({_plural(found.n, 'stream')}, no interval)"
+    ends = found.shown
+    if ends is None:
+        return f"({_plural(found.n, 'stream')}, too few for an interval)"
     over = _plural(found.n, "stream") if found.over == "streams" else "the test rows of one stream"
-    return f"(95\u00a0% interval {minus(found.low)} to {minus(found.high)}, over {over})"
+    return f"(95\u00a0% interval {minus(ends[0])} to {minus(ends[1])}, over {over})"
 
 
 def negative(found: Estimate) -> Estimate:
