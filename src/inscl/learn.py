@@ -49,7 +49,7 @@ class Learnt:
     before, after : mapping from task to RowScores
         Scores of the model it started from, and of its own, on the same test rows.
     record : mapping
-        What training did and cost (see `inscl.training.train.StageRecord`).
+        What training did and cost (see `inscl.training.stage.StageRecord`).
     continued : bool
         Whether an interrupted stage was continued.
     """

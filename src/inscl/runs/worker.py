@@ -23,7 +23,8 @@ from inscl.tracking import check_trackers
 from inscl.training import adapters, ranks
 from inscl.training.adapters import Adapter, mode_of
 from inscl.training.fields import checked
-from inscl.training.train import StageRecord, train_stage
+from inscl.training.stage import StageRecord
+from inscl.training.train import train_stage
 
 ANSWERS_LOOKED_AT = 1000  # training answers from which a task's longest answer is taken
 

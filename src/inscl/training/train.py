@@ -7,16 +7,11 @@ undisturbed one.
 
 import json
 import logging
-import os
-import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from errno import ENOSPC
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,62 +21,16 @@ from inscl import tracking
 from inscl.errors import ConfigError, DataError, InsclError, require
 from inscl.mixture import read_mixture
 from inscl.models import RECORD, LoadedModel, identity, load
-from inscl.template import IGNORED, TEMPLATE_ID
+from inscl.template import TEMPLATE_ID
 from inscl.training import adapters, checkpoints
 from inscl.training.adapters import Adapter
-from inscl.training.batches import Collator, TokenisedMixture, TokenRow, order_of_steps, tokenise_mixture
-from inscl.training.fields import checked, shares
-from inscl.training.kernels import flexible_attention, keeps_rows_apart
+from inscl.training.batches import TokenisedMixture, tokenise_mixture
+from inscl.training.fields import checked
+from inscl.training.stage import Stage, StageRecord, become
 
 logger = logging.getLogger(__name__)
 
 WITHOUT_EFFECT = tracking.FIELDS | {"per_device_train_batch_size"}  # fields that change nothing of the result
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """What a finished stage did and what it cost.
-
-    Attributes
-    ----------
-    steps : int
-        Steps of the optimizer.
-    losses : list of float, one per step
-        Mean negative log-likelihood of a step's answer tokens, before the step.
-    answer_tokens, tokens : int
-        Tokens trained on: with a loss, and in all.
-    seconds : float
-        Of training, interrupted sessions included.
-    peak_memory : int
-        Bytes: of the device, on a CPU of the process.
-    truncated, skipped : dict of str to int
-        Per task, rows with a cut input and rows left out because instruction and answer alone were too long.
-    replayed_share : float
-        Share of replayed rows in the mixture.
-    dtype, device : str
-        What was computed in, and on.
-    fingerprint : str
-        Hash of the mixture, the settings and the start.
-    base : str
-        Name of the model that the adapters of the folder stand on; empty for a whole model.
-    versions : dict of str to str
-        Of the packages that bear on the result.
-    """
-
-    steps: int
-    losses: list[float]
-    answer_tokens: int
-    tokens: int
-    seconds: float
-    peak_memory: int
-    truncated: dict[str, int]
-    skipped: dict[str, int]
-    replayed_share: float
-    dtype: str
-    device: str
-    fingerprint: str
-    base: str
-    versions: dict[str, str]
 
 
 def train_stage(
@@ -174,7 +123,7 @@ def train_stage(
     fingerprint = _fingerprint(settings, mixture, model)
     if record := _finished(out, fingerprint):
         if isinstance(model, LoadedModel):
-            _become(model, load(out, merge=mode != "continue"))
+            become(model, load(out, merge=mode != "continue"))
         return record
     with _mendable(out.name):
         lean = peft is not None and mode == "continue" and _dtype(dtype) == "bfloat16"
@@ -186,7 +135,7 @@ def train_stage(
         rows = tokenise_mixture(read_mixture(mixture), loaded.tokenizer, max_length)
         _say_what_was_cut(rows, max_length)
         adapters.prepare(loaded, peft, mode, seed)
-        return _Stage(
+        return Stage(
             loaded=loaded,
             rows=rows,
             out=out,
@@ -203,207 +152,6 @@ def train_stage(
             fingerprint=fingerprint,
             tracks=tracks or out,
         ).run()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stage:
-    """Everything a stage needs once the model and the rows are in memory."""
-
-    loaded: LoadedModel
-    rows: TokenisedMixture
-    out: Path
-    fields: dict[str, Any]
-    batch_size: int
-    padding_free: bool
-    seed: int
-    dtype: str
-    mode: Adapter | None
-    freeze_bottom_layers: int
-    protection: tuple[float, float, float]
-    checkpoint_every: int | None
-    progress: Callable[[int, int, float], None] | None
-    fingerprint: str
-    tracks: Path
-
-    def run(self) -> StageRecord:
-        """Train to the end and leave a finished folder."""
-        from inscl.training.protect import freeze_bottom
-
-        self.out.mkdir(parents=True, exist_ok=True)
-        frozen = freeze_bottom(self.loaded.model, self.freeze_bottom_layers)
-        order = order_of_steps(
-            [len(row.input_ids) for row in self.rows.rows],
-            batch_size=self.batch_size,
-            epochs=float(self.fields.get("num_train_epochs", 3.0)),
-            max_steps=int(self.fields.get("max_steps", -1)),
-            seed=self.seed,
-        )
-        try:
-            trainer, watch = self._train(order)
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-        self.loaded.identity = self.fingerprint
-        record = self._record(order, watch, str(trainer.args.device))
-        self._save(trainer, record)
-        if _is_sharded(trainer):  # no process holds the whole model, and whoever uses it next is alone
-            _become(self.loaded, load(self.out, merge=self.mode != "continue"))
-        return record
-
-    def _train(self, order: list[list[int]]) -> tuple[Any, Any]:
-        from inscl.training.protect import Protection, StartCallback
-        from inscl.training.trainer import StageCallback, StageTrainer, Watch
-
-        args = self._arguments(len(order))
-        with args.main_process_first():
-            found = checkpoints.newest(self.out, self.fingerprint)
-        watch = Watch(stage=self.out.name, steps=len(order))
-        protection = Protection(*self.protection)
-        start = StartCallback(self.loaded.model, protection) if protection.active else None
-        every = 1 if args.device.type == "cpu" else int(args.logging_steps) or 10
-        callbacks: list[Any] = [StageCallback(watch, self.checkpoint_every, every, self.progress)]
-        if start:
-            callbacks.insert(0, start)
-        trainer = StageTrainer(
-            model=self.loaded.model,
-            args=args,
-            train_dataset=self._dataset(order),
-            processing_class=self.loaded.tokenizer,
-            data_collator=Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.padding_free),
-            callbacks=callbacks,
-            watch=watch,
-            fingerprint=self.fingerprint,
-            save_more=start.save if start else None,
-            folder=self.tracks,
-        )
-        if self._weighted and not trainer.plain_loss:
-            raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
-        if self.padding_free:
-            self._refuse_to_leak(trainer)
-        if self.mode == "merge" and _is_sharded(trainer):
-            raise ConfigError("Adapters cannot be merged where weights are sharded; set `adapter` to continue or new.")
-        if found:
-            watch.losses, watch.seconds = found[1].losses, found[1].seconds
-            if start:
-                start.resume(found[0])
-            logger.info("%s: going on from step %d of %d", self.out.name, found[1].step, len(order))
-        try:
-            talk = redirect_stdout(sys.stderr) if args.report_to else nullcontext()  # what trackers say is no result
-            with flexible_attention(), talk:
-                trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
-        finally:
-            _unpatch(self.loaded.model)
-        watch.seconds = watch.elapsed()
-        if start:
-            start.finish()
-        return trainer, watch
-
-    def _refuse_to_leak(self, trainer: Any) -> None:
-        import torch
-
-        if not trainer.plain_loss:
-            raise ConfigError("`padding_free` needs the plain loss; leave out `training.loss_type` and the like.")
-        half, device = self.dtype == "bfloat16", trainer.args.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=half), flexible_attention():
-            apart = keeps_rows_apart(self.loaded.model)
-        if not apart:
-            kind = type(self.loaded.model).__name__
-            raise ConfigError(f"`padding_free`: {kind} lets rows in one sequence see each other. Leave it out.")
-
-    def _arguments(self, steps: int) -> Any:
-        import torch
-        from trl.trainer.sft_config import SFTConfig
-
-        accelerated = torch.accelerator.is_available() and not self.fields.get("use_cpu")
-        small = sum(p.numel() for p in self.loaded.model.parameters()) < 1_000_000_000
-        usual = 8 if not accelerated else 32 if small else 4
-        rows, accumulation = shares(
-            self.batch_size,
-            int(os.environ.get("WORLD_SIZE", "1")),
-            int(self.fields.get("per_device_train_batch_size", usual)),
-            strict="per_device_train_batch_size" in self.fields,
-        )
-        usual_fields = {
-            "use_cpu": not accelerated,
-            "gradient_checkpointing": False,
-            "ddp_find_unused_parameters": False,  # all trained weights take part in every step
-            "report_to": "none",
-            "project": tracking.PROJECT,
-            "dataloader_pin_memory": accelerated,
-        }
-        ours = {
-            "output_dir": str(self.out / checkpoints.FOLDER),
-            "per_device_train_batch_size": rows,
-            "gradient_accumulation_steps": accumulation,
-            "max_steps": steps,
-            "seed": self.seed,
-            "data_seed": self.seed,
-            "bf16": self.dtype == "bfloat16",
-            "max_length": None,
-            "train_sampling_strategy": "sequential",
-            "remove_unused_columns": False,
-            "dataset_kwargs": {"skip_prepare_dataset": True},
-            "save_strategy": "no",
-            "logging_nan_inf_filter": False,
-            "disable_tqdm": True,
-            "run_name": "-".join(filter(None, [self.fields.get("run_name"), self.tracks.name])),
-        }
-        try:
-            return SFTConfig(**{**usual_fields, **self.fields, **ours})
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"`training`: {error}") from error
-
-    @property
-    def _weighted(self) -> bool:
-        return any(row.weight != 1.0 for row in self.rows.rows)
-
-    def _dataset(self, order: list[list[int]]) -> Any:
-        """All rows of all steps in order; a short batch is filled up with rows that carry no loss."""
-        from datasets import Dataset
-
-        filler = TokenRow([self.loaded.tokenizer.pad_token_id], [IGNORED], 1.0)
-        rows = [*self.rows.rows, filler]
-        table = Dataset.from_dict(
-            {name: [getattr(row, name) for row in rows] for name in ("input_ids", "labels", "weight")}
-        )
-        missing = len(rows) - 1
-        return table.select([i for step in order for i in (*step, *[missing] * (self.batch_size - len(step)))])
-
-    def _record(self, order: list[list[int]], watch: Any, device: str) -> StageRecord:
-        rows = [self.rows.rows[i] for step in order for i in step]
-        return StageRecord(
-            steps=len(order),
-            losses=watch.losses,
-            answer_tokens=sum(row.answers for row in rows),
-            tokens=sum(len(row.input_ids) for row in rows),
-            seconds=watch.seconds,
-            peak_memory=_peak_memory(device),
-            truncated=self.rows.truncated,
-            skipped=self.rows.skipped,
-            replayed_share=self.rows.replayed_share,
-            dtype=self.dtype,
-            device=device,
-            fingerprint=self.fingerprint,
-            base=self.loaded.base if self.mode in ("continue", "new") else "",
-            versions={
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")},
-            },
-        )
-
-    def _save(self, trainer: Any, record: StageRecord) -> None:
-        """Write the result, then the record that makes it count, and only then drop the checkpoints."""
-        accelerator = trainer.accelerator
-        whole = accelerator.get_state_dict(trainer.model_wrapped) if accelerator.num_processes > 1 else None
-        if trainer.is_world_process_zero():
-            self.loaded.tokenizer.save_pretrained(self.out)
-            if self.mode is None:
-                self.loaded.model.save_pretrained(self.out, state_dict=whole)
-            else:
-                adapters.save(self.loaded, self.out, self.mode, whole)
-            checkpoints.write_json(self.out / RECORD, asdict(record))
-            shutil.rmtree(self.out / checkpoints.FOLDER, ignore_errors=True)
-        accelerator.wait_for_everyone()
 
 
 def _finished(out: Path, fingerprint: str) -> StageRecord | None:
@@ -443,22 +191,6 @@ def _dtype(asked: str) -> str:
     return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
-def _is_sharded(trainer: Any) -> bool:
-    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
-
-
-def _become(target: LoadedModel, source: LoadedModel) -> None:
-    for name, value in vars(source).items():
-        setattr(target, name, value)
-
-
-def _unpatch(model: Any) -> None:
-    """Take off what TRL and accelerate put around `forward`, so that the model can go into the next stage."""
-    for part in {id(m): m for m in (model, getattr(model, "get_base_model", lambda: model)())}.values():
-        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
-            vars(part).pop(name, None)
-
-
 def _say_what_was_cut(rows: TokenisedMixture, max_length: int) -> None:
     if rows.skipped:
         logger.warning(
@@ -469,17 +201,6 @@ def _say_what_was_cut(rows: TokenisedMixture, max_length: int) -> None:
         )
     if rows.truncated:
         logger.info("%d rows lost the end of their input at %d tokens", sum(rows.truncated.values()), max_length)
-
-
-def _peak_memory(device: str) -> int:
-    import resource
-
-    import torch
-
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextmanager
