@@ -344,6 +344,21 @@ def test_one_stream_is_never_called_certain(single):
     assert "One stream says little about other orders and seeds" in verdict(summarize(single))[-1].words
 
 
+def test_small_runs_have_a_verdict_too(tmp_path):
+    one = verdict(summarize(made_run(tmp_path / "one", tasks=("only",), strategies=("none",))))
+    assert [sentence.about for sentence in one] == ["Kept", "Cost", "Certainty"]
+    assert "nothing to compare it with" in one[-1].words
+    run = made_run(tmp_path / "without")
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["experts"] = None
+    (run / "run.json").write_text(json.dumps(record))
+    (run / "results.parquet").unlink()
+    facts = summarize(run)
+    assert "There are no experts to compare with" in verdict(facts)[0].words
+    assert "no Relative Gain to measure a difference by" in verdict(facts)[-1].words
+    assert '<section id="gain"' not in write_run_report([run], tmp_path / "report", figures=()).read_text()
+
+
 def test_an_interval_around_zero_is_no_lead(three):
     facts = summarize(three)
     best = best_line(facts)

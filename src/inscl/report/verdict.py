@@ -69,8 +69,8 @@ def _forgotten(best: LineFacts, change: Estimate, none: LineFacts | None) -> Sen
     if worst.change.mean < 0:
         words += f" Most by ‘{worst.task}’: {-worst.change.mean:.1f}."
     if none and none.change:
-        words += f" Without replay: {-none.change.mean:.1f}."
-    return Sentence(about="Forgotten", figure=f"{flipped.mean:.1f} points", words=words)
+        words += f" Without replay: {minus(-none.change.mean)}."
+    return Sentence(about="Forgotten", figure=f"{minus(flipped.mean)} points", words=words)
 
 
 def _cost(best: LineFacts, none: LineFacts | None) -> Sentence:
@@ -88,9 +88,11 @@ def _cost(best: LineFacts, none: LineFacts | None) -> Sentence:
 def _sure(facts: Facts, best: LineFacts) -> Sentence:
     """Whether the best is told apart from the next best."""
     about = "Certainty"
-    others = [line for line in facts.lines if line != best and line.pool == best.pool and line.gain_final]
+    beside = [line for line in facts.lines if line != best and line.pool == best.pool]
+    others = [line for line in beside if line.gain_final]
     if not others or not best.gain_final:
-        return Sentence(about=about, figure=_plural(best.streams, "stream"), words="and nothing to compare it with.")
+        nothing = "no Relative Gain to measure a difference by" if beside else "nothing to compare it with"
+        return Sentence(about=about, figure=_plural(best.streams, "stream"), words=f"and {nothing}.")
     rival = max(others, key=lambda line: line.gain_final.mean if line.gain_final else 0.0)
     found = next((d for d in facts.differences if {d.line, d.baseline} == {best.label, rival.label}), None)
     if found is None:
