@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
+
 from inscl.example import Example
 from inscl.mixture import MixtureRow, write_mixture
 
@@ -83,3 +85,30 @@ def mixture_file(folder: Path, rows: list[MixtureRow] | None = None) -> Path:
     path = folder / "mixture.jsonl"
     write_mixture(path, rows or mixture_rows())
     return path
+
+
+def small_stream(model: Path) -> dict[str, object]:
+    """A configuration of two tasks and three strategies that a model this small runs through in seconds."""
+    return {
+        "tasks": {"demo": True, "only": ["review_opinion", "record_field"], "train": 16, "dev": 2, "test": 4},
+        "model": str(model),
+        "strategies": ["none", "random", "inscl"],
+        "budgets": [{"per_task": 4}],
+        "experts": None,  # of a model this small they score 0
+        "test_rows": "all",
+        "batch_size": 4,
+        "max_new_tokens": 6,
+        "dtype": "float32",
+        "training": {"learning_rate": 1e-2, "num_train_epochs": 2},
+    }
+
+
+COSTS = {"seconds", "peak_memory"}  # what a run cost is not the same twice
+
+
+def numbers(out: Path) -> list[tuple]:
+    """All that a run says but its costs."""
+    rows = parquet.read_table(out / "results.parquet").to_pylist()
+    return sorted(
+        tuple(str(value) for key, value in row.items() if key != "run_id") for row in rows if row["metric"] not in COSTS
+    )

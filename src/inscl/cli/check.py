@@ -63,7 +63,8 @@ def check(
     quiet: QuietOption = False,
 ) -> None:
     """The gate before a release: exit with 1 where a task dropped by more than is allowed."""
-    from inscl.cli.view import StageView, prepare_libraries
+    from inscl.cli.view import StageView
+    from inscl.libraries import prepare_libraries
 
     prepare_libraries()
     from inscl.check import formats, gate

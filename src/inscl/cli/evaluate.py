@@ -51,7 +51,8 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Score a model on the test rows of every remembered task, and its perplexity on a general text."""
-    from inscl.cli.view import StageView, prepare_libraries
+    from inscl.cli.view import StageView
+    from inscl.libraries import prepare_libraries
 
     prepare_libraries()
     from inscl.check.assessment import assess

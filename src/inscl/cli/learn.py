@@ -92,7 +92,8 @@ def learn(
     quiet: QuietOption = False,
 ) -> None:
     """One stage: plan, mix, train, score old and new tasks, remember. The same command goes on if interrupted."""
-    from inscl.cli.view import StageView, prepare_libraries
+    from inscl.cli.view import StageView
+    from inscl.libraries import prepare_libraries
 
     prepare_libraries()
     from inscl.split import Shares

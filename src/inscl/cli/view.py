@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from inscl.cli.app import printable, remark
-from inscl.libraries import prepare_libraries as prepare_libraries
 
 if TYPE_CHECKING:
     from inscl.runs.run import Event

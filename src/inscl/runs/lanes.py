@@ -15,16 +15,25 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from inscl.config import StreamConfig
 from inscl.errors import InsclError
 from inscl.libraries import prepare_libraries
 from inscl.locks import hold_with
 from inscl.runs.jobs import Job, Scored, StreamPlan
 
-if TYPE_CHECKING:
-    from inscl.runs.run import Event
+
+class Walker(Protocol):
+    """What walks lanes: `inscl.runs.run.Run`, made anew in every process."""
+
+    jobs: dict[Job, Scored]
+    done: set[Job]
+    trained: int
+    scored: int
+    finished: Callable[[Job], None]
+
+    def walk(self, lane: "Lane", streams: Sequence[StreamPlan]) -> None:
+        """Do the jobs of a lane."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ class Lanes:
 
     Parameters
     ----------
-    config : StreamConfig
+    make : callable
+        Makes a `Walker` from the function that it tells of its steps; sent to each process, so a name of a module.
     out : Path
         Folder of the run; its data are there already.
     workers : int
@@ -75,17 +85,17 @@ class Lanes:
 
     def __init__(
         self,
-        config: StreamConfig,
+        make: Callable[..., Walker],
         out: Path,
         workers: int,
-        progress: Callable[["Event"], None],
+        progress: Callable[[Any], None],
         finished: Callable[[Job], None],
     ) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._told: Any = spawn.Queue()
         threads = max(1, (os.cpu_count() or 1) // workers)
         self._others = set(multiprocessing.active_children())
-        self._pool = ProcessPoolExecutor(workers, spawn, _begin, (config, out, self._told, threads))
+        self._pool = ProcessPoolExecutor(workers, spawn, _begin, (make, out, self._told, threads))
         self._listener = threading.Thread(target=self._listen, args=(progress, finished), daemon=True)
         self._listener.start()
 
@@ -123,7 +133,7 @@ class Lanes:
             ) from error
         return trained, scored
 
-    def _listen(self, progress: Callable[["Event"], None], finished: Callable[[Job], None]) -> None:
+    def _listen(self, progress: Callable[[Any], None], finished: Callable[[Job], None]) -> None:
         while (said := self._told.get()) is not None:
             if isinstance(said, Job):
                 finished(said)
@@ -137,7 +147,7 @@ _run: Any = None
 _lock: Any = None
 
 
-def _begin(config: StreamConfig, out: Path, told: Any, threads: int) -> None:
+def _begin(make: Callable[..., Walker], out: Path, told: Any, threads: int) -> None:
     """Make a process ready: it ends with its parent, and holds the folder as long as it lives."""
     global _run, _lock
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
@@ -146,9 +156,7 @@ def _begin(config: StreamConfig, out: Path, told: Any, threads: int) -> None:
     prepare_libraries()
     _lock = hold_with(out)
 
-    from inscl.runs.run import Run
-
-    _run = Run(config, out, progress=told.put)
+    _run = make(progress=told.put)
     _run.finished = told.put
 
 

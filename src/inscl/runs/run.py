@@ -10,6 +10,7 @@ results.parquet   every number (see `inscl.runs.results`), also as CSV
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -188,7 +189,8 @@ class Run:
         if workers == 1:
             streams = self._do_all()
         else:
-            with Lanes(self.config, self.out, workers, self._pass_on, self.done.add) as self.lanes:
+            make = partial(Run, self.config, self.out)
+            with Lanes(make, self.out, workers, self._pass_on, self.done.add) as self.lanes:
                 streams = self._do_all()
         return RunResult(self.out, self._table(streams), self.trained, self.scored)
 
