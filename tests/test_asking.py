@@ -8,8 +8,9 @@ from email.utils import formatdate
 import pytest
 
 from inscl import asking
-from inscl.asking import Asker, Question, Replies, Reply, forget_replies
+from inscl.asking import Asker, Question
 from inscl.errors import ConfigError, InsclError
+from inscl.replies import Replies, Reply, forget_replies
 from rough_server import USUAL, Answer, rough_server
 
 KEY = "sk-known-key-0123456789"

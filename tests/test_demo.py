@@ -45,6 +45,8 @@ def test_the_fast_demo_runs_offline_and_again_at_once(tmp_path):
     first = demo()
     assert first.returncode == 0, first.stderr
     assert "results.parquet" in first.stderr
+    assert str(page := tmp_path / "run" / "report" / "index.html") in first.stderr
+    assert "Without replay" in page.read_text(encoding="utf-8")
     lines = {line["strategy"]: line for line in json.loads(first.stdout)["lines"]}
     assert set(lines) == {"none", "inscl"}
     assert lines["inscl"]["learning"] > 0.5

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from inscl.asking import Reply
 from inscl.cache import CachedEncoder
 from inscl.demo.tasks import demo_tasks
 from inscl.example import Example
@@ -24,6 +23,7 @@ from inscl.forgetting.form import form_of, likeness
 from inscl.forgetting.nearness import Nearness
 from inscl.forgetting.server import only_object
 from inscl.forgetting.verdict import REASONS, RUBRIC
+from inscl.replies import Reply
 from support import WordEncoder
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inscl import asking
-from inscl.asking import Asker, Question, Reply
+from inscl.asking import Asker, Question
 from inscl.example import instruction_key
 from inscl.memory import Memory
+from inscl.replies import Reply
 from inscl.tags.local import LocalModel
 from inscl.tags.model import Tagged, Tagging, model_identity, tag_with
 from inscl.tags.prompt import MOST_TAGS, READ_CHARACTERS, repair_question, tag_question, tags_in

@@ -14,12 +14,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import inscl.task_tables
 import inscl.tasks
 from inscl.cache import CachedEncoder
 from inscl.errors import DataError
 from inscl.example import SPLITS, Example, example_key, input_key, instruction_key
 from inscl.superni import read_superni
-from inscl.tasks import Recipe, Task, check_name, estimate_tokens, write_task
+from inscl.task_tables import Recipe, write_task
+from inscl.tasks import Task, check_name, estimate_tokens
 from support import WordEncoder, WordTagger, rows_of
 
 
@@ -49,11 +51,16 @@ def tables(task: Task) -> list[object]:
     return [lance.dataset(f"{task.folder}/{part}.lance").to_table() for part in ("instructions", "examples")]
 
 
+def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inscl.tasks, "BATCH", 7)
+    monkeypatch.setattr(inscl.task_tables, "BATCH", 7)
+    monkeypatch.setattr(inscl.task_tables, "SPILL", 14)
+
+
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven rows a batch and a spill after every second batch, so that 60 rows go through the file."""
-    monkeypatch.setattr(inscl.tasks, "BATCH", 7)
-    monkeypatch.setattr(inscl.tasks, "SPILL", 14)
+    shrink(monkeypatch)
 
 
 @pytest.mark.parametrize("n", [1, 6, 7, 13, 14, 15, 28, 60])
@@ -63,8 +70,7 @@ def test_the_path_through_a_file_equals_the_one_in_memory(tmp_path, monkeypatch,
     rows = [*rows, *rows[: n // 3]]  # some duplicates
     random.Random(0).shuffle(rows)
     whole = written(rows, tmp_path / "whole")
-    monkeypatch.setattr(inscl.tasks, "BATCH", 7)
-    monkeypatch.setattr(inscl.tasks, "SPILL", 14)
+    shrink(monkeypatch)
     spilled = written(rows, tmp_path / "spilled")
     assert spilled.info == whole.info
     assert tables(spilled) == tables(whole)
@@ -116,8 +122,7 @@ def test_appending_through_the_file_equals_appending_in_memory(tmp_path, monkeyp
     base = written(examples("a", 50), tmp_path / "base")
     more = examples("a", 90)[40:] + examples("b", 20)
     whole = written(more, tmp_path / "whole", base)
-    monkeypatch.setattr(inscl.tasks, "BATCH", 7)
-    monkeypatch.setattr(inscl.tasks, "SPILL", 14)
+    shrink(monkeypatch)
     spilled = written(more, tmp_path / "spilled", base)
     assert spilled.info == whole.info
     assert tables(spilled) == tables(whole)
@@ -232,7 +237,7 @@ import resource, sys, tempfile, threading
 import numpy as np
 from inscl.cache import CachedEncoder
 from inscl.example import Example
-from inscl.tasks import Recipe, write_task
+from inscl.task_tables import Recipe, write_task
 from support import WordEncoder, WordTagger
 
 def resident():

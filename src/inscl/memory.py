@@ -27,7 +27,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
 
-from inscl.asking import forget_replies
 from inscl.cache import CachedEncoder, append, cache_name, keep_only, open_table, rewrite, text_key
 from inscl.catalogue import CATALOGUE, Commit, State, fold
 from inscl.encoder import Encoder, SentenceEncoder
@@ -36,10 +35,12 @@ from inscl.example import Example, Split, key_of
 from inscl.locks import FileLock, LeaseLock, Lock
 from inscl.models import cache_folder
 from inscl.readers import ReadReport, read_examples
+from inscl.replies import forget_replies
 from inscl.split import Shares
 from inscl.suggest import suggest
 from inscl.tags.clean import clean_tags
-from inscl.tasks import FEW_TEST_ROWS, OWN_TAGS, Recipe, TagsBy, Task, TaskInfo, check_name, write_tags, write_task
+from inscl.task_tables import Recipe, write_tags, write_task
+from inscl.tasks import FEW_TEST_ROWS, OWN_TAGS, TagsBy, Task, TaskInfo, check_name
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger

@@ -39,7 +39,8 @@ from inscl.strategies import (
 )
 from inscl.suggest import suggest
 from inscl.tags.clean import radius_for
-from inscl.tasks import Recipe, Task, check_name, write_task
+from inscl.task_tables import Recipe, write_task
+from inscl.tasks import Task, check_name
 
 COUNTED_VERSIONS = ("inscl", "numpy", "POT", "scikit-learn", "scipy", "simplemma")
 _derived: WeakKeyDictionary[Memory, Derived] = WeakKeyDictionary()

@@ -38,3 +38,14 @@ def demo(
         )
     folder = out or Path("runs") / f"demo{'-fast' if fast else ''}-seed{seed}"
     carry_out(config, folder, workers=workers, json=json, quiet=quiet)
+    page = _page(folder)
+    if not quiet:
+        remark(f"what was kept, and what was forgotten, on one page: {page}")
+
+
+def _page(folder: Path) -> Path:
+    from inscl.forgetting.analysis import analyse
+    from inscl.report.page import write_run_report
+
+    analyse(folder).write(folder)
+    return write_run_report([folder], folder / "report", figures=("svg",))

@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from inscl.asking import Asker, Question, Reply
+from inscl.asking import Asker, Question
 from inscl.example import Example
 from inscl.forgetting.verdict import REASONS, RUBRIC, Case, Verdict
+from inscl.replies import Reply
 
 SHOWN = 2  # training examples of each task that the judge is shown
 LONGEST_TEXT = 2000  # characters of a text in a question

@@ -484,7 +484,7 @@ def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
     drawn.text((left + right) / 2, bottom + 34, "InsInfo", "mid small faint")
     chosen = [i.insinfo for i in info.instructions if i.chosen]
     rest = [i.insinfo for i in info.instructions if not i.chosen]
-    against = f" against {fmean(rest):.1f} of the {len(rest)} others" if rest else ""
+    against = f" against {fmean(rest):.1f} of the {len(rest)} left out" if rest else ""
     finding = (
         f"{info.line}, stage {info.stage}: mean InsInfo is {fmean(chosen) if chosen else 0:.1f} of the {len(chosen)} "
         f"instructions replayed{against}."

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from inscl.asking import Question, Replies, Reply, question_key
+from inscl.asking import Question, question_key
+from inscl.replies import Replies, Reply
 
 AT_ONCE = 64  # questions whose answers are stored together
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from inscl.asking import Question, Reply
+from inscl.asking import Question
+from inscl.replies import Reply
 from inscl.tags.prompt import PROMPT, repair_question, tag_question, tags_in
 
 if TYPE_CHECKING:
