@@ -56,6 +56,21 @@ def test_batched_answers_are_those_of_the_library_one_by_one(loaded):
     assert any(not answer.capped for answer in found)
 
 
+def test_the_head_sees_one_contiguous_place_a_row(loaded, monkeypatch):
+    seen = []
+    head = loaded.model.get_output_embeddings()
+    forward = head.forward
+
+    def watched(hidden):
+        seen.append((hidden.is_contiguous(), tuple(hidden.shape[:-1])))
+        return forward(hidden)
+
+    monkeypatch.setattr(head, "forward", watched)
+    prompts = [Prompt(list(range(5, 5 + n)), 3) for n in (2, 9, 4)]
+    generate(loaded.model, prompts, end_ids=frozenset(), pad_id=2, batch_tokens=400, batch_size=16)
+    assert seen == [(True, (1, 3))] * 3  # of a slice, the CPU's product in half precision copies the weights per row
+
+
 def test_scores_do_not_depend_on_the_batch(loaded):
     many = generate_and_score(loaded, TASKS, max_new_tokens=LIMITS)
     single = generate_and_score(loaded, TASKS, max_new_tokens=LIMITS, batch_size=1)
