@@ -8,7 +8,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLE
 .PHONY: help demo test lint docs bench clean
 
 help:
-	@echo "make demo   a real small model forgets, and replay keeps it (some 10 minutes on 2 idle cores)"
+	@echo "make demo   a real small model forgets, and replay keeps it (about 9 minutes on 2 idle cores)"
 	@echo "make test   linters, types and all tests"
 	@echo "make docs   the documentation site, in site/"
 	@echo "make bench  time and memory of planning"
