@@ -10,9 +10,8 @@ go to the trainer's trackers. Training that fails or is killed changes nothing.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -145,24 +144,11 @@ class ContinualCallback(TrainerCallback):
 
     def _record(self, args: Any) -> dict[str, Any]:
         """The stage as a memory logs it; the next stage starts from the folder in which the script saves its model."""
-        made = self.replay.plan
-        counts = {**{task.name: task.count for task in made.tasks}, made.name: 0}
-        return {
-            "name": made.name,
-            "stage": made.stage,
-            "strategy": made.strategy,
-            "seed": made.seed,
-            "budget": asdict(made.budget),
-            "replayed": made.count,
-            "rows": made.new.rows,
-            "model": str(Path(args.output_dir).absolute()),
-            "scorer": self.scorer,
-            "tasks": [{"name": task, "count": count, **self._logged(task)} for task, count in counts.items()],
+        scores = {
+            task: {"score": score.rouge_l, "exact_match": score.exact, "n": score.n}
+            for task, score in self.scores.items()
         }
-
-    def _logged(self, task: str) -> dict[str, float | int]:
-        score = self.scores.get(task)
-        return {} if score is None else {"score": score.rouge_l, "exact_match": score.exact, "n": score.n}
+        return self.replay.plan.finished(args.output_dir, self.scorer, scores)
 
 
 def _metrics(scores: dict[str, TaskScore], scorer: str) -> dict[str, float]:

@@ -290,28 +290,10 @@ def _log(
     fingerprint = record.get("fingerprint")
     if any(stage.get("fingerprint") == fingerprint for stage in memory.stages()):
         return
-    counts = {**{task.name: task.count for task in made.tasks}, made.name: 0}
-    memory.log_stage(
-        {
-            "name": made.name,
-            "stage": made.stage,
-            "strategy": made.strategy,
-            "seed": made.seed,
-            "budget": asdict(made.budget),
-            "replayed": made.count,
-            "rows": made.new.rows,
-            "model": str(folder.absolute()),
-            "fingerprint": fingerprint,
-            "identity": identity(folder),
-            "scorer": scorer,
-            "tasks": [
-                {"name": task, "count": count, **_means(after.get(task), scorer)} for task, count in counts.items()
-            ],
-        }
-    )
+    means = {task: _means(rows, scorer) for task, rows in after.items()}
+    logged = made.finished(folder, scorer, means)
+    memory.log_stage({**logged, "fingerprint": fingerprint, "identity": identity(folder)})
 
 
-def _means(scores: RowScores | None, scorer: str) -> dict[str, float | int]:
-    if scores is None:
-        return {}
+def _means(scores: RowScores, scorer: str) -> dict[str, float | int]:
     return {"score": scores.mean(scorer), "exact_match": scores.mean("exact_match"), "n": scores.n}

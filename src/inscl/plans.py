@@ -176,6 +176,33 @@ class Plan:
         del plain["source"]
         return plain
 
+    def finished(
+        self, model: str | Path, scorer: str, scores: Mapping[str, Mapping[str, float | int]]
+    ) -> dict[str, Any]:
+        """What a memory logs of the stage once its model is there; what was scored stands with its task.
+
+        Parameters
+        ----------
+        model : path
+            Where the next stage starts from.
+        scorer : str
+        scores : mapping
+            Per task, what was scored; a task may be missing.
+        """
+        counts = {**{task.name: task.count for task in self.tasks}, self.name: 0}
+        return {
+            "name": self.name,
+            "stage": self.stage,
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "budget": asdict(self.budget),
+            "replayed": self.count,
+            "rows": self.new.rows,
+            "model": str(Path(model).absolute()),
+            "scorer": scorer,
+            "tasks": [{"name": task, "count": count, **scores.get(task, {})} for task, count in counts.items()],
+        }
+
     def write(self, path: str | Path) -> None:
         """Write the plan's file; it appears whole or not at all."""
         path = Path(path)

@@ -14,8 +14,7 @@ from typing import Any
 from inscl.config import Protect, StreamConfig
 from inscl.errors import require
 from inscl.evaluation.evaluate import Prediction, answer_limit, generate_and_score
-from inscl.evaluation.scores import RowScores, instructions_of
-from inscl.evaluation.scoring import SCORERS, exact_match
+from inscl.evaluation.scores import RowScores
 from inscl.example import Example
 from inscl.models import RECORD, LoadedModel, load
 from inscl.runs.stage_folder import Tell
@@ -207,17 +206,7 @@ def predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str)
         with path.open(encoding="utf-8") as lines:
             rows = [Prediction(**json.loads(line)) for line in lines]
         files[_asked(rows[0].task, rows)] = rows
-    found = {}
-    for task, examples in tasks.items():
-        rows = files[_asked(task, examples)]
-        scores = {
-            scorer: [SCORERS[scorer](row.prediction, row.references) for row in rows],
-            "exact_match": [exact_match(row.prediction, row.references) for row in rows],
-        }
-        if all(row.loss is not None for row in rows):
-            scores["loss"] = [(row.loss or 0.0) / max(row.tokens, 1) for row in rows]
-        found[task] = RowScores(scores, instructions_of(examples), sum(row.capped for row in rows))
-    return found
+    return {task: RowScores.of(files[_asked(task, examples)], scorer) for task, examples in tasks.items()}
 
 
 def _asked(task: str, rows: Sequence[Prediction] | Sequence[Example]) -> tuple[str, tuple[tuple[str, str], ...]]:
