@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from inscl.check.gate import Limits, drop_estimate
-from inscl.stats import holm
+from inscl.core.stats import holm
 
 Scores = tuple[np.ndarray, np.ndarray]  # of the reference and of the model, (n_rows,)
 LIMITS, TASKS = Limits(), 16

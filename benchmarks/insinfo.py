@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from inscl.encoder import SentenceEncoder, encode
-from inscl.insinfo import NEIGHBOURS, density_insinfo, insinfo, mean_insinfo
+from inscl.core.insinfo import NEIGHBOURS, density_insinfo, insinfo, mean_insinfo
+from inscl.memory.encoder import SentenceEncoder, encode
 from inscl.tags.clean import MergedTags, TagSpace, clean_tags
 from inscl.tags.keyphrase import KeyphraseTagger
 from taggers import DATA, Tagging, first_words, ours, tfidf, yake_raw

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from inscl.cache import CachedEncoder
+from inscl.data.example import Example
 from inscl.demo.tasks import demo_tasks
-from inscl.encoder import Encoder, SentenceEncoder
-from inscl.example import Example
 from inscl.forgetting import Case, Judge, OfflineJudge, ServerJudge
+from inscl.memory.embedding_cache import CachedEncoder
+from inscl.memory.encoder import Encoder, SentenceEncoder
 
 LABELS = Path(__file__).parent / "judge" / "labels.jsonl"
 KINDS = ("related", "unrelated")
@@ -132,8 +132,8 @@ def interval(found: Agreement) -> str:
 
 def on_real(folder: Path, seed: int) -> None:
     """Print how often accepted answers of real tasks, and those of other categories, are called unrelated."""
-    from inscl.readers import read_examples
-    from inscl.superni import superni_files
+    from inscl.data.readers import read_examples
+    from inscl.data.superni import superni_files
 
     rng, training, held_out = np.random.default_rng(seed), {}, {}
     for name, files in superni_files(str(folder), str(folder / "categories.json")).items():
@@ -171,7 +171,7 @@ def main() -> None:
     if given.real:
         on_real(given.real, given.seed)
     elif given.base_url:
-        from inscl.asking import Asker
+        from inscl.llm.client import Asker
 
         on_labels(ServerJudge(Asker(given.base_url, given.model, most_tokens=200), training_rows()))
     else:

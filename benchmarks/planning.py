@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from inscl.runs.orders import PAPER_ORDERS
+from inscl.core.orders import PAPER_ORDERS
 
 CURRICULUM = PAPER_ORDERS["paper-curriculum"]
 CHECKOUT = Path(__file__).parents[2] / "shared" / "data" / "natural-instructions"
@@ -45,16 +45,16 @@ class Counted:
 
 
 def plan_all(memory: Any, order: Sequence[str]) -> list[Any]:
-    from inscl.replay import plan
+    from inscl.replay.planner import plan
 
     return [plan(memory, order[i], earlier=order[:i]).plan for i in range(1, len(order))]
 
 
 def real(checkout: Path) -> None:
     """The 16 categories: adding (which tags and encodes), then 15 plans cold and warm."""
-    from inscl.encoder import SentenceEncoder
-    from inscl.memory import Memory
-    from inscl.superni import superni_files
+    from inscl.data.superni import superni_files
+    from inscl.memory.encoder import SentenceEncoder
+    from inscl.memory.memory import Memory
     from inscl.tags.keyphrase import KeyphraseTagger
 
     folder = tempfile.TemporaryDirectory()
@@ -83,7 +83,7 @@ def real(checkout: Path) -> None:
     script = (
         f"import json, sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "began = time.perf_counter()\n"
-        "from inscl.memory import Memory\nimport planning\n"
+        "from inscl.memory.memory import Memory\nimport planning\n"
         f"planning.plan_all(Memory({memory.path!r}), planning.CURRICULUM)\n"
         "print(time.perf_counter() - began, 'torch' in sys.modules, planning.peak())"
     )
@@ -119,8 +119,8 @@ def growth() -> None:
 def made_up(tasks: int, instructions: int, rows: int) -> None:
     import numpy as np
 
-    from inscl.memory import Memory
-    from inscl.replay import plan
+    from inscl.memory.memory import Memory
+    from inscl.replay.planner import plan
 
     rng = np.random.default_rng(0)
 

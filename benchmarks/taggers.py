@@ -319,7 +319,7 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
 
 def tagged_pool(data: Path) -> tuple[list[tuple[str, ...]], Callable[[list[str]], np.ndarray]]:
     """The clean tags of the definitions, and an encoder that has met every tag to be merged."""
-    from inscl.encoder import SentenceEncoder
+    from inscl.memory.encoder import SentenceEncoder
     from inscl.tags.clean import clean_tags
 
     pool = [clean_tags(tags) for tags in ours()(read_definitions(data).texts)]

@@ -19,10 +19,10 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from inscl.data.example import Example
+from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.evaluation.evaluate import generate_and_score
-from inscl.example import Example
-from inscl.mixture import MixtureRow, write_mixture
-from inscl.models import LoadedModel, load
+from inscl.models.loading import LoadedModel, load
 from inscl.training.batches import order_of_steps, tokenise_mixture
 from inscl.training.train import train_stage
 
@@ -139,8 +139,8 @@ def evaluation(options: argparse.Namespace) -> dict[str, float]:
 
 @torch.inference_mode()
 def _unsorted(loaded: LoadedModel, examples: list[Example], limit: int) -> None:
+    from inscl.data.template import render
     from inscl.evaluation.evaluate import _ready
-    from inscl.template import render
 
     model, tokenizer = _ready(loaded.model, "auto"), loaded.tokenizer
     tokenizer.padding_side = "left"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from inscl import ContinualCallback, Memory, plan
-from inscl.models import resolve
+from inscl.models.loading import resolve
 
 
 def main(model: str, task: str, data: str) -> None:

@@ -1,13 +1,13 @@
 """What tests do to a memory in processes that may be killed."""
 
-import inscl.memory
-import inscl.replay
+import inscl.memory.memory
+import inscl.replay.planner
 from support import WordEncoder, WordTagger, rows_of
 from zygote import serve
 
 
-def memory(path: str) -> inscl.memory.Memory:
-    return inscl.memory.Memory(path, encoder=WordEncoder(), tagger=WordTagger(), compression="none")
+def memory(path: str) -> inscl.memory.memory.Memory:
+    return inscl.memory.memory.Memory(path, encoder=WordEncoder(), tagger=WordTagger(), compression="none")
 
 
 def add(path: str, name: str, rows: int, *, append: bool = False, about: str | None = None) -> None:

@@ -8,13 +8,13 @@ from statistics import fmean
 
 import numpy as np
 
-from inscl.config import StreamConfig
+from inscl.core.orders import order_of
 from inscl.evaluation.scores import RowScores
-from inscl.plans import Budget, InstructionPlan, NewTask, Plan, TaskPlan
-from inscl.runs.jobs import UNTRAINED, Job, expert_job, joint_job, streams_of
-from inscl.runs.orders import order_of
-from inscl.runs.results import Cell, Stream, StreamResult, to_table, write_table
-from inscl.strategies import STRATEGIES
+from inscl.experiments.config import StreamConfig
+from inscl.experiments.jobs import UNTRAINED, Job, expert_job, joint_job, streams_of
+from inscl.experiments.results import Cell, Stream, StreamResult, to_table, write_table
+from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan
+from inscl.replay.strategies import STRATEGIES
 
 SETTINGS = {"encoder": "words", "tagger": "words", "weights": "frequency", "radius": 0.1, "min_samples": 2}
 TASKS = ("sums", "capitals", "colours", "rhymes")

@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 import trl.trainer.sft_trainer  # noqa: F401 - imported once for all children
 
-import inscl.runs.run
-from inscl.config import parse_config
+import inscl.experiments.run
+from inscl.experiments.config import parse_config
 from support import WordEncoder, WordTagger
 from zygote import serve
 
 
 def run(config: str, out: str) -> None:
-    inscl.runs.run.run(parse_config(config), Path(out), encoder=WordEncoder(), tagger=WordTagger())
+    inscl.experiments.run.run(parse_config(config), Path(out), encoder=WordEncoder(), tagger=WordTagger())
 
 
 if __name__ == "__main__":

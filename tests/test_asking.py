@@ -7,10 +7,10 @@ from email.utils import formatdate
 
 import pytest
 
-from inscl import asking
-from inscl.asking import Asker, Question
 from inscl.errors import ConfigError, InsclError
-from inscl.replies import Replies, Reply, forget_replies
+from inscl.llm import client as asking
+from inscl.llm.client import Asker, Question
+from inscl.llm.replies import Replies, Reply, forget_replies
 from rough_server import USUAL, Answer, rough_server
 
 KEY = "sk-known-key-0123456789"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inscl.budget import allocate, apportion
+from inscl.core.budget import allocate, apportion
 
 
 def exact_shares(weights, budget, lower, upper):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import inscl
+from inscl.data.split import Shares
 from inscl.errors import ConfigError
-from inscl.learn import last_model
-from inscl.memory import Memory
-from inscl.replay import Replay, plan
-from inscl.split import Shares
-from inscl.tracking import _LOGGERS
+from inscl.memory.memory import Memory
+from inscl.replay.planner import Replay, plan
+from inscl.stages.learn import last_model
+from inscl.training.tracking import _LOGGERS
 from support import WordEncoder, WordTagger, rows_of
 
 pytest.importorskip("trl", reason="trl (extra `train`) is not installed")
@@ -134,8 +134,8 @@ def test_a_loss_that_is_not_finite_is_not_remembered(tiny, tmp_path, memory, cap
 @pytest.mark.parametrize(
     ("broken", "said", "remembered"),
     [
-        ("inscl.callback.generate_and_score", "the earlier tasks were not scored", True),
-        ("inscl.memory.Memory.add", "task 'june' was not remembered; do it with `memory.add`", False),
+        ("inscl.stages.callback.generate_and_score", "the earlier tasks were not scored", True),
+        ("inscl.memory.memory.Memory.add", "task 'june' was not remembered; do it with `memory.add`", False),
     ],
 )
 def test_a_failure_at_the_end_does_not_cost_the_trained_model(
@@ -197,7 +197,7 @@ def test_a_made_up_tracker_gets_the_scores_with_the_last_step(tiny, tmp_path, me
     found = []
     monkeypatch.setitem(_LOGGERS, "memo", lambda place, metrics, step: found.append((place, metrics, step)))
     replay = plan(memory, "june", list(rows_of("june", 30)), budget=5)
-    monkeypatch.setattr("inscl.callback.open_runs", lambda *_: {"memo": {"run": "r"}})
+    monkeypatch.setattr("inscl.stages.callback.open_runs", lambda *_: {"memo": {"run": "r"}})
     trainer_of(tiny, tmp_path / "out", replay, inscl.ContinualCallback(replay, rows=2)).train()
     ((place, metrics, step),) = found
     assert (place, step) == ({"run": "r"}, 2)

@@ -15,12 +15,12 @@ import torch
 import tiny
 from inscl.check.assessment import assess, read_assessment
 from inscl.cli import main
+from inscl.data.example import Example
 from inscl.evaluation.evaluate import ready
 from inscl.evaluation.perplexity import paragraphs, perplexity
 from inscl.evaluation.server import Server
-from inscl.example import Example
-from inscl.memory import Memory
-from inscl.models import load
+from inscl.memory.memory import Memory
+from inscl.models.loading import load
 from support import WordEncoder, WordTagger
 
 HOSTILE = "say|<b>"
@@ -207,7 +207,7 @@ def test_only_the_rows_of_the_reference_are_asked(command, server, place):
 def test_a_folder_trained_anew_is_another_model(place, tmp_path):
     """Answers of an evaluation that was killed are used again only for the same weights."""
     shutil.copytree(place.folder / "june", tmp_path / "model")
-    from inscl.learn import stage_config
+    from inscl.stages.learn import stage_config
 
     config = stage_config("max_new_tokens: 3\ndtype: float32")
 

@@ -10,8 +10,8 @@ import lance
 import pyarrow as pa
 import pytest
 
-from inscl.catalogue import CATALOGUE, Commit
 from inscl.cli import main
+from inscl.memory.catalogue import CATALOGUE, Commit
 from support import rows_of
 
 needs_encoder = pytest.mark.skipif(
@@ -190,7 +190,7 @@ def test_an_interrupt_is_one_line_wherever_it_falls(here, capsys, monkeypatch):
         def stop(*_arguments, error=error, **_keywords):
             raise error
 
-        monkeypatch.setattr("inscl.memory.Memory.add", stop)
+        monkeypatch.setattr("inscl.memory.memory.Memory.add", stop)
         assert main(["add", "a", "data.jsonl"]) == 130
         assert capsys.readouterr().err.startswith("inscl: interrupted; nothing committed is lost.")
 

@@ -12,12 +12,12 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 from inscl.cli import main
-from inscl.encoder import DEFAULT_MODEL
+from inscl.core.insinfo import density_insinfo, insinfo, mean_insinfo
+from inscl.data.example import instruction_key
 from inscl.errors import DataError, MemoryStateError, PlanError
-from inscl.example import instruction_key
-from inscl.insinfo import density_insinfo, insinfo, mean_insinfo
-from inscl.memory import Memory
-from inscl.survey import agreement, survey
+from inscl.memory.encoder import DEFAULT_MODEL
+from inscl.memory.memory import Memory
+from inscl.replay.survey import agreement, survey
 from support import WordEncoder, WordTagger
 
 # Six instructions; "Translate it." stands in both tasks, and one is left to the tagger.
@@ -236,7 +236,7 @@ def test_json_has_all_unless_told(memory, capsys):
 
 
 def test_a_file_of_tags_and_the_offline_tagger_are_compared(memory, capsys, monkeypatch):
-    monkeypatch.setattr("inscl.memory.SentenceEncoder", DefaultWords)
+    monkeypatch.setattr("inscl.memory.memory.SentenceEncoder", DefaultWords)
     texts = {text: tags[::-1] or ["nothing"] for tagged in TAGGED.values() for text, tags in tagged.items()}
     Path("tags.json").write_text(json.dumps(texts))
     out = answer(capsys, "--against", "tags.json")

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl.config import Budget, Checkout, DemoTasks, StreamConfig, TestRows, load_config, parse_config
+from inscl.core.orders import PAPER_ORDERS, order_of
 from inscl.demo import stream_file
 from inscl.demo.tasks import TASKS
 from inscl.errors import ConfigError
+from inscl.experiments.config import Budget, Checkout, DemoTasks, StreamConfig, TestRows, load_config, parse_config
 from inscl.lined_yaml import read_yaml
-from inscl.runs.orders import PAPER_ORDERS, order_of
 
 MINIMAL = "tasks: demo\nmodel: smollm2-135m\n"
 

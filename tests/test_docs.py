@@ -23,8 +23,8 @@ import yaml
 from typer.main import get_command
 
 from inscl.cli import app, main
-from inscl.encoder import SentenceEncoder
-from inscl.strategies import STRATEGIES
+from inscl.memory.encoder import SentenceEncoder
+from inscl.replay.strategies import STRATEGIES
 from tiny import save_model
 
 ROOT = Path(__file__).parents[1]
@@ -170,7 +170,7 @@ def folder(tmp_path, monkeypatch, model) -> Path:
     (tmp_path / "stage.yaml").write_text("\n".join(settings))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("INSCL_MEMORY", raising=False)
-    monkeypatch.setattr("inscl.memory.SentenceEncoder", cache(SentenceEncoder))  # loaded once for all commands
+    monkeypatch.setattr("inscl.memory.memory.SentenceEncoder", cache(SentenceEncoder))  # loaded once for all commands
     return tmp_path
 
 

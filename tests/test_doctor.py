@@ -12,7 +12,7 @@ import pytest
 import inscl.doctor
 from inscl.cli import main
 from inscl.doctor import Diagnosis, Finding, examine
-from inscl.memory import Memory
+from inscl.memory.memory import Memory
 from support import WordEncoder, WordTagger, rows_of
 
 SECRET = "sk-very-secret-1234"
@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def memory(here, monkeypatch) -> Memory:
     """A memory whose encoder is taken for the default one, so that no model is loaded."""
-    monkeypatch.setattr("inscl.memory.SentenceEncoder", WordEncoder)
+    monkeypatch.setattr("inscl.memory.memory.SentenceEncoder", WordEncoder)
     made = Memory("memory", encoder=WordEncoder(), tagger=WordTagger())
     made.add("billing", rows_of("billing", 60))
     made.add("support", rows_of("support", 30))

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import inscl.encoder
-from inscl.cache import CachedEncoder, keep_only, text_key
-from inscl.encoder import DEFAULT_MODEL, Encoder, SentenceEncoder, encode, identity_of, unit_rows
+import inscl.memory.encoder
 from inscl.errors import DataError, InsclError
+from inscl.memory.embedding_cache import CachedEncoder, keep_only, text_key
+from inscl.memory.encoder import DEFAULT_MODEL, Encoder, SentenceEncoder, encode, identity_of, unit_rows
 from support import WordEncoder
 
 HERE = Path(__file__).parent
@@ -153,7 +153,7 @@ def test_any_callable_is_an_encoder():
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(inscl.encoder, "CHUNK", 4)
+    monkeypatch.setattr(inscl.memory.encoder, "CHUNK", 4)
     return 4
 
 
@@ -230,10 +230,10 @@ def test_encoders_never_mix(tmp_path):
 
 ENCODE = """
 import sys
-import inscl.encoder
-from inscl.cache import CachedEncoder
+import inscl.memory.encoder
+from inscl.memory.embedding_cache import CachedEncoder
 from support import WordEncoder
-inscl.encoder.CHUNK = 4
+inscl.memory.encoder.CHUNK = 4
 encoder = WordEncoder()
 CachedEncoder(encoder, sys.argv[1])(sys.argv[2:])
 print(len(encoder.seen))
@@ -251,10 +251,10 @@ def test_processes_share_the_cache_and_may_write_at_once(tmp_path):
 
 DIE = """
 import os, signal, sys
-import inscl.encoder
-from inscl.cache import CachedEncoder
+import inscl.memory.encoder
+from inscl.memory.embedding_cache import CachedEncoder
 from support import WordEncoder
-inscl.encoder.CHUNK = 4
+inscl.memory.encoder.CHUNK = 4
 
 class Dying(WordEncoder):
     def __call__(self, texts):

@@ -11,13 +11,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inscl.data.example import Example, example_key
+from inscl.data.mixture import MixtureRow, read_mixture
+from inscl.data.template import render, to_messages, tokenise
 from inscl.errors import InsclError
-from inscl.example import Example, example_key
 from inscl.export import FORMATS, SpecialTokens, is_chat, special_tokens, to_dataset, write_file
-from inscl.memory import Memory
-from inscl.mixture import MixtureRow, read_mixture
-from inscl.replay import plan
-from inscl.template import render, to_messages, tokenise
+from inscl.memory.memory import Memory
+from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, rows_of
 
 CHAT = (

@@ -15,16 +15,16 @@ from pyarrow import parquet
 from scipy.stats import binomtest, t
 
 from inscl.cli import main
-from inscl.config import parse_config
+from inscl.data.mixture import read_mixture
 from inscl.errors import ConfigError, InsclError
 from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.evaluation.scoring import rouge_l
+from inscl.experiments.config import parse_config
+from inscl.experiments.run import run
 from inscl.forgetting import Limits, Verdict, analyse
 from inscl.forgetting.facts import StreamFacts, read_facts
 from inscl.forgetting.rates import histories, share
-from inscl.mixture import read_mixture
-from inscl.models import RECORD
-from inscl.runs.run import run
+from inscl.models.loading import RECORD
 from support import WordEncoder, WordTagger
 
 TASKS = ("review_opinion", "record_field", "price_list")
@@ -97,7 +97,7 @@ def folder(finished, tmp_path):
 @pytest.fixture
 def words(monkeypatch):
     """The command line's encoder, without a model."""
-    monkeypatch.setattr("inscl.memory.SentenceEncoder", lambda *_: WordEncoder())
+    monkeypatch.setattr("inscl.memory.memory.SentenceEncoder", lambda *_: WordEncoder())
 
 
 def recount(folder: Path, ever_right: float, drop: float) -> dict:

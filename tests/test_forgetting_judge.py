@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from inscl.cache import CachedEncoder
+from inscl.data.example import Example
 from inscl.demo.tasks import demo_tasks
-from inscl.example import Example
 from inscl.forgetting import Case, OfflineJudge, ServerJudge
 from inscl.forgetting.form import form_of, likeness
 from inscl.forgetting.nearness import Nearness
 from inscl.forgetting.server import only_object
 from inscl.forgetting.verdict import REASONS, RUBRIC
-from inscl.replies import Reply
+from inscl.llm.replies import Reply
+from inscl.memory.embedding_cache import CachedEncoder
 from support import WordEncoder
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
 
-import inscl.insinfo
-from inscl.insinfo import density_insinfo, insinfo, mean_insinfo
+import inscl.core.insinfo
+from inscl.core.insinfo import density_insinfo, insinfo, mean_insinfo
 
 collections = st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=6), max_size=12)
 
@@ -229,7 +229,7 @@ def test_what_has_enough_copies_says_nothing(rows, neighbours):
 def test_blocks_change_no_bit_and_keep_memory_small(rng, monkeypatch):
     rows = rng.normal(size=(1500, 8)).astype(np.float16)
     whole = density_insinfo(rows)
-    monkeypatch.setattr(inscl.insinfo, "_BLOCK", 1500 * 7)  # 1500 is no multiple of 7 rows
+    monkeypatch.setattr(inscl.core.insinfo, "_BLOCK", 1500 * 7)  # 1500 is no multiple of 7 rows
     tracemalloc.start()
     parts = density_insinfo(rows)
     peak = tracemalloc.get_traced_memory()[1]

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 import tiny
-from inscl.config import Budget, load_config
 from inscl.errors import ConfigError, InsclError
-from inscl.locks import alone
-from inscl.runs.jobs import StreamPlan
-from inscl.runs.lanes import in_turn, lanes_of
-from inscl.runs.run import RunResult, run
+from inscl.experiments.config import Budget, load_config
+from inscl.experiments.jobs import StreamPlan
+from inscl.experiments.lanes import in_turn, lanes_of
+from inscl.experiments.run import RunResult, run
+from inscl.memory.locks import alone
 
 
 def stream(tasks: str, strategy: str, seed: int = 0) -> StreamPlan:
@@ -51,7 +51,7 @@ def test_one_process_walks_stream_by_stream():
 
 def test_a_folder_has_one_command_at_a_time(tmp_path):
     with alone(tmp_path / "run"):
-        code = "import sys, pathlib, inscl.locks as locks; locks.alone(pathlib.Path(sys.argv[1])).__enter__()"
+        code = "import sys, pathlib, inscl.memory.locks as locks; locks.alone(pathlib.Path(sys.argv[1])).__enter__()"
         command = [sys.executable, "-c", code, str(tmp_path / "run")]
         second = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "Another command is at work in" in second.stderr

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from inscl.data.mixture import read_mixture
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
-from inscl.learn import REQUEST, last_model, learn, stage_config
-from inscl.locks import alone
-from inscl.memory import Memory
-from inscl.mixture import read_mixture
-from inscl.models import RECORD
-from inscl.plans import Budget
+from inscl.memory.locks import alone
+from inscl.memory.memory import Memory
+from inscl.models.loading import RECORD
+from inscl.replay.plan import Budget
+from inscl.stages.learn import REQUEST, last_model, learn, stage_config
 from support import WordEncoder, WordTagger, rows_of
 from test_run import PaperWorker
 

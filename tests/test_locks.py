@@ -15,7 +15,7 @@ import pyarrow.fs
 import pytest
 
 from inscl.errors import MemoryStateError
-from inscl.locks import FileLock, LeaseLock, Lock
+from inscl.memory.locks import FileLock, LeaseLock, Lock
 
 BEAT, STALE = 0.05, 0.5
 Make = Callable[[], Lock]
@@ -330,7 +330,7 @@ def test_a_child_forked_during_a_hold_does_not_prolong_it(tmp_path):
     code = """
         import os, sys, time
         from pathlib import Path
-        from inscl.locks import FileLock
+        from inscl.memory.locks import FileLock
 
         lock = FileLock(Path(sys.argv[1]))
         for hold in (lock.shared, lambda: lock.exclusive(wait=True)):

@@ -18,7 +18,7 @@ from typer.main import get_command
 from inscl.cli import app, main
 from inscl.cli.app import SECTIONS, complete_task
 from inscl.errors import ConfigError
-from inscl.memory import Memory
+from inscl.memory.memory import Memory
 from inscl.training.fields import checked
 from support import WordEncoder, WordTagger, rows_of
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from inscl.catalogue import CATALOGUE, Commit
+from inscl.data.example import Example, instruction_key
+from inscl.data.split import Shares
 from inscl.errors import DataError, MemoryStateError
-from inscl.example import Example, instruction_key
-from inscl.memory import Memory
-from inscl.split import Shares
+from inscl.memory.catalogue import CATALOGUE, Commit
+from inscl.memory.memory import Memory
 from support import WordEncoder, WordTagger, rows_of
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inscl.memory import Memory
-from inscl.tasks import Task
+from inscl.memory.memory import Memory
+from inscl.memory.task import Task
 from support import WordEncoder, WordTagger, rows_of
 from test_memory import every_byte
 from zygote import Zygote

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl import metrics
-from inscl.metrics import (
+from inscl.core import metrics
+from inscl.core.metrics import (
     average_performance,
     backward_transfer,
     forgetting,

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 import pytest
 
 import tiny
-from inscl import models
 from inscl.errors import InsclError
+from inscl.models import loading as models
 
 
 def test_a_folder_and_a_hub_id_stay_what_they_are(tmp_path):

@@ -14,8 +14,8 @@ from urllib.request import urlopen
 import pytest
 
 from inscl.errors import DataError
-from inscl.memory import Memory
-from inscl.replay import plan
+from inscl.memory.memory import Memory
+from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, rows_of
 
 pytest.importorskip("moto.server", reason="moto[server] (extra `dev`) is not installed")
@@ -149,7 +149,7 @@ def test_remove_leaves_no_object_with_the_tasks_text(s3, uri):
 ADD = """
 import sys
 from support import WordEncoder, WordTagger, rows_of
-from inscl.memory import Memory
+from inscl.memory.memory import Memory
 uri, *names = sys.argv[1:]
 for name in names:
     Memory(uri, encoder=WordEncoder(), tagger=WordTagger()).add(name, rows_of(name, 40))
@@ -175,7 +175,7 @@ def test_a_reader_sees_a_whole_task_while_it_is_removed(uri):
     memory.add("a", rows_of("a", 40))
     with memory.reading():
         task = memory.task("a")
-        command = "import sys; from inscl.memory import Memory; Memory(sys.argv[1]).remove('a')"
+        command = "import sys; from inscl.memory.memory import Memory; Memory(sys.argv[1]).remove('a')"
         remover = subprocess.Popen([sys.executable, "-c", command, uri])
         deadline = time.monotonic() + 30
         while "a" in memory and time.monotonic() < deadline:

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from inscl.errors import PlanError
-from inscl.memory import Memory
-from inscl.plans import Budget, InstructionPlan, NewTask, Plan, TaskPlan, compare
-from inscl.replay import plan
+from inscl.memory.memory import Memory
+from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan, compare
+from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, rows_of
 
 # ---------------------------------------------------------------- budgets

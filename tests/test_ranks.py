@@ -12,7 +12,7 @@ import pytest
 import tiny
 from inscl.cli import main
 from inscl.errors import ConfigError, InsclError
-from inscl.models import RECORD
+from inscl.models.loading import RECORD
 from inscl.training import ranks
 from test_learn import months_of_files
 

@@ -16,9 +16,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inscl.data.example import Example
+from inscl.data.readers import LINE_LIMIT, ReadReport, describe_drops, read_examples
 from inscl.errors import DataError
-from inscl.example import Example
-from inscl.readers import LINE_LIMIT, ReadReport, describe_drops, read_examples
 
 ADD = {"instruction": "Add.", "input": "2 + 2", "output": "4"}
 ADDED = Example("Add.", "2 + 2", ("4",))
@@ -581,7 +581,7 @@ def test_a_line_over_the_limit_stops_and_is_not_held_in_memory(tmp_path):
     with pytest.raises(DataError, match=r"a\.jsonl:2: line longer than 64 MiB. Mend it"):
         read(path)
     code = (
-        "import re, sys; from pathlib import Path; from inscl.readers import *; r = ReadReport();"
+        "import re, sys; from pathlib import Path; from inscl.data.readers import *; r = ReadReport();"
         "print(len(list(read_examples(sys.argv[1], skip_bad=True, report=r))), describe_drops(r));"
         # Not ru_maxrss: a process inherits its parent's.
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024)"
@@ -593,11 +593,11 @@ def test_a_line_over_the_limit_stops_and_is_not_held_in_memory(tmp_path):
 
 
 def test_a_line_of_just_the_limit_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("inscl.readers.files.LINE_LIMIT", len(GOOD) - 1)
+    monkeypatch.setattr("inscl.data.readers.files.LINE_LIMIT", len(GOOD) - 1)
     assert LINE_LIMIT == 64 * 2**20
     path = write(tmp_path / "a.jsonl", GOOD + GOOD)
     assert read(path) == [ADDED, ADDED]
-    monkeypatch.setattr("inscl.readers.files.LINE_LIMIT", len(GOOD) - 2)
+    monkeypatch.setattr("inscl.data.readers.files.LINE_LIMIT", len(GOOD) - 2)
     with pytest.raises(DataError, match="line longer"):
         read(path)
 

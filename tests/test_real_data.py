@@ -12,17 +12,17 @@ import pytest
 from scipy.optimize import linprog
 from scipy.sparse import eye_array, kron
 
-from inscl.memory import Memory
-from inscl.replay import plan
-from inscl.runs.orders import PAPER_ORDERS
-from inscl.superni import superni_files
+from inscl.core.orders import PAPER_ORDERS
+from inscl.data.superni import superni_files
+from inscl.memory.memory import Memory
+from inscl.replay.planner import plan
 
 CURRICULUM = PAPER_ORDERS["paper-curriculum"]
 
 SCRIPT = """
 import json, sys
-from inscl.memory import Memory
-from inscl.replay import plan
+from inscl.memory.memory import Memory
+from inscl.replay.planner import plan
 memory, order = Memory(sys.argv[1]), json.loads(sys.argv[2])
 plans = [plan(memory, order[i], earlier=order[:i]).plan.to_dict() for i in range(1, 16)]
 assert "torch" not in sys.modules, "a plan with everything cached must not load torch"

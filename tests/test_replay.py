@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import inscl
-from inscl.encoder import unit_rows
+from inscl.core.insinfo import density_insinfo, insinfo, mean_insinfo
 from inscl.errors import MemoryStateError, PlanError
-from inscl.insinfo import density_insinfo, insinfo, mean_insinfo
-from inscl.memory import Memory
-from inscl.plans import Budget, Plan, compare
-from inscl.replay import plan, replayed_rows, resume
-from inscl.strategies import STRATEGIES, Settings
+from inscl.memory.encoder import unit_rows
+from inscl.memory.memory import Memory
+from inscl.replay.plan import Budget, Plan, compare
+from inscl.replay.planner import plan, replayed_rows, resume
+from inscl.replay.strategies import STRATEGIES, Settings
 from inscl.tags.clean import clean_tags, merge_tags
 from support import WordEncoder, WordTagger, rows_of
 
@@ -288,8 +288,8 @@ def test_seed_and_stage_and_nothing_else_move_the_draws(memory):
 SCRIPT = """
 import sys
 from support import WordEncoder, WordTagger, rows_of
-from inscl.memory import Memory
-from inscl.replay import plan
+from inscl.memory.memory import Memory
+from inscl.replay.planner import plan
 memory = Memory(sys.argv[1], encoder=WordEncoder(), tagger=WordTagger())
 plan(memory, "weather", list(rows_of("weather", 100)), budget=30, strategy=sys.argv[2]).plan.write(sys.argv[3])
 """

@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inscl.cli import main
-from inscl.config import load_config
+from inscl.core.stats import resampled_difference
 from inscl.errors import ConfigError, InsclError
-from inscl.plans import Plan
+from inscl.experiments.config import load_config
+from inscl.experiments.summary import final_rows, summarise
+from inscl.replay.plan import Plan
 from inscl.report import figures, summarize
 from inscl.report.draw import COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
 from inscl.report.facts import open_runs
 from inscl.report.page import to_png, write_plan_report, write_run_report
 from inscl.report.plan import summarize_plan
 from inscl.report.verdict import best_line, verdict
-from inscl.runs.summary import final_rows, summarise
-from inscl.stats import resampled_difference
 from report_runs import TASKS, made_run
 
 HOSTILE = "<script>alert(1)</script>"

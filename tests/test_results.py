@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl.runs import results
-from inscl.runs.results import (
+from inscl.experiments import results
+from inscl.experiments.results import (
     CSV,
     PARQUET,
     SCHEMA,

@@ -8,16 +8,16 @@ from statistics import fmean
 
 import pytest
 
-from inscl import metrics
 from inscl.cli import main
-from inscl.config import StreamConfig, parse_config
+from inscl.core import metrics
+from inscl.data.mixture import read_mixture
 from inscl.errors import ConfigError, InsclError
 from inscl.evaluation.scores import RowScores, instructions_of
-from inscl.mixture import read_mixture
-from inscl.models import RECORD
-from inscl.runs.data import StreamData
-from inscl.runs.run import Event, run
-from inscl.runs.summary import summarise
+from inscl.experiments.config import StreamConfig, parse_config
+from inscl.experiments.data import StreamData
+from inscl.experiments.run import Event, run
+from inscl.experiments.summary import summarise
+from inscl.models.loading import RECORD
 from support import WordEncoder, WordTagger
 
 TASKS = ("review_opinion", "record_field", "price_list")
@@ -289,7 +289,7 @@ def test_the_command_prints_a_table_and_tells_mistakes_with_their_lines(tmp_path
     def with_paper(config, out, workers, progress):
         return run_with(PaperWorker(), out, config, progress=progress)
 
-    monkeypatch.setattr("inscl.runs.run.run", with_paper)
+    monkeypatch.setattr("inscl.experiments.run.run", with_paper)
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(json.dumps(config_of(strategies=["none", "random"]).resolved()))
     assert main(["run", str(good), "--out", str(tmp_path / "run")]) == 0

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inscl import select
-from inscl.budget import apportion
+from inscl.core import selection as select
+from inscl.core.budget import apportion
 
 
 def unit(rng, n, d=8):
@@ -125,7 +125,7 @@ def test_prototype_data_gives_distinct_rows_where_centroids_coincide():
 def test_prototype_data_does_not_depend_on_the_number_of_threads(tmp_path, rng):
     np.save(tmp_path / "points.npy", rng.normal(size=(1200, 16)).astype(np.float32))
     code = (
-        "import sys, numpy as np; from inscl.select import prototype_data;"
+        "import sys, numpy as np; from inscl.core.selection import prototype_data;"
         "print(prototype_data(np.load(sys.argv[1]), 20, seed=0).tolist())"
     )
     rows = {

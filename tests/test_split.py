@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inscl.data.example import Example, input_key
+from inscl.data.split import DEV, TEST, TRAIN, UNSET, Assignment, Keys, Shares, Sides, assign_sides
 from inscl.errors import DataError
-from inscl.example import Example, input_key
-from inscl.split import DEV, TEST, TRAIN, UNSET, Assignment, Keys, Shares, Sides, assign_sides
 
 SHARES = st.sampled_from([Shares(), Shares(0.25, 0.25), Shares(0.05, 0.6), Shares(0.0, 0.2), Shares(0.1, 0.0)])
 # Few distinct inputs, so that rows share them; from all over the range, so that all sides occur.

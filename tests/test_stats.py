@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, t, ttest_1samp, ttest_rel
 
-from inscl.stats import (
+from inscl.core.stats import (
     Estimate,
     bootstrap_interval,
     effective_units,

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from inscl.data.example import Example
+from inscl.data.readers import ReadReport, describe_drops, read_examples
+from inscl.data.superni import read_superni
 from inscl.errors import DataError
-from inscl.example import Example
-from inscl.readers import ReadReport, describe_drops, read_examples
-from inscl.superni import read_superni
 
 
 @pytest.fixture

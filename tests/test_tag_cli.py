@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from inscl import asking
 from inscl.cli import main
-from inscl.example import instruction_key
-from inscl.memory import Memory
+from inscl.data.example import instruction_key
+from inscl.llm import client as asking
+from inscl.memory.memory import Memory
 from rough_server import USUAL, Answer, completion, rough_server
 from support import WordEncoder, rows_of
 
@@ -25,7 +25,7 @@ def memory(tmp_path, monkeypatch) -> Memory:
     for name in ("INSCL_MEMORY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(asking, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("inscl.memory.SentenceEncoder", WordEncoder)
+    monkeypatch.setattr("inscl.memory.memory.SentenceEncoder", WordEncoder)
     made = Memory("memory")
     made.add("support", rows_of("support", 40, instructions=4))
     made.add("billing", rows_of("billing", 40, instructions=4))

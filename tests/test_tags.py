@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
+from inscl.data.example import instruction_key
 from inscl.errors import ConfigError, DataError
-from inscl.example import instruction_key
 from inscl.tags import Tagger, read_tags
 from inscl.tags.clean import TagSpace, clean_tags, dbscan, merge_tags, normalise_tag, radius_for
 from inscl.tags.keyphrase import KeyphraseTagger

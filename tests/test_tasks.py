@@ -14,14 +14,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import inscl.task_tables
-import inscl.tasks
-from inscl.cache import CachedEncoder
+import inscl.memory.task
+import inscl.memory.task_tables
+from inscl.data.example import SPLITS, Example, example_key, input_key, instruction_key
+from inscl.data.superni import read_superni
 from inscl.errors import DataError
-from inscl.example import SPLITS, Example, example_key, input_key, instruction_key
-from inscl.superni import read_superni
-from inscl.task_tables import Recipe, write_task
-from inscl.tasks import Task, check_name, estimate_tokens
+from inscl.memory.embedding_cache import CachedEncoder
+from inscl.memory.task import Task, check_name, estimate_tokens
+from inscl.memory.task_tables import Recipe, write_task
 from support import WordEncoder, WordTagger, rows_of
 
 
@@ -52,9 +52,9 @@ def tables(task: Task) -> list[object]:
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inscl.tasks, "BATCH", 7)
-    monkeypatch.setattr(inscl.task_tables, "BATCH", 7)
-    monkeypatch.setattr(inscl.task_tables, "SPILL", 14)
+    monkeypatch.setattr(inscl.memory.task, "BATCH", 7)
+    monkeypatch.setattr(inscl.memory.task_tables, "BATCH", 7)
+    monkeypatch.setattr(inscl.memory.task_tables, "SPILL", 14)
 
 
 @pytest.fixture
@@ -235,9 +235,9 @@ def test_estimates_agree_with_a_real_tokenizer_on_real_data(real_data):
 GROW = """
 import resource, sys, tempfile, threading
 import numpy as np
-from inscl.cache import CachedEncoder
-from inscl.example import Example
-from inscl.task_tables import Recipe, write_task
+from inscl.memory.embedding_cache import CachedEncoder
+from inscl.data.example import Example
+from inscl.memory.task_tables import Recipe, write_task
 from support import WordEncoder, WordTagger
 
 def resident():

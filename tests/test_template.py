@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from inscl.data.example import Example
+from inscl.data.mixture import MixtureRow, read_mixture, write_mixture
+from inscl.data.template import IGNORED, prompt_ids, render, to_messages, tokenise
 from inscl.errors import DataError
-from inscl.example import Example
-from inscl.mixture import MixtureRow, read_mixture, write_mixture
-from inscl.template import IGNORED, prompt_ids, render, to_messages, tokenise
 
 TOKENIZER = tiny.tokenizer()
 CHAT = Example(

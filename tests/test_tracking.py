@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl import tracking
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
-from inscl.tracking import Tracked, check_trackers, metric_name, metrics_so_far, send, task_metrics
+from inscl.training import tracking
+from inscl.training.tracking import Tracked, check_trackers, metric_name, metrics_so_far, send, task_metrics
 from test_learn import learn_month
 from test_run import PaperWorker, config_of, run_with, values
 
@@ -134,7 +134,7 @@ def test_each_stage_of_a_run_shows_the_numbers_of_the_table(tmp_path, sent):
 def test_scores_of_a_run_that_was_interrupted_before_they_were_sent_are_sent_later(tmp_path, sent, monkeypatch):
     config = config_of(strategies=["none"])
     with monkeypatch.context() as patch:
-        patch.setattr("inscl.runs.run.send", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("inscl.experiments.run.send", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_with(TrackedWorker(), tmp_path / "run", config)
     assert sent == {}
@@ -267,8 +267,8 @@ def test_loss_and_scores_are_in_the_same_run(tracker, tiny, tmp_path):
 
 MONTHS = """
 import json, sys
-from inscl.learn import learn, stage_config
-from inscl.plans import Budget
+from inscl.stages.learn import learn, stage_config
+from inscl.replay.plan import Budget
 from test_learn import memory_at, month
 from pathlib import Path
 

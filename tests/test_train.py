@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import tiny
+from inscl.data.mixture import MixtureRow
 from inscl.errors import ConfigError, DataError, InsclError
-from inscl.mixture import MixtureRow
-from inscl.models import RECORD, load
+from inscl.models.loading import RECORD, load
 from inscl.training import checkpoints
 from inscl.training.batches import order_of_steps, tokenise_mixture
 from inscl.training.fields import OWNED, checked, shares

@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 
-from inscl.example import Example
-from inscl.mixture import MixtureRow, write_mixture
+from inscl.data.example import Example
+from inscl.data.mixture import MixtureRow, write_mixture
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"

@@ -13,29 +13,30 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inscl.callback import ContinualCallback
-    from inscl.encoder import SentenceEncoder
+    from inscl.data.example import Example
     from inscl.errors import InsclError
-    from inscl.example import Example
-    from inscl.memory import Memory
-    from inscl.plans import Budget, Plan
-    from inscl.replay import Replay, plan
-    from inscl.strategies import Settings
+    from inscl.memory.encoder import SentenceEncoder
+    from inscl.memory.memory import Memory
+    from inscl.replay.plan import Budget, Plan
+    from inscl.replay.planner import Replay, plan
+    from inscl.replay.strategies import Settings
+    from inscl.stages.callback import ContinualCallback
 
 __version__ = version("inscl")
 
 _HOME = {
-    "Budget": "plans",
-    "ContinualCallback": "callback",
-    "Example": "example",
+    "Budget": "replay.plan",
+    "ContinualCallback": "stages.callback",
+    "Example": "data.example",
     "InsclError": "errors",
-    "Memory": "memory",
-    "Plan": "plans",
-    "Replay": "replay",
-    "SentenceEncoder": "encoder",
-    "Settings": "strategies",
-    "plan": "replay",
+    "Memory": "memory.memory",
+    "Plan": "replay.plan",
+    "Replay": "replay.planner",
+    "SentenceEncoder": "memory.encoder",
+    "Settings": "replay.strategies",
+    "plan": "replay.planner",
 }
+_CORE = ("budget", "distance", "insinfo", "metrics")  # modules of the numerical core, as `inscl.distance` and so on
 __all__ = [
     "Budget",
     "ContinualCallback",
@@ -53,6 +54,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name where it is first used, so that `import inscl` stays instant."""
+    if name in _CORE:
+        return import_module(f"inscl.core.{name}")
     if name in _HOME:
         return getattr(import_module(f"inscl.{_HOME[name]}"), name)
     raise AttributeError(f"module 'inscl' has no attribute '{name}'")

@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from inscl.encoder import DEFAULT_MODEL, SentenceEncoder
 from inscl.errors import InsclError
-from inscl.models import EMBEDDED, cache_folder
+from inscl.memory.encoder import DEFAULT_MODEL, SentenceEncoder
+from inscl.models.loading import EMBEDDED, cache_folder
 from inscl.provenance import choose_dtype, memory_size, processor
 
 DEVELOPERS_EXTRAS = ("dev", "docs")
@@ -219,7 +219,7 @@ def _hub_cache() -> Path:
 
 
 def _memory(path: str, encoder: str | None, quick: bool) -> Iterator[Finding]:
-    from inscl.memory import Memory
+    from inscl.memory.memory import Memory
 
     try:
         memory = Memory(path, encoder=SentenceEncoder(encoder) if encoder else None)
@@ -255,7 +255,7 @@ def _memory(path: str, encoder: str | None, quick: bool) -> Iterator[Finding]:
 
 def _lock_is_free(path: str) -> bool | None:
     """Whether no command works on a memory in a folder; None where this cannot be asked."""
-    from inscl.locks import FileLock
+    from inscl.memory.locks import FileLock
 
     if "://" in path:
         return None

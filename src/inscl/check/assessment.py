@@ -12,23 +12,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from inscl.config import StreamConfig
+from inscl.data.example import Example
 from inscl.errors import DataError, InsclError
 from inscl.evaluation.evaluate import Prediction, answer_limit, predict, ready
 from inscl.evaluation.perplexity import Perplexity, perplexity
 from inscl.evaluation.scores import RowScores, row_key
 from inscl.evaluation.scoring import SCORERS
 from inscl.evaluation.server import Server
-from inscl.example import Example
-from inscl.learn import REQUEST, TEST_ROWS, Progress, stage_config
-from inscl.memory import Memory
-from inscl.models import RECORD, LoadedModel, load, resolve
+from inscl.experiments.config import StreamConfig
+from inscl.experiments.data import rows_of
+from inscl.experiments.run import RUN
+from inscl.files import whole_file
+from inscl.memory.memory import Memory
+from inscl.models.loading import RECORD, LoadedModel, load, resolve
 from inscl.provenance import choose_dtype, versions
-from inscl.runs.data import rows_of
-from inscl.runs.run import RUN
-from inscl.runs.stage_folder import MODEL, PREDICTIONS, SCORES, StageFolder, read_json
-from inscl.runs.worker import ANSWERS_LOOKED_AT
-from inscl.whole_file import whole_file
+from inscl.stages.folder import MODEL, PREDICTIONS, SCORES, StageFolder, read_json
+from inscl.stages.learn import REQUEST, TEST_ROWS, Progress, stage_config
+from inscl.stages.trainer import ANSWERS_LOOKED_AT
 
 MARK = "inscl_scores"  # the key by which a file of ours is known, and its version
 SETTINGS = ("scorer", "max_length", "max_new_tokens", "dtype")  # what of a stage's settings bears on scores
@@ -98,9 +98,9 @@ def assess(
     ----------
     memory : Memory
     model : str, Path or Server
-        What answers; see `inscl.models.resolve`.
+        What answers; see `inscl.models.loading.resolve`.
     config : StreamConfig, optional
-        Its fields in `SETTINGS` say how; see `inscl.learn.stage_config`.
+        Its fields in `SETTINGS` say how; see `inscl.stages.learn.stage_config`.
     test_rows : int, optional
         Most test rows of a task; None takes all.
     only : mapping from task to collection of str, optional

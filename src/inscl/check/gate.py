@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inscl.check.assessment import SETTINGS, Assessment, assess, read_assessment, with_perplexity
-from inscl.config import StreamConfig
+from inscl.core.stats import Estimate, effective_units, holm, ratio_estimate
 from inscl.errors import ConfigError, DataError, InsclError
 from inscl.evaluation.perplexity import Perplexity
 from inscl.evaluation.scores import RowScores
 from inscl.evaluation.server import Server
-from inscl.learn import Progress
-from inscl.memory import Memory
-from inscl.stats import Estimate, effective_units, holm, ratio_estimate
+from inscl.experiments.config import StreamConfig
+from inscl.memory.memory import Memory
+from inscl.stages.learn import Progress
 
 Outcome = Literal["fail", "pass", "cannot tell"]
 

@@ -43,7 +43,7 @@ _UsageError: Any = typer.BadParameter.__base__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     if ranks.following():
-        from inscl.runs.worker import follow
+        from inscl.stages.trainer import follow
 
         return follow()
     code = _run(argv)

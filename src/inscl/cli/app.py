@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from inscl.memory import Memory
+    from inscl.memory.memory import Memory
 
 # The order of `inscl --help`; a test finds a command that stands in no section.
 SECTIONS = {
@@ -71,7 +71,7 @@ def complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _complete_format(incomplete: str) -> list[str]:
-    from inscl.readers import FORMATS
+    from inscl.data.readers import FORMATS
 
     return [name for name in FORMATS if name.startswith(incomplete)]
 
@@ -81,7 +81,7 @@ def _known_format(name: str | None) -> str | None:
     from inscl.suggest import suggest
 
     if name is not None:
-        from inscl.readers import FORMATS
+        from inscl.data.readers import FORMATS
 
         if name not in FORMATS:
             raise DataError(
@@ -141,8 +141,8 @@ def _root(
 
 def open_memory(path: str, encoder: str | None = None, quiet: bool = False) -> "Memory":
     """The memory at `path`, with progress and notices on standard error."""
-    from inscl.encoder import SentenceEncoder
-    from inscl.memory import Memory
+    from inscl.memory.encoder import SentenceEncoder
+    from inscl.memory.memory import Memory
 
     def track(steps: Sequence[int]) -> Iterable[int]:
         if quiet or len(steps) < 2 or not sys.stderr.isatty():
@@ -233,9 +233,9 @@ def as_source(data: list[str]) -> str | list[str]:
 
 def category_files(data: list[str], categories: str, name: str) -> list[str]:
     """The files of one category of a Super-NaturalInstructions checkout."""
+    from inscl.data.superni import superni_files
     from inscl.errors import DataError
     from inscl.suggest import suggest
-    from inscl.superni import superni_files
 
     found = superni_files(data[0], categories)
     if name not in found:

@@ -134,7 +134,7 @@ def _plain(path: Path) -> bool:
 
 
 def _write(path: Path, text: str) -> None:
-    from inscl.whole_file import whole_file
+    from inscl.files import whole_file
 
     if path.exists() and not _plain(path):
         path.write_text(text, encoding="utf-8")

@@ -23,9 +23,9 @@ def demo(
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
-    from inscl.config import Experts, load_config
     from inscl.demo import stream_file
-    from inscl.models import EMBEDDED, resolve
+    from inscl.experiments.config import Experts, load_config
+    from inscl.models.loading import EMBEDDED, resolve
 
     resolve(EMBEDDED)  # first of all, so that a missing package is told at once
     config = load_config(stream_file(fast)).model_copy(

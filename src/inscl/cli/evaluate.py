@@ -56,7 +56,7 @@ def evaluate(
 
     prepare_libraries()
     from inscl.check.assessment import assess
-    from inscl.learn import last_model
+    from inscl.stages.learn import last_model
 
     kept = open_memory(memory, quiet=quiet).existing()
     settings = read_settings(config)

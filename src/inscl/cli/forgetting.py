@@ -62,10 +62,10 @@ def forgetting(
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
-    from inscl.encoder import SentenceEncoder
     from inscl.forgetting.analysis import analyse
     from inscl.forgetting.facts import read_facts
     from inscl.forgetting.rates import Limits
+    from inscl.memory.encoder import SentenceEncoder
 
     limits = Limits(ever_right=ever_right, drop=drop)
     facts = read_facts(run)
@@ -109,8 +109,8 @@ def _judge(
         raise ConfigError(
             "`--judge server` needs `--base-url` and `--model`, such as http://localhost:8000/v1 and its model."
         )
-    from inscl.asking import Asker
     from inscl.forgetting.analysis import server_judge
+    from inscl.llm.client import Asker
 
     asker = Asker(base_url, model, facts.folder / REPLIES, workers=workers, most_tokens=ANSWER_TOKENS)
     return server_judge(facts, asker, tell)

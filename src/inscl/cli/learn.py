@@ -40,10 +40,10 @@ from inscl.cli.plan import (
 )
 
 if TYPE_CHECKING:
-    from inscl.config import StreamConfig
     from inscl.evaluation.scores import RowScores
-    from inscl.learn import Learnt
-    from inscl.plans import Plan
+    from inscl.experiments.config import StreamConfig
+    from inscl.replay.plan import Plan
+    from inscl.stages.learn import Learnt
 
 ConfigOption = Annotated[
     Path | None,
@@ -96,7 +96,7 @@ def learn(
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
-    from inscl.split import Shares
+    from inscl.data.split import Shares
     from inscl.tags import read_tags
 
     training = {key: value for key, value in {"num_train_epochs": epochs, "learning_rate": lr}.items() if value}
@@ -119,13 +119,13 @@ def learn(
     options |= {key: value for key, value in reading.items() if value}
     kept, source = open_memory(memory, encoder, quiet), as_source(data)
     if dry_run:
-        from inscl.replay import plan as make_plan
+        from inscl.replay.planner import plan as make_plan
 
         with TemporaryDirectory(prefix="inscl-") as empty:  # stands for a memory that the first task has yet to make
             seen = kept if kept.tasks() else open_memory(empty, encoder, quiet)
             _print_dry_run(make_plan(seen, name, source, **options).plan, settings, json)
         return
-    from inscl.learn import learn as learn_stage
+    from inscl.stages.learn import learn as learn_stage
 
     with StageView(quiet=quiet) as view:
         done = learn_stage(
@@ -149,7 +149,7 @@ def learn(
 def read_settings(file: Path | None, **changes: Any) -> "StreamConfig":
     """The settings of a stage from a file, and what options change of them."""
     from inscl.errors import ConfigError
-    from inscl.learn import stage_config
+    from inscl.stages.learn import stage_config
 
     try:
         text = "" if file is None else file.read_text(encoding="utf-8")

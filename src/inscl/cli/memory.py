@@ -56,8 +56,8 @@ def add(
     quiet: QuietOption = False,
 ) -> None:
     """Remember a task: read its data, split it, tag and encode its instructions."""
-    from inscl.readers import describe_drops
-    from inscl.split import Shares
+    from inscl.data.readers import describe_drops
+    from inscl.data.split import Shares
     from inscl.tags import read_tags
 
     kept = open_memory(memory, encoder, quiet)

@@ -32,7 +32,7 @@ from inscl.cli.app import (
 from inscl.errors import PlanError
 
 if TYPE_CHECKING:
-    from inscl.plans import Budget, Plan
+    from inscl.replay.plan import Budget, Plan
 
 BudgetOption = Annotated[
     str | None, typer.Option("--budget", help="Examples to replay in all: 200, or 5% of the new rows.")
@@ -85,9 +85,9 @@ def plan(
     quiet: QuietOption = False,
 ) -> int:
     """Show what would be replayed for a new task, why, and what it costs. Nothing is trained or changed."""
-    from inscl.plans import Plan, compare
-    from inscl.replay import plan as make_plan
-    from inscl.split import Shares
+    from inscl.data.split import Shares
+    from inscl.replay.plan import Plan, compare
+    from inscl.replay.planner import plan as make_plan
     from inscl.tags import read_tags
 
     source: Any = as_source(data) if data else None
@@ -148,8 +148,8 @@ def mix(
 ) -> None:
     """Write the mixture of a plan: the new task's training rows and the replayed ones, never a held-out row."""
     from inscl.export import special_tokens, write_file
-    from inscl.plans import Plan
-    from inscl.replay import replayed_rows, resume
+    from inscl.replay.plan import Plan
+    from inscl.replay.planner import replayed_rows, resume
 
     made = Plan.read(plan_file)
     kept = open_memory(memory, encoder, quiet).existing()
@@ -182,7 +182,7 @@ def mix(
 
 def parse_budget(total: str | None, per_task: str | None, tokens: int | None) -> "Budget":
     """The budget of the three options, of which at most one may be given."""
-    from inscl.plans import Budget
+    from inscl.replay.plan import Budget
 
     given = [option for option in (total, per_task, tokens) if option is not None]
     if len(given) > 1:

@@ -8,8 +8,8 @@ import typer
 from inscl.cli.app import JsonOption, QuietOption, app, print_json, print_table, printable, remark, table_of
 
 if TYPE_CHECKING:
-    from inscl.config import StreamConfig
-    from inscl.runs.summary import Summary
+    from inscl.experiments.config import StreamConfig
+    from inscl.experiments.summary import Summary
 
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=1, help="Models trained side by side, each in a process of its own.")
@@ -27,7 +27,7 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Run strategies x orders x budgets x seeds; the same command goes on where it was interrupted."""
-    from inscl.config import load_config
+    from inscl.experiments.config import load_config
 
     carry_out(load_config(stream), out or Path("runs") / stream.stem, workers=workers, json=json, quiet=quiet)
 
@@ -38,8 +38,8 @@ def carry_out(config: "StreamConfig", out: Path, *, workers: int, json: bool, qu
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
-    from inscl.runs.run import run as run_streams
-    from inscl.runs.summary import final_rows, summarise
+    from inscl.experiments.run import run as run_streams
+    from inscl.experiments.summary import final_rows, summarise
 
     with RunView(quiet=quiet) as view:
         result = run_streams(config, out, workers=workers, progress=view.show)

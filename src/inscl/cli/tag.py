@@ -23,8 +23,8 @@ from inscl.cli.app import (
 )
 
 if TYPE_CHECKING:
+    from inscl.memory.retagging import Done, Work
     from inscl.tags.model import Tagging
-    from inscl.tags.remembered import Done, Work
 
 OPENAI = "https://api.openai.com/v1"  # asked only when named: instructions do not leave the machine by default
 SECONDS_BETWEEN_LINES = 30.0
@@ -79,12 +79,12 @@ def tag(
     Tags that you brought stay, and what the same tagger has tagged is not tagged again. The old tags stand until all
     new ones are there; killed in between, the same command goes on without asking twice.
     """
-    from inscl.asking import Asker
     from inscl.libraries import prepare_libraries
+    from inscl.llm.client import Asker
+    from inscl.memory.retagging import tag_memory, work_for
     from inscl.tags.batch import read_batch, write_batch
     from inscl.tags.keyphrase import KeyphraseTagger
     from inscl.tags.model import model_identity, tag_offline, tag_with
-    from inscl.tags.remembered import tag_memory, work_for
 
     prepare_libraries()
     batch = batch_out is not None or batch_in is not None
@@ -139,7 +139,7 @@ def _check(tagger: Kind, base_url: str | None, model: str | None, *, batch: bool
 def _identity(tagger: Kind, model: str) -> str:
     if tagger is Kind.SERVER:
         return model
-    from inscl.models import identity
+    from inscl.models.loading import identity
 
     return identity(model)
 

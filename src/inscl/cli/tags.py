@@ -22,7 +22,7 @@ from inscl.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from inscl.survey import Agreement, Survey
+    from inscl.replay.survey import Agreement, Survey
 
 LISTED = 20  # rows of a table; JSON has all
 OFFLINE = "keyphrase"
@@ -54,8 +54,8 @@ def tags(
     quiet: QuietOption = False,
 ) -> None:
     """Show the tags of the remembered tasks, what was merged, and how they rank the instructions."""
-    from inscl.strategies import DEFAULT_INSINFO
-    from inscl.survey import agreement, survey
+    from inscl.replay.strategies import DEFAULT_INSINFO
+    from inscl.replay.survey import agreement, survey
 
     kept = open_memory(memory, encoder, quiet).existing()
     by = insinfo or DEFAULT_INSINFO

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from inscl.cli.app import printable, remark
 
 if TYPE_CHECKING:
-    from inscl.runs.run import Event
+    from inscl.experiments.run import Event
 
 SECONDS_BETWEEN_LINES = 30.0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inscl.example import SPLITS, Example, Split
+from inscl.data.example import SPLITS, Example, Split
 
 Rng = np.random.Generator
 Pair = tuple[str, str]  # an input and its answer

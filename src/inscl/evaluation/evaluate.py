@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from inscl.core.stats import bootstrap_interval
+from inscl.data.example import Example, example_key, instruction_key, key_of
+from inscl.data.template import TEMPLATE_ID, prompt_ids, render, to_messages
 from inscl.errors import ConfigError, DataError
 from inscl.evaluation.scoring import SCORERS, exact_match
 from inscl.evaluation.server import Server
-from inscl.example import Example, example_key, instruction_key, key_of
-from inscl.models import LoadedModel, load
-from inscl.stats import bootstrap_interval
-from inscl.template import TEMPLATE_ID, prompt_ids, render, to_messages
-from inscl.training.kernels import flexible_attention
-from inscl.whole_file import whole_file
+from inscl.files import whole_file
+from inscl.models.kernels import flexible_attention
+from inscl.models.loading import LoadedModel, load
 
 _BATCHES_AT_ONCE = 4  # full batches answered together; after each such group of tasks the predictions are on disk
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from inscl.template import IGNORED
+from inscl.data.template import IGNORED
 from inscl.training.batches import Collator
 
 _LOOK_EVERY = 4  # steps between looks at which rows have ended: each look waits for the device

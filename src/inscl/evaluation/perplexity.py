@@ -11,8 +11,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from inscl.example import key_of
-from inscl.stats import ratio_estimate
+from inscl.core.stats import ratio_estimate
+from inscl.data.example import key_of
 
 
 @dataclass(frozen=True)

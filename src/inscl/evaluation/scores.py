@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inscl.data.example import Example, instruction_key, key_of, normalise
 from inscl.evaluation.scoring import SCORERS, exact_match
-from inscl.example import Example, instruction_key, key_of, normalise
-from inscl.runs.results import Cell, cell_of
+from inscl.experiments.results import Cell, cell_of
 
 if TYPE_CHECKING:
     from inscl.evaluation.evaluate import Prediction

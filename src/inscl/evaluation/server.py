@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from inscl.asking import Connection, NoAnswerError, at_once, reply_in
+from inscl.data.example import Example
+from inscl.data.template import render, to_messages
 from inscl.errors import InsclError
-from inscl.example import Example
-from inscl.template import render, to_messages
+from inscl.llm.client import Connection, NoAnswerError, at_once, reply_in
 
 
 @dataclass(frozen=True)

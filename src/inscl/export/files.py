@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from inscl.data.mixture import MixtureRow
+from inscl.data.template import TEMPLATE_ID
 from inscl.errors import InsclError
 from inscl.export.records import Record, inscl_records, is_chat, message_records, trl_records
 from inscl.export.tokens import SpecialTokens
@@ -22,11 +24,9 @@ from inscl.export.trainers import (
     llamafactory_settings,
     trl_settings,
 )
-from inscl.mixture import MixtureRow
-from inscl.plans import Plan
+from inscl.files import whole_file
+from inscl.replay.plan import Plan
 from inscl.suggest import suggest
-from inscl.template import TEMPLATE_ID
-from inscl.whole_file import whole_file
 
 MANIFEST = ".manifest.json"
 MANIFEST_FORMAT = 1

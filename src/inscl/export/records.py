@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from inscl.mixture import MixtureRow, to_record
-from inscl.template import render, to_messages
+from inscl.data.mixture import MixtureRow, to_record
+from inscl.data.template import render, to_messages
 
 Record = dict[str, Any]
 

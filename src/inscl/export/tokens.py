@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from inscl.errors import InsclError, require
-from inscl.models import resolve
+from inscl.models.loading import resolve
 
 
 class SpecialTokens(NamedTuple):
@@ -19,7 +19,7 @@ def special_tokens(model: str) -> SpecialTokens:
     Parameters
     ----------
     model : str
-        As for `inscl.models.resolve`; only its tokenizer is read.
+        As for `inscl.models.loading.resolve`; only its tokenizer is read.
 
     Raises
     ------

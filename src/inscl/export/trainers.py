@@ -1,6 +1,6 @@
 """What other trainers read: their records, and the part of their configuration that uses the file.
 
-Each trains on the answers alone, and on plain rows in the form of `inscl.template`, so that a model trained
+Each trains on the answers alone, and on plain rows in the form of `inscl.data.template`, so that a model trained
 elsewhere is asked in our evaluation exactly as it was trained. docs/other-trainers.md says where a trainer cannot.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
+from inscl.data.mixture import MixtureRow
+from inscl.data.template import render
 from inscl.errors import InsclError
 from inscl.export.records import Record, is_chat, messages_of, origin, trl_records
 from inscl.export.tokens import SpecialTokens
-from inscl.mixture import MixtureRow
-from inscl.template import render
 
 Settings = dict[str, str]  # what is added to the data file's name -> text of the file
 SUFFIXES = (".trl.yaml", ".axolotl.yaml", ".dataset_info.json", ".llamafactory.yaml")  # all there are

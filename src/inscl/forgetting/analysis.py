@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from inscl.asking import Asker
-from inscl.encoder import Encoder
+from inscl.data.example import Example
 from inscl.errors import ConfigError, InsclError
-from inscl.example import Example
+from inscl.files import whole_file
 from inscl.forgetting.facts import Answer, RunFacts, StreamFacts, read_facts
 from inscl.forgetting.offline import OfflineJudge
 from inscl.forgetting.rates import Limits, RowHistory, Share, histories, share
 from inscl.forgetting.server import SHOWN, ServerJudge
 from inscl.forgetting.verdict import RELATED, UNRELATED, Case, Judge, Verdict
-from inscl.whole_file import whole_file
+from inscl.llm.client import Asker
+from inscl.memory.encoder import Encoder
 
 if TYPE_CHECKING:
-    from inscl.memory import Memory
+    from inscl.memory.memory import Memory
 
 RATES, RATES_CSV, FORGOTTEN = "forgetting.parquet", "forgetting.csv", "forgotten.parquet"
 TRAINING_ROWS = 300  # training rows of a task that the offline judge looks at
@@ -245,7 +245,7 @@ def analyse(
 
 def offline_judge(facts: RunFacts, encoder: Encoder | None = None) -> OfflineJudge:
     """The offline judge on the run's training rows, with the embedding cache of the run's memory."""
-    from inscl.encoder import SentenceEncoder
+    from inscl.memory.encoder import SentenceEncoder
 
     named = facts.config.get("encoder")
     memory = _memory(facts, encoder or (SentenceEncoder(named) if named else None))
@@ -258,7 +258,7 @@ def server_judge(facts: RunFacts, asker: Asker, progress: Callable[[int, int], N
 
 
 def _memory(facts: RunFacts, encoder: Encoder | None = None) -> "Memory":
-    from inscl.memory import Memory
+    from inscl.memory.memory import Memory
 
     memory = Memory(facts.folder / "memory" / "whole", encoder=encoder)
     if missing := [task for task in facts.tasks if task not in memory]:
@@ -270,7 +270,7 @@ def _memory(facts: RunFacts, encoder: Encoder | None = None) -> "Memory":
 
 
 def _training(facts: RunFacts, memory: "Memory", rows: int) -> dict[str, list[Example]]:
-    from inscl.runs.data import rows_of
+    from inscl.experiments.data import rows_of
 
     return {task: rows_of(memory.task(task), "train", rows) for task in facts.tasks}
 

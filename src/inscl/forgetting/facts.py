@@ -1,6 +1,7 @@
 """What a run says of each test row: its score at every stage of a stream, and the answers behind the scores.
 
-Read from a run's folder alone (see `inscl.runs.run`), finished or not; nothing is trained, asked or scored again.
+Read from a run's folder alone (see `inscl.experiments.run`), finished or not; nothing is trained, asked or scored
+again.
 """
 
 import json
@@ -10,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from inscl.data.example import Example
 from inscl.errors import InsclError
 from inscl.evaluation.scores import RowScores, instructions_of
-from inscl.example import Example
-from inscl.runs.run import RUN, STREAMS
-from inscl.runs.stage_folder import PREDICTIONS, SCORES, StageFolder, read_json
+from inscl.experiments.run import RUN, STREAMS
+from inscl.stages.folder import PREDICTIONS, SCORES, StageFolder, read_json
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inscl.core.stats import ratio_estimate
 from inscl.errors import ConfigError
 from inscl.forgetting.facts import StreamFacts
-from inscl.stats import ratio_estimate
 
 EVER_RIGHT, DROP = 0.5, 0.3
 _ROUNDING = 1e-9  # 0.7 - 0.4 is a little less than 0.3
@@ -107,8 +107,8 @@ def share(flags: Sequence[bool], clusters: Sequence[str]) -> Share:
     """How many of some rows are true, with a 95 % interval for other rows like these.
 
     The interval is at each end the wider one of two: Student's t with an error that counts instructions and not rows
-    (`inscl.stats.ratio_estimate`), because rows of one instruction stand or fall together, and Wilson's, because 12 of
-    12 do not prove 100 %. It covers other test rows, not other seeds or orders.
+    (`inscl.core.stats.ratio_estimate`), because rows of one instruction stand or fall together, and Wilson's, because
+    12 of 12 do not prove 100 %. It covers other test rows, not other seeds or orders.
 
     Parameters
     ----------

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from inscl.asking import Asker, Question
-from inscl.example import Example
+from inscl.data.example import Example
 from inscl.forgetting.verdict import REASONS, RUBRIC, Case, Verdict
-from inscl.replies import Reply
+from inscl.llm.client import Asker, Question
+from inscl.llm.replies import Reply
 
 SHOWN = 2  # training examples of each task that the judge is shown
 LONGEST_TEXT = 2000  # characters of a text in a question
@@ -28,7 +28,7 @@ class ServerJudge:
 
     Parameters
     ----------
-    asker : inscl.asking.Asker
+    asker : inscl.llm.client.Asker
         Server, model, and where its replies are kept.
     training : mapping from task to sequence of Example
         Rows of every task, of which the first few are shown: they say what the other tasks ask for.

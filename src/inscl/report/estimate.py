@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inscl.stats import paired_difference
+from inscl.core.stats import paired_difference
 
 ENOUGH = 3  # streams from which on an interval over them is shown in words and figures; tables have it from two on
 Interval = Callable[[], tuple[float, float] | None]

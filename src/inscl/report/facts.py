@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from inscl.core.stats import bootstrap_interval, resampled_difference
 from inscl.errors import InsclError
+from inscl.experiments.run import MAY_CHANGE
+from inscl.experiments.summary import FINAL, StreamKey, final_rows
 from inscl.report.estimate import Estimate, estimate
 from inscl.report.forgotten import ForgottenFacts, forgotten_facts
 from inscl.report.replayed import ReplayFacts, replay_facts
 from inscl.report.runs import RunFolder, StreamFolder
-from inscl.runs.run import MAY_CHANGE
-from inscl.runs.summary import FINAL, StreamKey, final_rows
-from inscl.stats import bootstrap_interval, resampled_difference
 
 NOT_THE_EXPERIMENT = MAY_CHANGE | {"tagger"}
 _STREAM_METRICS = {  # of the table -> of a line, and the factor to what is shown

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from inscl.experiments.summary import StreamKey
 from inscl.report.replayed import First
 from inscl.report.runs import RunFolder, StreamFolder
-from inscl.runs.summary import StreamKey
 
 RATES, TABLE = "forgetting.parquet", "forgotten.parquet"
 EVER_RIGHT, DROP = 0.5, 0.3  # what counts as forgotten without the tables

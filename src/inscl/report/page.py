@@ -13,6 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from inscl.errors import ConfigError, InsclError, require
+from inscl.experiments.summary import StreamKey
+from inscl.files import whole_file
 from inscl.report import figures as draw
 from inscl.report.draw import rules, variables
 from inscl.report.estimate import ENOUGH
@@ -22,8 +24,6 @@ from inscl.report.forgotten import Example, answers_of
 from inscl.report.plan import PlanFacts, plan_insinfo, plan_verdict, summarize_plan
 from inscl.report.runs import RunFolder, StreamFolder
 from inscl.report.verdict import best_line, duration, minus, thousands, verdict
-from inscl.runs.summary import StreamKey
-from inscl.whole_file import whole_file
 
 KINDS = ("svg", "png")
 EXAMPLES_SHOWN = 60

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from inscl.plans import Plan
+from inscl.replay.plan import Plan
 from inscl.report.replayed import InsInfoFacts, InstructionFacts, chosen_instructions
 from inscl.report.verdict import Sentence, thousands
 

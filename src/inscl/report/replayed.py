@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from inscl.errors import InsclError
-from inscl.plans import Plan
+from inscl.replay.plan import Plan
 from inscl.report.runs import RunFolder, StreamFolder
 
 First = tuple[str, RunFolder, StreamFolder]  # label of a line, and the first stream of an order
@@ -187,8 +187,8 @@ def _all_instructions(
     run: RunFolder, stream: StreamFolder, plan: Plan, chosen: Sequence[InstructionFacts]
 ) -> tuple[InstructionFacts, ...]:
     """The chosen instructions and the rest, measured again from the memory that the plan was made from."""
-    from inscl.memory import Memory
-    from inscl.strategies import Derived, Settings, Stage
+    from inscl.memory.memory import Memory
+    from inscl.replay.strategies import Derived, Settings, Stage
 
     sampled = run.config.limits.train is not None
     folder = run.path / "memory" / (f"seed-{stream.key.seed}" if sampled else "whole")

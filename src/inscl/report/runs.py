@@ -10,15 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from inscl.config import StreamConfig
 from inscl.errors import InsclError
 from inscl.evaluation.scores import RowScores
-from inscl.plans import Plan
-from inscl.runs.jobs import UNTRAINED, Scored, expert_job, joint_job, most_rows
-from inscl.runs.results import PARQUET, Cell, Stream, StreamResult, to_table
-from inscl.runs.run import COSTS, RUN, STREAMS, UPPER_BOUND_ORDER
-from inscl.runs.stage_folder import PLAN, PREDICTIONS, StageFolder, read_json
-from inscl.runs.summary import StreamKey, recorded_config
+from inscl.experiments.config import StreamConfig
+from inscl.experiments.jobs import UNTRAINED, Scored, expert_job, joint_job, most_rows
+from inscl.experiments.results import PARQUET, Cell, Stream, StreamResult, to_table
+from inscl.experiments.run import COSTS, RUN, STREAMS, UPPER_BOUND_ORDER
+from inscl.experiments.summary import StreamKey, recorded_config
+from inscl.replay.plan import Plan
+from inscl.stages.folder import PLAN, PREDICTIONS, StageFolder, read_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from inscl.data.example import instruction_key
 from inscl.errors import DataError
-from inscl.example import instruction_key
 
 
 class Tagger(Protocol):
@@ -34,7 +34,7 @@ def read_tags(path: str | Path) -> dict[bytes, tuple[str, ...]]:
     Returns
     -------
     dict of bytes to tuple of str
-        Raw tags in the order of the file, by `inscl.example.instruction_key`.
+        Raw tags in the order of the file, by `inscl.data.example.instruction_key`.
 
     Raises
     ------

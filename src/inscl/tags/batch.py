@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inscl.asking import Asker, reply_in
 from inscl.errors import DataError
-from inscl.replies import Reply
+from inscl.files import whole_file
+from inscl.llm.client import Asker, reply_in
+from inscl.llm.replies import Reply
 from inscl.tags.model import Tagged, Tagging, fall_back, model_identity, why_not
 from inscl.tags.prompt import tag_question, tags_in
-from inscl.whole_file import whole_file
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from inscl.asking import Question, question_key
-from inscl.replies import Replies, Reply
+from inscl.llm.client import Question, question_key
+from inscl.llm.replies import Replies, Reply
 
 AT_ONCE = 64  # questions whose answers are stored together
 
@@ -16,7 +16,7 @@ class LocalModel:
     Parameters
     ----------
     model : str
-        A folder, a Hub id, or `smollm2-135m` (see `inscl.models`). Loaded when the first question is asked.
+        A folder, a Hub id, or `smollm2-135m` (see `inscl.models.loading`). Loaded when the first question is asked.
     store : Path, optional
         File of replies: what stands there is not asked again. None keeps them in memory.
     most_tokens : int
@@ -25,7 +25,7 @@ class LocalModel:
     """
 
     def __init__(self, model: str, store: Path | None = None, *, most_tokens: int = 256, dtype: str = "auto") -> None:
-        from inscl.models import identity
+        from inscl.models.loading import identity
 
         self.model = identity(model)
         self._name, self._replies = model, Replies(store)
@@ -88,7 +88,7 @@ class LocalModel:
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             from inscl.evaluation.evaluate import ready
-            from inscl.models import load
+            from inscl.models.loading import load
 
             loaded = load(self._name)
             self._loaded = ready(loaded.model, self._dtype), loaded.tokenizer

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from inscl.asking import Question
-from inscl.replies import Reply
+from inscl.llm.client import Question
+from inscl.llm.replies import Reply
 from inscl.tags.prompt import PROMPT, repair_question, tag_question, tags_in
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ Progress = Callable[[int, int], None]
 
 
 class Answers(Protocol):
-    """What answers questions: `inscl.asking.Asker` or `inscl.tags.local.LocalModel`."""
+    """What answers questions: `inscl.llm.client.Asker` or `inscl.tags.local.LocalModel`."""
 
     @property
     def model(self) -> str: ...

@@ -8,8 +8,8 @@ import json
 import re
 from typing import Any
 
-from inscl.asking import Question
-from inscl.example import instruction_key
+from inscl.data.example import instruction_key
+from inscl.llm.client import Question
 
 PROMPT = "1"  # raised when its words or the reading change, so that tags of both are told apart
 MOST_TAGS = 8  # as for the offline tagger: InsInfo sums over tags, so without a cap it mostly measures length

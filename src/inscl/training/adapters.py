@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inscl.errors import ConfigError, require
-from inscl.models import ADAPTERS, LoadedModel
+from inscl.models.loading import ADAPTERS, LoadedModel
 
 Adapter = Literal["continue", "merge", "new"]
 MODES: tuple[Adapter, ...] = ("continue", "merge", "new")

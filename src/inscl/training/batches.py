@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from inscl.data.mixture import MixtureRow
+from inscl.data.template import IGNORED, tokenise
 from inscl.errors import DataError
-from inscl.mixture import MixtureRow
-from inscl.template import IGNORED, tokenise
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inscl.whole_file import whole_file
+from inscl.files import whole_file
 
 MARK = "complete.json"
 FOLDER = "checkpoints"

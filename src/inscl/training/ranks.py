@@ -64,7 +64,7 @@ def post(job: Mapping[str, Any]) -> None:
     if following():
         raise InsclError(
             "Only the first process may plan, train and score. In the others (`inscl.training.ranks.following()`) call "
-            "`inscl.runs.worker.follow()`, as the command line does."
+            "`inscl.stages.trainer.follow()`, as the command line does."
         )
     try:
         text = json.dumps({"job": dict(job)})

@@ -12,15 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from inscl import tracking
+from inscl.data.template import IGNORED
 from inscl.errors import ConfigError
-from inscl.models import RECORD, LoadedModel, load
-from inscl.template import IGNORED
-from inscl.training import adapters, checkpoints
+from inscl.models.kernels import flexible_attention, keeps_rows_apart
+from inscl.models.loading import RECORD, LoadedModel, load
+from inscl.training import adapters, checkpoints, tracking
 from inscl.training.adapters import Adapter
 from inscl.training.batches import Collator, TokenisedMixture, TokenRow, order_of_steps
 from inscl.training.fields import shares
-from inscl.training.kernels import flexible_attention, keeps_rows_apart
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from inscl import tracking
+from inscl.data.mixture import read_mixture
+from inscl.data.template import TEMPLATE_ID
 from inscl.errors import ConfigError, DataError, InsclError, require
-from inscl.mixture import read_mixture
-from inscl.models import RECORD, LoadedModel, identity, load
-from inscl.template import TEMPLATE_ID
-from inscl.training import adapters, checkpoints
+from inscl.models.loading import RECORD, LoadedModel, identity, load
+from inscl.training import adapters, checkpoints, tracking
 from inscl.training.adapters import Adapter
 from inscl.training.batches import TokenisedMixture, tokenise_mixture
 from inscl.training.fields import checked
@@ -59,9 +58,9 @@ def train_stage(
     Parameters
     ----------
     mixture : Path
-        File written by `inscl.mixture.write_mixture`.
+        File written by `inscl.data.mixture.write_mixture`.
     model : str, Path or LoadedModel
-        Where the stage starts: a name as for `inscl.models.resolve`, or a model in memory, which is trained
+        Where the stage starts: a name as for `inscl.models.loading.resolve`, or a model in memory, which is trained
         in place and afterwards is the stage's result.
     out : Path
         Folder of the stage.
@@ -92,7 +91,7 @@ def train_stage(
     progress : callable, optional
         Called with (step, steps, loss).
     tracks : Path, optional
-        Folder for what trackers leave (see `inscl.tracking`), and which names their runs; `out` by default.
+        Folder for what trackers leave (see `inscl.training.tracking`), and which names their runs; `out` by default.
 
     Raises
     ------

@@ -18,8 +18,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from inscl.errors import InsclError
 from inscl.evaluation.generate import head_at
-from inscl.tracking import TENSORBOARD, Tracked, open_runs
 from inscl.training import checkpoints
+from inscl.training.tracking import TENSORBOARD, Tracked, open_runs
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss
 

@@ -1,0 +1,1 @@
+"""The numerical core: arrays in, plain values out."""

@@ -1,0 +1,109 @@
+"""The mixture a stage trains on, as a file: one example a line, with the task it comes from."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inscl.data.example import Example, Message
+from inscl.errors import DataError
+from inscl.files import whole_file
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureRow:
+    """One training example of a mixture.
+
+    Attributes
+    ----------
+    task : str
+        The task it comes from.
+    example : Example
+        What is trained; the first of its outputs, or all assistant turns of its messages.
+    replayed : bool
+        Whether it comes from the memory and not from the new task.
+    weight : float
+        Factor of its loss; 1 is the paper's.
+    """
+
+    task: str
+    example: Example
+    replayed: bool = False
+    weight: float = 1.0
+
+
+def write_mixture(path: Path, rows: Iterable[MixtureRow]) -> None:
+    """Write a mixture as JSON lines; the file appears whole or not at all."""
+    with whole_file(path) as file:
+        for row in rows:
+            file.write(json.dumps(to_record(row), ensure_ascii=False) + "\n")
+
+
+def read_mixture(path: Path) -> list[MixtureRow]:
+    """Read a mixture that `write_mixture` wrote.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or empty, or a line is not a row; the message names the line.
+    """
+    try:
+        rows = list(_rows(path))
+    except FileNotFoundError as error:
+        raise DataError(f"The mixture {path} does not exist. Make it with `inscl mix`.") from error
+    if not rows:
+        raise DataError(f"The mixture {path} is empty; a stage needs at least one row.")
+    return rows
+
+
+def _rows(path: Path) -> Iterator[MixtureRow]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield _from_record(json.loads(line))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise DataError(
+                    f"{path}, line {number}: not a row of a mixture ({error}); wanted a JSON object with "
+                    "task, replayed, instruction, input and outputs."
+                ) from error
+
+
+def to_record(row: MixtureRow) -> dict[str, Any]:
+    """A row as the JSON object of its line."""
+    example = row.example
+    record: dict[str, Any] = {
+        "task": row.task,
+        "replayed": row.replayed,
+        "instruction": example.instruction,
+        "input": example.input,
+        "outputs": list(example.outputs),
+    }
+    if example.messages is not None:
+        record["messages"] = [dict(message) for message in example.messages]
+    if row.weight != 1.0:
+        record["weight"] = row.weight
+    return record
+
+
+def _from_record(record: dict[str, Any]) -> MixtureRow:
+    weight = float(record.get("weight", 1.0))
+    if not 0 <= weight < float("inf"):
+        raise ValueError(f"weight must be finite and at least 0, got {weight}")
+    if not record["outputs"]:
+        raise ValueError("it has no output")
+    return MixtureRow(
+        task=str(record["task"]),
+        replayed=bool(record["replayed"]),
+        weight=weight,
+        example=Example(
+            instruction=str(record["instruction"]),
+            input=str(record["input"]),
+            outputs=tuple(str(output) for output in record["outputs"]),
+            messages=_messages(record.get("messages")),
+        ),
+    )
+
+
+def _messages(turns: list[dict[str, Any]] | None) -> tuple[Message, ...] | None:
+    return None if turns is None else tuple({k: str(turn[k]) for k in ("role", "content")} for turn in turns)

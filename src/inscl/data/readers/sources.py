@@ -1,0 +1,200 @@
+"""From what the caller has (paths, a dataset, a Hub id, records) to parts that can be read again."""
+
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from inscl.data.example import Split
+from inscl.data.readers.files import (
+    BATCH,
+    CONTAINERS,
+    Bad,
+    container_by_content,
+    container_by_name,
+    read_records,
+    readable,
+    table_records,
+)
+from inscl.data.readers.forms import Numbered, detect_form, is_chat
+from inscl.data.readers.report import Dropped
+from inscl.errors import DataError
+
+HEAD = 100  # records looked at to tell a form
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SIDES: dict[str, Split] = {
+    "train": "train", "validation": "dev", "valid": "dev", "val": "dev", "dev": "dev", "test": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file, one split of a dataset, or one Python collection.
+
+    Attributes
+    ----------
+    name : str
+        What messages call it.
+    container : str
+        "jsonl", "json", "parquet", "csv", "datasets" or "records".
+    records : callable
+        Opens it from the beginning: Bad -> iterator of numbered records.
+    split : "train", "dev" or "test", optional
+        The side that all its records take.
+    """
+
+    name: str
+    container: str
+    records: Callable[[Bad], Iterator[Numbered]]
+    split: Split | None = None
+
+
+def find_parts(data: Any, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Part]:
+    """The parts of the data, in a fixed order; files of unknown type in folders are counted in `skipped`."""
+    if isinstance(data, (str, Path)):
+        return _from_path(data, kind, wanted, skipped)
+    datasets = sys.modules.get("datasets")  # whoever holds a dataset has imported the library
+    if datasets is not None:
+        if isinstance(data, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+            return _from_dataset_dict(data, wanted)
+        if isinstance(data, (datasets.Dataset, datasets.IterableDataset)):
+            return [_from_dataset(data, "dataset", wanted)]
+    if isinstance(data, (Mapping, bytes)) or not isinstance(data, Iterable):
+        raise DataError(
+            f"The data are {type(data).__name__}; pass a path, several paths, a dataset or a list of records."
+        )
+    if isinstance(data, list) and data and all(isinstance(item, (str, Path)) for item in data):
+        return [part for item in data for part in _from_path(item, kind, wanted, skipped)]
+    return [_from_records(data)]
+
+
+def _from_path(data: str | Path, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Part]:
+    path = Path(data)
+    with readable(path):
+        if path.is_dir():
+            return _from_folder(path, kind, wanted, skipped)
+        if path.is_file():
+            return [_from_file(path, kind, wanted)]
+    named = _HUB_ID.fullmatch(str(data)) and container_by_name(path) is None and not path.exists()
+    if named and kind in (None, "datasets"):
+        return _from_hub(str(data), wanted)
+    raise DataError(f"There is no file or folder '{str(data)[:300]}'. Check the path.")
+
+
+def _from_file(path: Path, kind: str | None, wanted: Collection[str]) -> Part:
+    container = kind if kind in CONTAINERS.values() else container_by_name(path)
+    container = container or container_by_content(path)
+    if container is None:
+        raise DataError(
+            f"Cannot tell what kind of file {path} is. Name it .jsonl, .json, .parquet or .csv, or say its "
+            "format (--format jsonl, json, parquet or csv)."
+        )
+    return Part(str(path), container, lambda bad: read_records(path, container, wanted, bad))
+
+
+def _from_folder(path: Path, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Part]:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _from_saved(path, wanted)
+    if kind == "superni" or (kind is None and _is_checkout(path)):
+        return [_from_file(file, "json", wanted) for file in task_files(path)]
+    parts = []
+    for file in _visible_files(path):
+        container = container_by_name(file)
+        if container is None or (kind in CONTAINERS.values() and kind != container):
+            skipped.add(str(file))
+        else:
+            parts.append(_from_file(file, container, wanted))
+    if not parts:
+        raise DataError(
+            f"The folder {path} holds no data: no file that ends in .jsonl, .json, .parquet or .csv "
+            "(or one of these with .gz or .zst)."
+        )
+    return parts
+
+
+def _visible_files(path: Path) -> list[Path]:
+    """All files below a folder, sorted by name; hidden files and what hidden folders hold are left out."""
+    found = [(file.relative_to(path), file) for file in path.rglob("*") if file.is_file()]
+    return [file for name, file in sorted(found) if not any(part.startswith(".") for part in name.parts)]
+
+
+def _is_checkout(path: Path) -> bool:
+    """Whether the folder `tasks` begins with a task of Super-NaturalInstructions."""
+    if not (path / "tasks").is_dir():
+        return False
+    files = sorted(file for file in (path / "tasks").iterdir() if container_by_name(file) == "json")
+    if not files:
+        return False
+    records = read_records(files[0], "json", (), lambda number, reason, cause: None)
+    return any(detect_form(record) == "superni" for _, record in islice(records, 1))
+
+
+def task_files(path: Path) -> list[Path]:
+    """The task files of a Super-NaturalInstructions checkout, or of its folder `tasks`, sorted by name."""
+    folder = path / "tasks" if (path / "tasks").is_dir() else path
+    files = [file for file in folder.iterdir() if container_by_name(file) == "json" and file.is_file()]
+    files = sorted(file for file in files if not file.name.startswith(".") and file.name != "categories.json")
+    if not files:
+        raise DataError(f"The folder {folder} holds no task files (.json).")
+    return files
+
+
+def _from_saved(path: Path, wanted: Collection[str]) -> list[Part]:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        data = load_from_disk(str(path))
+    except Exception as error:  # the library raises whatever its file formats raise
+        raise DataError(f"The saved dataset {path} cannot be read: {_one_line(error)}.") from error
+    if isinstance(data, DatasetDict):
+        return _from_dataset_dict(data, wanted, str(path))
+    return [_from_dataset(data, str(path), wanted)]
+
+
+def _from_hub(name: str, wanted: Collection[str]) -> list[Part]:
+    import datasets
+
+    try:
+        data = datasets.load_dataset(name)
+    except Exception as error:  # anything between no network and a broken file
+        raise DataError(
+            f"There is no file or folder '{name}', and as a dataset on the Hub it cannot be loaded: "
+            f"{_one_line(error)}. Check the name and the network."
+        ) from error
+    return _from_dataset_dict(data, wanted, name)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+
+
+def _from_dataset_dict(data: Mapping[str, Any], wanted: Collection[str], name: str = "dataset") -> list[Part]:
+    """One part per split. A lone "train" says nothing about sides: its rows are split like any others."""
+    unknown = [key for key in data if key not in _SIDES]
+    if unknown:
+        raise DataError(
+            f"{name} has the splits {', '.join(map(repr, data))}; known are train, validation and test. "
+            "Pass one of them, data['name'], or rename them."
+        )
+    sides = {key: None if list(data) == ["train"] else _SIDES[key] for key in data}
+    return [_from_dataset(data[key], f"{name}[{key}]", wanted, side) for key, side in sides.items()]
+
+
+def _from_dataset(data: Any, name: str, wanted: Collection[str], split: Split | None = None) -> Part:
+    columns = [column for column in data.column_names or () if column in wanted]
+    table = (data.select_columns(columns) if columns else data).with_format("arrow")
+    return Part(name, "datasets", lambda bad: table_records(table.iter(batch_size=BATCH), bad), split)
+
+
+def _from_records(data: Iterable[Any]) -> Part:
+    if isinstance(data, Iterator):
+        head = list(islice(data, HEAD))
+        if not any(is_chat(record) for record in head):
+            once = iter([enumerate(chain(head, data), start=1)])
+            return Part("records", "records", lambda bad: next(once, iter(())))
+        data = [*head, *data]  # conversations are read twice
+    return Part("records", "records", lambda bad: enumerate(data, start=1))

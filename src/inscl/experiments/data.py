@@ -1,0 +1,159 @@
+"""The tasks of a run: read once into a memory of the run's own, sampled per seed, with fixed test rows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inscl.data.example import Example, Split, example_key, key_of
+from inscl.data.split import Shares
+from inscl.errors import DataError
+from inscl.experiments.config import Checkout, DemoTasks, StreamConfig, TaskFiles
+from inscl.memory.encoder import Encoder
+from inscl.memory.memory import Memory
+from inscl.memory.task import Task
+
+
+class StreamData:
+    """The tasks of a configuration, in the run's folder.
+
+    Parameters
+    ----------
+    config : StreamConfig
+    folder : Path
+        ``whole`` in it holds the tasks as they are, ``seed-N`` the training rows of a seed where
+        ``limits.train`` draws them.
+    encoder, tagger : optional
+        As for `Memory`.
+    """
+
+    def __init__(self, config: StreamConfig, folder: Path, encoder: Encoder | None = None, tagger: Any = None) -> None:
+        self.config, self.folder, self._tagger = config, folder, tagger
+        self.whole = Memory(folder / "whole", encoder=encoder, tagger=tagger)
+        self.sources = sources_of(config)
+        self._samples: dict[int, Memory] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The tasks in their given order."""
+        return list(self.sources)
+
+    @property
+    def chat(self) -> bool:
+        """Whether any task is in chat form, and so all rows of the run are."""
+        return any(info.form == "chat" for info in self.whole.tasks())
+
+    def remember(self) -> None:
+        """Read every task that is not remembered yet.
+
+        Raises
+        ------
+        DataError
+            If the data cannot be used, or a task has no training or no test rows.
+        """
+        for name, source in self.sources.items():
+            if name not in self.whole:
+                self.whole.add(name, source.pop("data"), **source)
+        for info in self.whole.tasks():
+            if missing := [side for side in ("train", "test") if not info.rows[side]]:
+                raise DataError(
+                    f"Task '{info.name}' has no {missing[0]} rows, so a stream cannot "
+                    f"{'learn' if missing[0] == 'train' else 'score'} it. Give it at least three distinct inputs, "
+                    "or `test:` with a file of held-out rows; then name another folder with --out."
+                )
+
+    def memory(self, seed: int) -> Memory:
+        """The memory that plans of a seed are made from: all tasks, with the training rows of this seed."""
+        limit = self.config.limits.train
+        if limit is None:
+            return self.whole
+        if seed not in self._samples:
+            sample = Memory(self.folder / f"seed-{seed}", encoder=_FromCache(self.whole), tagger=self._tagger)
+            for name in self.names:
+                if name not in sample:
+                    sample.add(name, self._sample(name, seed, limit), tags=self._tags(name), shares=Shares(0.0, 0.0))
+            self._samples[seed] = sample
+        return self._samples[seed]
+
+    def rows(self, name: str, side: Split, limit: int | None = None) -> list[Example]:
+        """Rows of a side in the order of their keys' hashes, so that a lower limit takes a beginning of them."""
+        if side == "test":
+            limit = min((n for n in (limit, self.config.limits.test) if n is not None), default=None)
+        return rows_of(self.whole.task(name), side, limit)
+
+    def _sample(self, name: str, seed: int, limit: int) -> list[Example]:
+        task = self.whole.task(name)
+        rows = task.examples(task.side("train"))
+        order = sorted((key_of("sample", str(seed), example_key(row).hex()), i, row) for i, row in enumerate(rows))
+        return [replace(row, split="train") for _, _, row in order[:limit]]
+
+    def _tags(self, name: str) -> dict[bytes, Sequence[str]]:
+        known = self.whole.task(name).instructions
+        return dict(zip(known.keys, known.tags, strict=True))
+
+
+def rows_of(task: Task, side: Split, limit: int | None = None) -> list[Example]:
+    """Rows of a task's side, the first `limit` in the order of their keys.
+
+    Keys are hashes of the content, so the beginning is a sample that no order of a file, and no seed, decides.
+    """
+    keys = task.columns(["key"])["key"].to_pylist()
+    chosen = sorted(task.side(side), key=lambda place: keys[place])[:limit]
+    return [replace(row, split=None) for row in task.examples(chosen)]
+
+
+def sources_of(config: StreamConfig) -> dict[str, dict[str, Any]]:
+    """Where the data of each task are, as arguments of `Memory.add`, in the order of the configuration."""
+    tasks = config.tasks
+    if isinstance(tasks, DemoTasks):
+        from inscl.demo.tasks import demo_tasks
+
+        made = demo_tasks(tasks.seed, train=tasks.train, dev=tasks.dev, test=tasks.test)
+        return {name: {"data": made[name]} for name in tasks.only or made}
+    if isinstance(tasks, Checkout):
+        return _of_checkout(tasks, config)
+    return {name: _of_files(files, config) for name, files in tasks.items()}
+
+
+def _of_checkout(tasks: Checkout, config: StreamConfig) -> dict[str, dict[str, Any]]:
+    from inscl.data.superni import superni_files
+
+    groups = config.locate(tasks.categories) if isinstance(tasks.categories, str) else tasks.categories
+    files = superni_files(config.locate(tasks.superni), groups)
+    if unknown := [name for name in tasks.only or () if name not in files]:
+        raise DataError(f"`tasks.only` names '{unknown[0]}', which the checkout has not. It has {', '.join(files)}.")
+    return {
+        name: {"data": [str(file) for file in files[name]], "format": "superni"} for name in tasks.only or tuple(files)
+    }
+
+
+def _of_files(files: TaskFiles, config: StreamConfig) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "data": _one_or_many([config.locate(path) for path in files.data]),
+        "dev": None if files.dev is None else config.locate(files.dev),
+        "test": None if files.test is None else config.locate(files.test),
+        "format": files.format,
+        "instruction_field": files.instruction_field,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _one_or_many(paths: list[str]) -> str | list[str]:
+    return paths[0] if len(paths) == 1 else paths
+
+
+class _FromCache:
+    """The encoder of a memory, through its cache: a sample's instructions are never encoded again."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._encode = memory.encode
+        self.identity = memory.encode.identity
+
+    def __call__(self, texts: list[str], /) -> np.ndarray[Any, Any]:
+        return self._encode(texts).vectors
+
+    def too_long(self, texts: list[str]) -> Iterable[bool]:
+        """Which texts the encoder cut."""
+        return [bool(cut) for cut in self._encode(texts).cut]

@@ -1,0 +1,174 @@
+"""Models of one run trained side by side: processes that each do one lane of jobs at a time.
+
+A lane is a list of jobs in which each model may start from the one before it: an expert alone, or a stream. Lanes
+share the folder of the run and nothing else, so they are as resumable as one process is. On a CPU each process has
+its share of the cores; on a GPU several small models fill what one leaves idle.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any, Protocol
+
+from inscl.errors import InsclError
+from inscl.experiments.jobs import Job, Scored, StreamPlan
+from inscl.libraries import prepare_libraries
+from inscl.memory.locks import hold_with
+
+
+class Walker(Protocol):
+    """What walks lanes: `inscl.experiments.run.Run`, made anew in every process."""
+
+    jobs: dict[Job, Scored]
+    done: set[Job]
+    trained: int
+    scored: int
+    finished: Callable[[Job], None]
+
+    def walk(self, lane: "Lane", streams: Sequence[StreamPlan]) -> None:
+        """Do the jobs of a lane."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job of a lane, and where it stands in a stream."""
+
+    job: Job
+    stream: StreamPlan | None = None
+    stage: int = 1
+
+
+Lane = tuple[Step, ...]
+
+
+def in_turn(streams: Sequence[StreamPlan]) -> list[Lane]:
+    """A lane for each stream, for one process."""
+    return [tuple(Step(job, stream, stage) for stage, job in enumerate(stream.jobs(), start=1)) for stream in streams]
+
+
+def lanes_of(streams: Sequence[StreamPlan]) -> tuple[list[Lane], list[Lane]]:
+    """The first stages, each once, and what then can be done side by side.
+
+    Streams that share more than their first stage are one lane, so that no model is trained by two.
+    """
+    firsts: dict[Job, Lane] = {}
+    rest: dict[Job, Lane] = {}
+    for first, *later in in_turn(streams):
+        firsts.setdefault(first.job, (first,))
+        if later:
+            rest[later[0].job] = (*rest.get(later[0].job, ()), *later)
+    return list(firsts.values()), list(rest.values())
+
+
+class Lanes:
+    """Processes for the lanes of a run.
+
+    Parameters
+    ----------
+    make : callable
+        Makes a `Walker` from the function that it tells of its steps; sent to each process, so a name of a module.
+    out : Path
+        Folder of the run; its data are there already.
+    workers : int
+    progress : callable
+        Told of every step, from a thread.
+    finished : callable
+        Told of every job that is done, from the same thread.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., Walker],
+        out: Path,
+        workers: int,
+        progress: Callable[[Any], None],
+        finished: Callable[[Job], None],
+    ) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._told: Any = spawn.Queue()
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        self._others = set(multiprocessing.active_children())
+        self._pool = ProcessPoolExecutor(workers, spawn, _begin, (make, out, self._told, threads))
+        self._listener = threading.Thread(target=self._listen, args=(progress, finished), daemon=True)
+        self._listener.start()
+
+    def __enter__(self) -> "Lanes":
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is not None:  # what they have not finished is taken up by the next call
+            for child in set(multiprocessing.active_children()) - self._others:
+                child.kill()
+        self._pool.shutdown(cancel_futures=True)
+        self._told.put(None)
+        self._listener.join()
+
+    def do(self, lanes: Sequence[Lane], wanted: Mapping[Job, Scored], streams: Sequence[StreamPlan]) -> tuple[int, int]:
+        """Do all lanes; how many models were trained, and how many scored.
+
+        Raises
+        ------
+        InsclError
+            As soon as one lane fails, or a process dies.
+        """
+        left = {self._pool.submit(_do, lane, dict(wanted), list(streams)) for lane in lanes}
+        trained = scored = 0
+        try:
+            while left:
+                done, left = wait(left, return_when=FIRST_COMPLETED)
+                for one in done:
+                    more = one.result()
+                    trained, scored = trained + more[0], scored + more[1]
+        except BrokenProcessPool as error:
+            raise InsclError(
+                "A process of the run was killed, perhaps for want of memory. Run the same command again to go on, "
+                "with fewer --workers."
+            ) from error
+        return trained, scored
+
+    def _listen(self, progress: Callable[[Any], None], finished: Callable[[Job], None]) -> None:
+        while (said := self._told.get()) is not None:
+            if isinstance(said, Job):
+                finished(said)
+            else:
+                progress(said)
+
+
+# ---------------------------------------------------------------- inside a process
+
+_run: Any = None
+_lock: Any = None
+
+
+def _begin(make: Callable[..., Walker], out: Path, told: Any, threads: int) -> None:
+    """Make a process ready: it ends with its parent, and holds the folder as long as it lives."""
+    global _run, _lock
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not loaded yet
+    prepare_libraries()
+    _lock = hold_with(out)
+
+    _run = make(progress=told.put)
+    _run.finished = told.put
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _do(lane: Lane, wanted: dict[Job, Scored], streams: list[StreamPlan]) -> tuple[int, int]:
+    before = _run.trained, _run.scored
+    _run.jobs, _run.done = wanted, set()
+    _run.walk(lane, streams)
+    return _run.trained - before[0], _run.scored - before[1]

@@ -1,0 +1,543 @@
+"""A whole experiment: tasks x budgets x orders x strategies x seeds, each model trained once, resumable anywhere.
+
+run.json          the configuration, versions, hardware and data that the numbers come from
+memory/           the run's own memory (see `inscl.experiments.data`); the user's is never touched
+stages/NAME/      a folder per model (see `inscl.stages.folder` and `inscl.experiments.jobs`)
+streams.json      the stages of each stream
+results.parquet   every number (see `inscl.experiments.results`), also as CSV
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from inscl.core.orders import order_of
+from inscl.data.example import Example, Split
+from inscl.data.mixture import MixtureRow
+from inscl.errors import ConfigError, InsclError
+from inscl.evaluation.scores import RowScores
+from inscl.experiments.config import StreamConfig
+from inscl.experiments.data import StreamData
+from inscl.experiments.jobs import (
+    UNTRAINED,
+    Job,
+    Scored,
+    StreamPlan,
+    expert_job,
+    joint_job,
+    merge_scored,
+    most_rows,
+    streams_of,
+)
+from inscl.experiments.lanes import Lane, Lanes, Step, in_turn, lanes_of
+from inscl.experiments.results import PARQUET, Cell, Stream, StreamResult, to_table, write_table
+from inscl.experiments.track import stage_metrics
+from inscl.memory.encoder import Encoder
+from inscl.memory.locks import ALONE, alone
+from inscl.provenance import choose_dtype, hardware, versions
+from inscl.replay.plan import Budget
+from inscl.replay.planner import Replay, plan
+from inscl.replay.strategies import Settings
+from inscl.stages.folder import StageFolder, Tell, Worker, read_json
+from inscl.training.checkpoints import write_json
+from inscl.training.ranks import processes
+from inscl.training.tracking import Tracked, send, task_metrics
+
+FORMAT = 1
+RUN, STREAMS = "run.json", "streams.json"
+# What may change between two calls: more work of the same kind, or what is kept of it.
+MAY_CHANGE = frozenset({"orders", "strategies", "budgets", "seeds", "experts", "joint", "keep", "report_to"})
+COSTS = {"tokens": "tokens", "replayed_share": "replayed_share", "seconds": "seconds", "peak_memory": "peak_memory"}
+UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """How far a run is.
+
+    Attributes
+    ----------
+    job, jobs : int
+        Models done, and models in all as far as they are known.
+    what, task : str
+        What is trained, as "inscl, seed 0"; the task at hand.
+    stage, stages : int
+        Of the stream; both 1 for an expert.
+    doing : str
+        "train" or "score".
+    done, total : int
+        Steps of the training, or rows scored.
+    loss : float, optional
+    """
+
+    job: int
+    jobs: int
+    what: str
+    task: str
+    stage: int
+    stages: int
+    doing: str
+    done: int
+    total: int
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+    table : pyarrow.Table
+        Every number, with the columns of `inscl.experiments.results.SCHEMA`.
+    trained, scored : int
+        Models that this call trained and scored; the others were there.
+    """
+
+    folder: Path
+    table: Any
+    trained: int
+    scored: int
+
+
+def run(
+    config: StreamConfig,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    progress: Callable[[Event], None] | None = None,
+    worker: Worker | None = None,
+    encoder: Encoder | None = None,
+    tagger: Any = None,
+) -> RunResult:
+    """Carry out an experiment, or what is left of it.
+
+    Parameters
+    ----------
+    config : StreamConfig
+        From `inscl.experiments.config.load_config`.
+    out : path
+        Folder of the run. One that holds the same run is continued: inside a stage from its last checkpoint,
+        else at the first stage that is not finished.
+    workers : int
+        Models trained side by side, each by a process of its own (a script that asks for more than one needs the
+        usual ``if __name__ == "__main__":``). Only with the default worker, encoder and tagger.
+    progress : callable, optional
+        Told of every step.
+    worker : Worker, optional
+        Who trains and scores; by default `inscl.stages.trainer.ModelWorker`.
+    encoder : Encoder, optional
+        Default: what the configuration names.
+    tagger : Tagger, optional
+
+    Returns
+    -------
+    RunResult
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds a run of another configuration, another command is at work in it, or an order cannot
+        be made.
+    InsclError
+        If training stops (memory, disk, a loss that is not finite); the message names the stage, and the same
+        call goes on there.
+    """
+    out = Path(out)
+    if workers > 1 and (any((worker, encoder, tagger)) or processes() > 1):
+        raise ConfigError("Several workers need the default worker, encoder and tagger, and no launcher.")
+    _refuse_strangers(out)
+    with alone(out):
+        return Run(config, out, progress=progress, worker=worker, encoder=encoder, tagger=tagger).go(workers)
+
+
+class Run:
+    """The state of a call of `run`, and of each process that helps it."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        out: Path,
+        *,
+        progress: Callable[[Event], None] | None = None,
+        worker: Worker | None = None,
+        encoder: Encoder | None = None,
+        tagger: Any = None,
+    ) -> None:
+        self.config, self.out, self.progress = config, out, progress or (lambda event: None)
+        self.record = _open(config, out)
+        self.data = StreamData(config, out / "memory", encoder or _encoder(config), tagger)
+        self.worker = worker or self._worker()
+        self.jobs: dict[Job, Scored] = {}
+        self.done: set[Job] = set()
+        self.dropped: set[Job] = set()
+        self.trained = self.scored = 0
+        self.lanes: Lanes | None = None
+        self.finished: Callable[[Job], None] = lambda job: None
+
+    def go(self, workers: int = 1) -> RunResult:
+        """All the work, in an order in which a model is there when the next one starts from it."""
+        self.data.remember()
+        self._note_data()
+        for seed in {*self.config.seeds, *self._expert_seeds}:
+            self.data.memory(seed)
+        if workers == 1:
+            streams = self._do_all()
+        else:
+            make = partial(Run, self.config, self.out)
+            with Lanes(make, self.out, workers, self._pass_on, self.done.add) as self.lanes:
+                streams = self._do_all()
+        return RunResult(self.out, self._table(streams), self.trained, self.scored)
+
+    def _do_all(self) -> list[StreamPlan]:
+        bounds = self._bounds()
+        known = self._streams(None) if not self._curriculum else []
+        self._do_bounds(bounds, known)
+        streams = known
+        if self._curriculum:
+            streams = self._streams(self._dev_scores())
+            self._do_bounds(bounds, streams)  # an expert that begins a stream is asked about the next task too
+        write_json(self.out / STREAMS, [_described(stream) for stream in streams])
+        for lanes in lanes_of(streams) if self.lanes else [in_turn(streams)]:
+            self._do_lanes(lanes, streams)
+        return streams
+
+    # ---------------------------------------------------------------- what there is to do
+
+    @property
+    def _curriculum(self) -> bool:
+        return "curriculum" in self.config.orders
+
+    @property
+    def _expert_seeds(self) -> Sequence[int]:
+        return self.config.experts.seeds if self.config.experts else ()
+
+    def _bounds(self) -> dict[Job, Scored]:
+        """The untrained model, the experts, and joint training: what every stream is compared with."""
+        names, most = self.data.names, most_rows(self.config.test_rows)
+        bounds: dict[Job, Scored] = {UNTRAINED: dict.fromkeys(names, most)}
+        for task in names:
+            for seed in self._expert_seeds:
+                bounds[expert_job(task, seed)] = {task: most}
+        if self.config.joint:
+            for seed in self.config.seeds:
+                bounds[joint_job(names, seed)] = dict.fromkeys(names, most)
+        return bounds
+
+    def _streams(self, dev_scores: Mapping[str, float] | None) -> list[StreamPlan]:
+        orders = [(order, order_of(order, self.data.names, dev_scores)) for order in self.config.orders]
+        return streams_of(self.config, orders)
+
+    def _wanted(self, streams: Iterable[StreamPlan], bounds: Mapping[Job, Scored]) -> dict[Job, Scored]:
+        stages = [pair for stream in streams for pair in stream.scored(self.config.test_rows)]
+        return merge_scored([*bounds.items(), *stages])
+
+    # ---------------------------------------------------------------- doing it
+
+    def _do_bounds(self, bounds: Mapping[Job, Scored], streams: Sequence[StreamPlan]) -> None:
+        """The upper bounds, with all that is known to be wanted of them."""
+        self.jobs = self._wanted(streams, bounds)
+        self.done.clear()
+        self._do_lanes([(Step(job),) for job in bounds], streams)
+
+    def _do_lanes(self, lanes: Sequence[Lane], streams: Sequence[StreamPlan]) -> None:
+        """Do lanes one after another, or side by side where there are processes for them."""
+        if self.lanes is None:
+            for lane in lanes:
+                self.walk(lane, streams)
+            return
+        trained, scored = self.lanes.do(lanes, self.jobs, streams)
+        self.trained, self.scored = self.trained + trained, self.scored + scored
+        self.done.update(step.job for lane in lanes for step in lane)
+        self._tidy(streams)
+
+    def walk(self, lane: Lane, streams: Sequence[StreamPlan]) -> None:
+        """Do the jobs of a lane."""
+        for step in lane:
+            self._do(step.job, step.stream, step.stage)
+            self.finished(step.job)
+            self._tidy(streams)
+
+    def _pass_on(self, event: Event) -> None:
+        """Tell of another process's step how far the whole run is."""
+        self.progress(replace(event, job=len(self.done), jobs=len(self.jobs)))
+
+    def _folder(self, job: Job) -> StageFolder:
+        return StageFolder(self.out / "stages" / job.name)
+
+    def _do(self, job: Job, stream: StreamPlan | None = None, stage: int = 1) -> None:
+        """Train and score a model, unless that is done."""
+        if job in self.done:
+            return
+        folder, wanted = self._folder(job), self._rows(job)
+        tell = self._teller(job, stream, stage)
+        try:
+            missing = [side for side, tasks in wanted.items() if not _has(folder, side, tasks)]
+            if missing:
+                model = self._model(job, tell("train"))
+                for side in missing:
+                    folder.score(self.worker, model, wanted[side], side=side, tell=tell("score"))
+                self.scored += 1
+        except InsclError as error:
+            raise type(error)(f"{_title(job, stream)}: {error}") from error
+        self._track(job, stream, stage)
+        self.done.add(job)
+
+    def _track(self, job: Job, stream: StreamPlan | None, stage: int) -> None:
+        """Send a stage's scores, and what its stream comes to so far, to the trackers that have its loss."""
+        folder = self._folder(job)
+        if Tracked.read(folder.path).places:
+            so_far = [replace(stream, tasks=stream.tasks[:stage])] if stream else []
+            metrics = stage_metrics(self._results(so_far)[0]) if so_far else task_metrics(folder.scores())
+            send(folder.path, metrics)
+
+    def _rows(self, job: Job) -> dict[Split, dict[str, list[Example]]]:
+        """The rows that a job's model is scored on, per side and task."""
+        test = {task: self.data.rows(task, "test", limit) for task, limit in self.jobs[job].items()}
+        if not (self._curriculum and len(job.learnt) == 1 and job.seed in self._expert_seeds):
+            return {"test": test}
+        dev = self.data.rows(job.task, "dev", most_rows(self.config.test_rows))
+        if not dev:
+            raise ConfigError(f"The order 'curriculum' needs dev rows, and task '{job.task}' has none.")
+        return {"test": test, "dev": {job.task: dev}}
+
+    def _model(self, job: Job, tell: Tell) -> str | Path:
+        """Where the model of a job is; it is trained if need be, and those before it that are gone."""
+        if not job.learnt:
+            return self.config.locate(self.config.model)
+        folder = self._folder(job)
+        if not folder.trained:
+            start = self._model(job.start or UNTRAINED, tell)
+            if job.joint:
+                folder.mix(self._joint_rows(job), self.data.chat)
+            else:
+                folder.prepare(lambda: self._plan(job), self.data.chat)
+            folder.train(self.worker, start, seed=job.seed, tell=tell)
+            self.trained += 1
+        return folder.model
+
+    def _plan(self, job: Job) -> Replay:
+        memory = self.data.memory(job.seed)
+        return plan(
+            memory,
+            job.task,
+            budget=_budget(job),
+            strategy=job.strategy or "none",
+            seed=job.seed,
+            settings=Settings(**self.config.replay) if self.config.replay else None,
+            earlier=job.learnt[:-1],
+        )
+
+    def _joint_rows(self, job: Job) -> list[MixtureRow]:
+        """The training rows of all tasks; the trainer shuffles them."""
+        memory = self.data.memory(job.seed)
+        return [
+            row for task in job.learnt for row in plan(memory, task, strategy="none", seed=job.seed, earlier=()).rows()
+        ]
+
+    def _tidy(self, streams: Sequence[StreamPlan]) -> None:
+        """Delete the models that nothing starts from any more, but those that the user keeps."""
+        if self.config.keep == "all":
+            return
+        needed = {job.start for job in self.jobs if job not in self.done}
+        if not streams:  # their orders are not known yet: any expert may be the first stage of one
+            needed |= {job for job in self.done if job.seed in self.config.seeds}
+        kept = {stream.jobs()[-1] for stream in streams} if self.config.keep == "last" else set()
+        for job in self.done - needed - kept - self.dropped:
+            self._folder(job).drop_model()
+            self.dropped.add(job)
+
+    # ---------------------------------------------------------------- what came out
+
+    def _dev_scores(self) -> dict[str, float]:
+        """Mean development score of each task's experts."""
+        return {task: self._expert(task, "dev") for task in self.data.names}
+
+    def _expert(self, task: str, side: str = "test") -> float:
+        found = [self._folder(expert_job(task, seed)).scores(side)[task] for seed in self._expert_seeds]
+        return fmean(scores.mean(self.config.scorer) for scores in found)
+
+    def _table(self, streams: Sequence[StreamPlan]) -> Any:
+        """All numbers, written down; those that do not need experts even where an expert scores 0."""
+        results = self._results(streams)
+        try:
+            table = to_table(results)
+        except ValueError as error:
+            write_table(to_table(replace(result, experts=None) for result in results), self.out)
+            raise InsclError(f"{error} The scores are in {self.out / PARQUET}, without what needs experts.") from error
+        write_table(table, self.out)
+        return table
+
+    def _results(self, streams: Iterable[StreamPlan]) -> list[StreamResult]:
+        zero = {task: rows.mean(self.config.scorer) for task, rows in self._folder(UNTRAINED).scores().items()}
+        experts = {task: self._expert(task) for task in self.data.names} if self._expert_seeds else None
+        found = [self._result(stream, zero, experts) for stream in streams]
+        if self.config.joint:
+            found += [self._joint_result(seed) for seed in self.config.seeds]
+        return found
+
+    def _result(
+        self, stream: StreamPlan, zero: Mapping[str, float], experts: Mapping[str, float] | None
+    ) -> StreamResult:
+        stages, costs = [], []
+        for job, wanted in stream.scored(self.config.test_rows):
+            folder = self._folder(job)
+            scores, trained = folder.scores(), folder.read()["trained"]
+            stages.append(_cells(scores, wanted))
+            costs.append({name: float(trained[key]) for name, key in COSTS.items() if key in trained})
+        columns = self._columns(stream.strategy, stream.budget_name, stream.order_name, stream.seed)
+        return StreamResult(
+            stream=columns,
+            tasks=stream.tasks,
+            stages=stages,
+            main=self.config.scorer,
+            experts=experts,
+            zero_shot=zero,
+            costs=costs,
+        )
+
+    def _joint_result(self, seed: int) -> StreamResult:
+        """Joint training as a stream of one stage: its scores and its mean, and no metric that needs stages."""
+        names = self.data.names
+        folder = self._folder(joint_job(names, seed))
+        trained = folder.read()["trained"]
+        return StreamResult(
+            stream=self._columns("joint", "", UPPER_BOUND_ORDER, seed),
+            tasks=names,
+            stages=[_cells(folder.scores(), dict.fromkeys(names, most_rows(self.config.test_rows)))],
+            main=self.config.scorer,
+            costs=[{name: float(trained[key]) for name, key in COSTS.items() if key in trained}],
+        )
+
+    def _columns(self, strategy: str, budget: str, order: str, seed: int) -> Stream:
+        return Stream(
+            run_id=self.out.name, model=self.config.model, strategy=strategy, budget=budget, order=order, seed=seed
+        )
+
+    # ---------------------------------------------------------------- around it
+
+    def _worker(self) -> Worker:
+        from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelWorker, StageSettings, check_training
+
+        check_training(self.config.training, self.config.peft)
+        if "dtype" not in self.record:
+            self.record = {**self.record, "dtype": choose_dtype(self.config.dtype)}
+            write_json(self.out / RUN, self.record)
+        return ModelWorker(
+            StageSettings.of(self.config, self.record["dtype"]),
+            answers=lambda task: self.data.rows(task, "train", ANSWERS_LOOKED_AT),
+            chat=lambda: self.data.chat,
+        )
+
+    def _note_data(self) -> None:
+        """Record what the tasks are, once they are read."""
+        tasks = {
+            info.name: {"content": info.content, "rows": info.rows, "instructions": info.instructions}
+            for info in self.data.whole.tasks()
+        }
+        if self.record.get("tasks") != tasks:
+            self.record = {**self.record, "tasks": tasks}
+            write_json(self.out / RUN, self.record)
+
+    def _teller(self, job: Job, stream: StreamPlan | None, stage: int) -> Callable[[str], Tell]:
+        where: dict[str, Any] = {
+            "job": len(self.done),
+            "jobs": len(self.jobs),
+            "what": _title(job, stream),
+            "task": job.task if job.learnt and not job.joint else "all tasks",
+            "stage": stage,
+            "stages": len(stream.tasks) if stream else 1,
+        }
+
+        def teller(doing: str) -> Tell:
+            def tell(done: int, total: int, loss: float | None) -> None:
+                self.progress(Event(**where, doing=doing, done=done, total=total, loss=loss))
+
+            return tell
+
+        return teller
+
+
+def _open(config: StreamConfig, out: Path) -> dict[str, Any]:
+    """The run's record: a new one, or that of a run with the same configuration."""
+    found, wanted = read_json(out / RUN), config.resolved()
+    record = found
+    if not record:
+        record = {"inscl_run": FORMAT, "versions": versions(), "hardware": hardware()}
+    elif changed := [key for key in wanted if key not in MAY_CHANGE and record["config"].get(key) != wanted[key]]:
+        key = changed[0]
+        raise ConfigError(
+            f"'{out}' holds a run of another configuration: {', '.join(f'`{name}`' for name in changed)} changed "
+            f"(`{key}` was {_short(record['config'].get(key))}, is {_short(wanted[key])}). Restore it, or name another "
+            "folder with --out."
+        )
+    record = {**record, "config": wanted}
+    if record != found:
+        write_json(out / RUN, record)
+    return record
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Leave a folder alone that holds something else."""
+    if out.exists() and not (out / RUN).exists() and any(path.name != ALONE for path in out.iterdir()):
+        raise ConfigError(f"'{out}' is not empty and holds no run. Name another folder with --out.")
+
+
+def _encoder(config: StreamConfig) -> Encoder | None:
+    from inscl.memory.encoder import SentenceEncoder
+
+    return SentenceEncoder(config.locate(config.encoder)) if config.encoder else None
+
+
+def _budget(job: Job) -> Budget | None:
+    asked = job.budget
+    if asked is None:
+        return None
+    if asked.tokens is not None:
+        return Budget(asked.tokens, "tokens", per_task=False)
+    if asked.per_task is not None:
+        return Budget(asked.per_task, per_task=True)
+    return Budget(asked.total or 0, per_task=False)
+
+
+def _has(folder: StageFolder, side: str, tasks: Mapping[str, Sequence[Example]]) -> bool:
+    known = folder.scores(side)
+    return all(task in known and known[task].n >= len(rows) for task, rows in tasks.items())
+
+
+def _cells(scores: Mapping[str, RowScores], wanted: Scored) -> dict[tuple[str, str], Cell]:
+    found: dict[tuple[str, str], Cell] = {}
+    for task, limit in wanted.items():
+        found |= scores[task].cells(task, limit)
+    return found
+
+
+def _title(job: Job, stream: StreamPlan | None) -> str:
+    if not job.learnt:
+        return "untrained model"
+    if stream is None:
+        return f"joint, seed {job.seed}" if job.joint else f"expert, seed {job.seed}, task '{job.task}'"
+    budget = f" with {stream.budget_name}" if stream.budget else ""
+    where = f"order {stream.order_name}, seed {stream.seed}, stage {len(job.learnt)}"
+    return f"{stream.strategy}{budget}, {where}"
+
+
+def _described(stream: StreamPlan) -> dict[str, Any]:
+    return {
+        "strategy": stream.strategy,
+        "budget": stream.budget_name,
+        "order": stream.order_name,
+        "seed": stream.seed,
+        "tasks": list(stream.tasks),
+        "stages": [job.name for job in stream.jobs()],
+    }
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "…"

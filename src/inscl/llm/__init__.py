@@ -1,0 +1,1 @@
+"""One client for any server that speaks the OpenAI protocol, and its replies."""

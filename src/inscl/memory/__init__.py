@@ -1,0 +1,1 @@
+"""Tasks that last: catalogue, tables, locks, embeddings."""

@@ -1,0 +1,1 @@
+"""Models, loaded from wherever they are, and what their kernels can do."""

@@ -1,0 +1,1 @@
+"""What to replay: strategies, plans, and how a plan is made."""

@@ -1,0 +1,454 @@
+"""From a memory and a new task to a replay plan, and from the plan to the mixture that a stage trains on."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from inscl.core.budget import allocate
+from inscl.data.example import Example
+from inscl.data.mixture import MixtureRow
+from inscl.data.readers import ReadReport
+from inscl.data.split import Shares
+from inscl.errors import MemoryStateError, PlanError
+from inscl.memory.encoder import Encoded
+from inscl.memory.memory import Memory, read_sides
+from inscl.memory.task import Task, check_name
+from inscl.memory.task_tables import Recipe, write_task
+from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan
+from inscl.replay.strategies import (
+    DEFAULT_INSINFO,
+    INSINFO,
+    STRATEGIES,
+    Derived,
+    Rows,
+    Selector,
+    Settings,
+    Stage,
+    View,
+    by_insinfo,
+)
+from inscl.suggest import suggest
+from inscl.tags.clean import radius_for
+
+COUNTED_VERSIONS = ("inscl", "numpy", "POT", "scikit-learn", "scipy", "simplemma")
+_derived: WeakKeyDictionary[Memory, Derived] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A plan together with what it was made from, so that its mixture can be had at once."""
+
+    plan: Plan
+    memory: Memory
+    new: Task
+    keep: Any = None  # the folder in which unremembered new data lie lives as long as this
+
+    def rows(self) -> list[MixtureRow]:
+        """The mixture: the new task's training rows and the replayed ones, in the order of training."""
+        return mixture_rows(self.plan, self.memory, self.new)
+
+    def mixture(self) -> Any:
+        """The mixture as a `datasets.Dataset` that `trl.SFTTrainer` takes as it is."""
+        from inscl.export import to_dataset
+
+        return to_dataset(self.rows())
+
+
+def plan(
+    memory: Memory,
+    name: str,
+    data: Any = None,
+    *,
+    budget: int | float | Budget | None = None,
+    budget_per_task: int | float | None = None,
+    strategy: str = "inscl",
+    seed: int = 0,
+    weights: str = "frequency",
+    insinfo: str = DEFAULT_INSINFO,
+    settings: Settings | None = None,
+    earlier: Sequence[str] | None = None,
+    tags: Mapping[bytes, Sequence[str]] | None = None,
+    shares: Shares = Shares(),
+    **reading: Any,
+) -> Replay:
+    """Decide what to replay when the model learns a new task. The memory is not changed.
+
+    Parameters
+    ----------
+    memory : Memory
+    name : str
+        The new task. A remembered task of this name is not an earlier task.
+    data : anything `Memory.add` takes, optional
+        The new task's data; None takes them from the memory.
+    budget, budget_per_task : int, float or Budget, optional
+        In total or per earlier task; a float in (0, 1] is a share of the new task's training rows. Default: 200 per
+        earlier task, as in the paper.
+    strategy : str
+        A name in `inscl.replay.strategies.STRATEGIES`.
+    seed : int
+        Seeds every draw, together with the stage and the task.
+    weights : "frequency" or "uniform"
+        Weight of an instruction in its task's distribution.
+    insinfo : str
+        Which InsInfo: a name in `inscl.replay.strategies.INSINFO`.
+    settings : Settings, optional
+        How tags are cleaned too; takes the place of `weights` and `insinfo`.
+    earlier : sequence of str, optional
+        The earlier tasks, in order; default all remembered tasks but `name`.
+    tags, shares, **reading
+        As in `Memory.add`.
+
+    Returns
+    -------
+    Replay
+
+    Raises
+    ------
+    PlanError
+        For an unknown strategy, weight or InsInfo, an impossible budget or a seed below 0.
+    """
+    check_name(name)
+    if strategy not in STRATEGIES:
+        hint = suggest(strategy, STRATEGIES)
+        raise PlanError(f"There is no strategy '{strategy}'; wanted one of {', '.join(STRATEGIES)}.{hint}")
+    if seed < 0:
+        raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
+    asked = _budget(budget, budget_per_task)
+    derived = _derived.setdefault(memory, Derived(memory.encode))
+    settings = settings or settings_for(memory, weights, insinfo)
+    settings = STRATEGIES[strategy].settle(strategy, settings)
+    with memory.reading():
+        new, keep = _new_task(memory, name, data, tags, shares, reading)
+        views = [derived.view(task) for task in memory.open(earlier) if task.info.name != name]
+        check_encoders([view.task for view in views], memory.encode.identity)
+        stage = Stage(derived.view(new), views, seed, settings, derived)
+        made = _plan(stage, name, strategy, asked)
+    if data is not None and _is_path(data):
+        source = {"data": [str(part) for part in data] if isinstance(data, list) else str(data), **reading}
+        made = replace(made, source={**source, "shares": asdict(shares)})
+    return Replay(made, memory, new, keep)
+
+
+def settings_for(memory: Memory, weights: str = "frequency", insinfo: str = DEFAULT_INSINFO) -> Settings:
+    """The settings of a plan, with the merging radius of the memory's encoder."""
+    radius = radius_for(memory.encode.identity) or Settings().radius
+    return Settings(weights=weights, insinfo=insinfo, radius=radius)
+
+
+def resume(made: Plan, memory: Memory, data: Any = None, **reading: Any) -> Replay:
+    """A plan that was read from a file, with the new task's data found again.
+
+    Raises
+    ------
+    PlanError
+        If the data, or an earlier task, are no longer those the plan was made from.
+    """
+    source = dict(made.source or {})
+    shares = Shares(**source.pop("shares", asdict(Shares())))
+    found = source.pop("data", None)
+    data = data if data is not None else found
+    if data is None and made.name not in memory:
+        raise PlanError(f"The plan does not say where the data of '{made.name}' are. Pass them.")
+    with memory.reading():
+        new, keep = _new_task(memory, made.name, data, None, shares, {**source, **reading}, measured=False)
+    if new.info.content != made.new.content:
+        raise PlanError(
+            f"The data of '{made.name}' have changed since the plan was made. Plan again with `inscl plan`."
+        )
+    return Replay(made, memory, new, keep)
+
+
+def mixture_rows(made: Plan, memory: Memory, new: Task) -> list[MixtureRow]:
+    """New and replayed rows, shuffled by the plan's seed and stage; never a held-out row.
+
+    Raises
+    ------
+    PlanError
+        If a chosen row is no longer in the memory.
+    """
+    rows = [MixtureRow(made.name, _bare(row)) for row in new.examples(new.side("train"))]
+    with memory.reading():
+        rows += replayed_rows(made, memory)
+    order = np.random.default_rng([made.seed, made.stage]).permutation(len(rows))
+    return [rows[i] for i in order]
+
+
+def replayed_rows(made: Plan, memory: Memory) -> list[MixtureRow]:
+    """The replayed rows alone, in the order of the plan."""
+    rows: list[MixtureRow] = []
+    for part in made.tasks:
+        if part.count:
+            chosen = _find(part, memory)
+            rows += [MixtureRow(part.name, row, True, part.weight) for row in chosen for _ in range(part.repeats)]
+    return rows
+
+
+def _find(part: TaskPlan, memory: Memory) -> Iterator[Example]:
+    if part.name not in memory:
+        raise PlanError(f"The plan replays task '{part.name}', which the memory no longer has. Plan again.")
+    task = memory.task(part.name)
+    train = task.side("train")
+    keys = pa.array([bytes.fromhex(key) for i in part.instructions for key in i.rows], pa.binary(16))
+    stored = task.columns(["key"])["key"]
+    places = pc.index_in(keys, stored.combine_chunks()).to_pylist()
+    if any(place is None or place not in train for place in places):
+        raise PlanError(f"Task '{part.name}' has changed since the plan was made. Plan again with `inscl plan`.")
+    return (_bare(row) for row in task.examples(places))
+
+
+def _bare(example: Example) -> Example:
+    return replace(example, split=None)
+
+
+def _budget(budget: int | float | Budget | None, per_task: int | float | None) -> Budget:
+    if budget is not None and per_task is not None:
+        raise PlanError("Both a total budget and one per task were given. Give one of them.")
+    if isinstance(budget, Budget):
+        return budget
+    if per_task is not None:
+        return Budget(per_task, per_task=True)
+    return Budget() if budget is None else Budget(budget, per_task=False)
+
+
+def _new_task(
+    memory: Memory,
+    name: str,
+    data: Any,
+    tags: Mapping[bytes, Sequence[str]] | None,
+    shares: Shares,
+    reading: Mapping[str, Any],
+    measured: bool = True,
+) -> tuple[Task, Any]:
+    """The new task's tables: remembered ones, or written to a temporary folder that the second value keeps."""
+    if data is None:
+        return memory.task(name), None
+    folder = tempfile.TemporaryDirectory(prefix="inscl-")
+    if measured:
+        recipe = Recipe(
+            encode=memory.encode,
+            encoder=memory.encode.identity,
+            tagger=memory.tagger,
+            own_tags=tags or {},
+            shares=shares,
+        )
+    else:
+        recipe = Recipe(encode=_unencoded, encoder="", tagger=_Untagged(), shares=shares)
+    options = dict(reading)
+    dev, test = options.pop("dev", None), options.pop("test", None)
+    return write_task(name, read_sides(data, dev, test, ReadReport(), options), folder.name, recipe), folder
+
+
+class _Untagged:
+    """Stands for a tagger where only the rows are wanted."""
+
+    identity = ""
+
+    def __call__(self, texts: list[str], /) -> list[list[str]]:
+        return [[] for _ in texts]
+
+
+def _unencoded(texts: Sequence[str]) -> Encoded:
+    """Stands for an encoder where only the rows are wanted."""
+    return Encoded(np.ones((len(texts), 1), np.float16), np.zeros(len(texts), bool))
+
+
+def _is_path(data: Any) -> bool:
+    return isinstance(data, str | Path) or (
+        isinstance(data, list) and bool(data) and all(isinstance(part, str | Path) for part in data)
+    )
+
+
+def check_encoders(tasks: Iterable[Task], wanted: str) -> None:
+    """Refuse tasks that another encoder has encoded.
+
+    Raises
+    ------
+    MemoryStateError
+        If there is one; the first is named.
+    """
+    other = [task.info for task in tasks if task.info.encoder != wanted]
+    if other:
+        raise MemoryStateError(
+            f"Task '{other[0].name}' was encoded with '{other[0].encoder}', and the encoder is now '{wanted}'. "
+            "Use that encoder, or add the task again."
+        )
+
+
+def _plan(stage: Stage, name: str, strategy: str, asked: Budget) -> Plan:
+    new = stage.new
+    total = asked.total(new.rows, len(stage.earlier))
+    chosen = STRATEGIES[strategy]
+    weights = list(chosen.budget(stage)) if chosen.budget else [0.0] * len(stage.earlier)
+    if chosen.budget is None:
+        picks = [np.zeros(0, np.int64) for _ in stage.earlier]
+        total = 0
+    elif asked.unit == "tokens":
+        picks = _within_tokens(stage, weights, total, chosen.selector)
+    else:
+        counts = _allocate(stage, weights, total, [view.rows for view in stage.earlier])
+        picks = [chosen.selector(stage, view, n) for view, n in zip(stage.earlier, counts, strict=True)]
+    measured = "distances" in stage.__dict__
+    tasks = tuple(
+        _task_plan(stage, view, rows, share, stage.distances[j] if measured else None)
+        for j, (view, rows, share) in enumerate(zip(stage.earlier, picks, _shares(weights), strict=True))
+    )
+    made = Plan(
+        name=name,
+        new=NewTask(new.task.info.content, len(new.keys), new.rows, new.task.info.tokens["train"]),
+        stage=stage.number,
+        strategy=strategy,
+        seed=stage.seed,
+        budget=asked,
+        total=total,
+        settings=asdict(stage.settings) | {"encoder": new.task.info.encoder, "tagger": new.task.info.tagger},
+        versions=dict(_versions()),
+        hashes=_hashes(stage),
+        tasks=tasks,
+    )
+    return replace(made, notes=tuple(_notes(made, stage)))
+
+
+def _allocate(stage: Stage, weights: Sequence[float], budget: int, capacities: Sequence[int]) -> list[int]:
+    """Shares by weight; where all weights are equal, who gets what is left over changes with seed and stage."""
+    n = len(weights)
+    order = stage.rng("order").permutation(n) if len(set(weights)) == 1 else np.arange(n)
+    shares = allocate([weights[j] for j in order], budget, [capacities[j] for j in order])
+    result = [0] * n
+    for j, share in zip(order, shares, strict=True):
+        result[j] = share
+    return result
+
+
+def _within_tokens(stage: Stage, weights: Sequence[float], budget: int, selector: Selector) -> list[Rows]:
+    """The most rows of each task whose tokens stay within its share of the budget."""
+    lengths = [
+        view.task.columns(["tokens"])["tokens"].to_numpy()[: view.rows].astype(np.int64) for view in stage.earlier
+    ]
+    shares = _allocate(stage, weights, budget, [int(length.sum()) for length in lengths])
+    picks = []
+    for view, length, share in zip(stage.earlier, lengths, shares, strict=True):
+        low, high, best = 0, view.rows + 1, np.zeros(0, np.int64)
+        while high - low > 1:
+            middle = (low + high) // 2
+            rows = selector(stage, view, middle)
+            if length[rows].sum() <= share:
+                low, best = middle, rows
+            else:
+                high = middle
+        picks.append(best)
+    return picks
+
+
+def _task_plan(stage: Stage, view: View, rows: Rows, share: float, distance: float | None) -> TaskPlan:
+    stored = view.task.marks(rows)
+    keys = [key.hex() for key in stored["key"].to_pylist()]
+    informed = _computed(stage, "insinfo")
+    tagged = _computed(stage, "tags")
+    ends = np.cumsum(view.counts)
+    firsts, lasts = (np.searchsorted(rows, bounds).tolist() for bounds in (ends - view.counts, ends))
+    available = view.counts.tolist()
+    instructions = []
+    for i, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+        if first == last:
+            continue
+        key = view.keys[i]
+        instructions.append(
+            InstructionPlan(
+                key=key.hex(),
+                text=view.texts[i],
+                count=last - first,
+                available=available[i],
+                rows=tuple(keys[first:last]),
+                tags=tuple(sorted(stage.tags[key])) if tagged else None,
+                insinfo=stage.insinfo[key] if informed else None,
+            )
+        )
+    return TaskPlan(
+        name=view.name,
+        content=view.task.info.content,
+        share=share,
+        count=len(rows),
+        available=view.rows,
+        tokens=int(np.sum(stored["tokens"].to_numpy())),
+        all_instructions=len(view.keys),
+        distance=distance,
+        instructions=tuple(instructions),
+    )
+
+
+def _computed(stage: Stage, measure: str) -> bool:
+    """Whether the strategy has looked at this measure of the pool."""
+    return "pool" in stage.__dict__ and measure in stage.pool.__dict__
+
+
+def _shares(weights: Sequence[float]) -> list[float]:
+    whole = sum(weights)
+    return [weight / whole for weight in weights] if whole else [1 / len(weights) for _ in weights]
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in COUNTED_VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _hashes(stage: Stage) -> dict[str, str]:
+    """Hashes of all that a plan comes from."""
+    infos = [view.task.info for view in stage.earlier]
+    return {
+        "memory": _hash([(info.name, info.content, info.tags) for info in infos]),
+        "new": _hash([stage.new.task.info.content, stage.new.task.info.tags]),
+        "embeddings": _hash([info.embeddings for info in (*infos, stage.new.task.info)]),
+    }
+
+
+def _hash(parts: Any) -> str:
+    return blake2b(json.dumps(parts, ensure_ascii=True).encode(), digest_size=16).hexdigest()
+
+
+def _notes(made: Plan, stage: Stage) -> Iterator[str]:
+    """What a reader of the plan should know, a sentence each."""
+    if made.strategy == "none" or not made.tasks:
+        return
+    available = sum(task.available for task in made.tasks)
+    if made.budget.unit == "examples" and made.count < made.total:
+        yield f"the earlier tasks have {available:,} training rows, fewer than the {made.total:,} asked for: all go in"
+    if len(made.tasks) > 1 and "distances" in stage.__dict__ and len(set(stage.distances)) == 1:
+        yield "all distances are equal: every earlier task gets the same share"
+    if _computed(stage, "insinfo"):
+        if stage.settings.insinfo != DEFAULT_INSINFO:
+            yield f"InsInfo is '{stage.settings.insinfo}' here: {INSINFO[stage.settings.insinfo].about}"
+        scores = [stage.insinfo[key] for view in stage.earlier for key in view.keys]
+        if len(scores) > 1 and len(set(scores)) == 1:
+            yield "all instructions have the same InsInfo: it chooses between none of them"
+    if _computed(stage, "merged") and stage.pool.merged.warning:
+        yield stage.pool.merged.warning
+    if any(view.task.info.cut for view in (*stage.earlier, stage.new)):
+        cut = sum(view.task.info.cut for view in (*stage.earlier, stage.new))
+        yield f"{cut} instruction(s) are longer than the encoder reads: their ends do not count in the distances"
+    thin = [task for task in made.tasks if 0 < task.count < min(task.all_instructions, task.available)]
+    if thin and STRATEGIES[made.strategy].selector is by_insinfo:
+        names = ", ".join(f"'{task.name}' ({task.count} for {task.all_instructions})" for task in thin[:3])
+        more = f" and {len(thin) - 3} more" if len(thin) > 3 else ""
+        yield (
+            f"fewer examples than instructions for {names}{more}: the top instructions give one example each, hardly "
+            "change from stage to stage, and the others are never replayed"
+        )
+    empty = [task.name for task in made.tasks if task.count == 0]
+    if empty and made.total:
+        yield f"nothing is replayed of {len(empty)} task(s): {', '.join(repr(name) for name in empty[:5])}"

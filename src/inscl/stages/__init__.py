@@ -1,0 +1,1 @@
+"""One stage, from its plan to its scores."""

@@ -1,0 +1,144 @@
+"""One stage as a folder, for a stream's stage and for `learn` alike: planned, mixed, trained, scored.
+
+    plan.json        what is replayed, and why
+    mixture.jsonl    what the stage trains on
+    model/           the trainer's folder; finished when its record stands in it
+    predictions/     answers, a file per task
+    scores.json      what was scored so far, row by row, and what training cost
+
+Each file appears whole or not at all, and each step is skipped where its file is there.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from inscl.data.example import Example
+from inscl.data.mixture import MixtureRow, write_mixture
+from inscl.errors import InsclError
+from inscl.evaluation.scores import RowScores
+from inscl.models.loading import RECORD
+from inscl.replay.planner import Replay
+from inscl.training.checkpoints import write_json
+
+PLAN, MIXTURE, MODEL, PREDICTIONS, SCORES = "plan.json", "mixture.jsonl", "model", "predictions", "scores.json"
+Tell = Callable[[int, int, float | None], None]  # done, of how many, and the loss where there is one
+
+
+class Worker(Protocol):
+    """Who trains and scores: `inscl.stages.trainer.ModelWorker`, or a stand-in."""
+
+    def train(self, mixture: Path, start: str | Path, out: Path, *, seed: int, tell: Tell) -> Mapping[str, Any]:
+        """Train on a mixture from a model; the record of what it did. A finished `out` gives its record."""
+
+    def score(
+        self, model: str | Path, tasks: Mapping[str, Sequence[Example]], out: Path, *, tell: Tell
+    ) -> dict[str, RowScores]:
+        """Answer and score the rows of each task; predictions go to `out`."""
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """The folder of one stage; ``model`` is where the trainer works, which for `learn` is the folder itself."""
+
+    path: Path
+    inner: str = MODEL
+
+    @property
+    def model(self) -> Path:
+        """Where the model is."""
+        return self.path / self.inner
+
+    @property
+    def trained(self) -> bool:
+        """Whether the finished model is there."""
+        return (self.model / RECORD).exists()
+
+    def prepare(self, replay: Callable[[], Replay], chat: bool) -> None:
+        """Write plan and mixture, unless they are there."""
+        if (self.path / MIXTURE).exists():
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        made = replay()
+        made.plan.write(self.path / PLAN)
+        self.mix(made.rows(), chat)
+
+    def mix(self, rows: Iterable[MixtureRow], chat: bool) -> None:
+        """Write the mixture, in chat form where any task of the memory or run is."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_mixture(self.path / MIXTURE, _as_chat(rows) if chat else rows)
+
+    def train(self, worker: Worker, start: str | Path, *, seed: int, tell: Tell) -> Mapping[str, Any]:
+        """Train, or go on training; the record goes into the scores file."""
+        record = worker.train(self.path / MIXTURE, start, self.model, seed=seed, tell=tell)
+        self._write({**self.read(), "trained": dict(record)})
+        return record
+
+    def score(
+        self,
+        worker: Worker,
+        model: str | Path,
+        tasks: Mapping[str, Sequence[Example]],
+        *,
+        side: str = "test",
+        answers: Path | None = None,
+        tell: Tell,
+    ) -> dict[str, RowScores]:
+        """Score the rows of each task that are not scored yet; `answers` is where predictions are kept."""
+        missing = {task: rows for task, rows in tasks.items() if self._rows(side, task) < len(rows)}
+        if missing:
+            self.path.mkdir(parents=True, exist_ok=True)
+            found = worker.score(model, missing, answers or self.path / PREDICTIONS / side, tell=tell)
+            known = self.read()
+            scored = {**known.get(side, {}), **{task: rows.to_dict() for task, rows in found.items()}}
+            self._write({**known, side: scored})
+        return {task: rows for task, rows in self.scores(side).items() if task in tasks}
+
+    def scores(self, side: str = "test") -> dict[str, RowScores]:
+        """What was scored so far."""
+        return {task: RowScores.from_dict(plain) for task, plain in self.read().get(side, {}).items()}
+
+    def read(self) -> dict[str, Any]:
+        """The scores file; empty where there is none."""
+        return read_json(self.path / SCORES)
+
+    def drop_model(self) -> None:
+        """Delete the model; what is left of it after an interruption does not count as one."""
+        gone = self.path / f".{self.inner}.gone"
+        shutil.rmtree(gone, ignore_errors=True)
+        if self.model.exists():
+            self.model.replace(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _rows(self, side: str, task: str) -> int:
+        known = self.read().get(side, {}).get(task)
+        return -1 if known is None else int(known["n"])
+
+    def _write(self, content: dict[str, Any]) -> None:
+        write_json(self.path / SCORES, content)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is none.
+
+    Raises
+    ------
+    InsclError
+        If the file is damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise InsclError(f"{path} is damaged ({error}). Remove it, and run the same command again.") from error
+
+
+def _as_chat(rows: Iterable[MixtureRow]) -> Iterable[MixtureRow]:
+    from inscl.data.template import to_messages
+
+    for row in rows:
+        yield replace(row, example=replace(row.example, messages=tuple(to_messages(row.example))))

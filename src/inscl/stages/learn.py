@@ -1,0 +1,299 @@
+"""One stage for a practitioner: plan from memory, mix, train, score old and new tasks, remember the task.
+
+The stage's folder is the model itself, with what led to it beside it (see `inscl.stages.folder`); ``learn.json``
+says what was asked and whether it is done. Each step leaves a file or a row that tells it was done, so the same
+call after an interruption goes on, and the memory changes only when the model is there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from inscl.data.split import Shares
+from inscl.errors import ConfigError
+from inscl.evaluation.scores import RowScores
+from inscl.experiments.config import StreamConfig, parse_config
+from inscl.experiments.data import rows_of
+from inscl.memory.locks import ALONE, alone
+from inscl.memory.memory import Memory
+from inscl.models.loading import identity
+from inscl.provenance import choose_dtype, versions
+from inscl.replay.plan import Budget, Plan
+from inscl.replay.planner import Replay, plan, resume
+from inscl.stages.folder import MIXTURE, PLAN, PREDICTIONS, SCORES, StageFolder, Tell, Worker, read_json
+from inscl.training.checkpoints import FOLDER as CHECKPOINTS
+from inscl.training.checkpoints import write_json
+from inscl.training.tracking import metrics_so_far, send, task_metrics
+
+REQUEST = "learn.json"
+TEST_ROWS = 200  # of each task, if nothing else is asked for
+STAGE_FIELDS = (
+    "training", "peft", "protect", "adapter", "batch_size", "max_length", "padding_free", "max_new_tokens", "scorer",
+    "dtype", "report_to",
+)  # fmt: skip
+
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int, float | None], None]  # what is done, done, of how many, loss
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a stage did.
+
+    Attributes
+    ----------
+    folder : Path
+        The stage's folder, which is the model.
+    plan : Plan
+    before, after : mapping from task to RowScores
+        Scores of the model it started from, and of its own, on the same test rows.
+    record : mapping
+        What training did and cost (see `inscl.training.stage.StageRecord`).
+    continued : bool
+        Whether an interrupted stage was continued.
+    """
+
+    folder: Path
+    plan: Plan
+    before: Mapping[str, RowScores]
+    after: Mapping[str, RowScores]
+    record: Mapping[str, Any] = field(default_factory=dict)
+    continued: bool = False
+
+
+def learn(
+    memory: Memory,
+    name: str,
+    data: Any,
+    *,
+    model: str | Path | None = None,
+    out: str | Path | None = None,
+    budget: Budget | None = None,
+    strategy: str = "inscl",
+    seed: int = 0,
+    weights: str = "frequency",
+    config: StreamConfig | None = None,
+    test_rows: int | None = TEST_ROWS,
+    tags: Mapping[bytes, Any] | None = None,
+    shares: Shares = Shares(),
+    worker: Worker | None = None,
+    say: Say = lambda message: None,
+    progress: Progress = lambda doing, done, total, loss: None,
+    **reading: Any,
+) -> Learnt:
+    """Teach a model one more task, and remember it.
+
+    Parameters
+    ----------
+    memory : Memory
+        What was learnt so far; it need not exist for the first task.
+    name, data, tags, shares, **reading
+        The new task, as in `Memory.add`.
+    model : str or Path, optional
+        Where to start: a Hub id, a folder, an embedded model's name. None starts from the last finished stage.
+    out : path, optional
+        Folder of the new model; ``models/NAME`` by default.
+    budget, strategy, seed, weights
+        As in `inscl.replay.planner.plan`.
+    config : StreamConfig, optional
+        Its fields in `STAGE_FIELDS` say how to train and score; see `stage_config`.
+    test_rows : int, optional
+        Most test rows of a task to score; None scores all.
+    worker : Worker, optional
+        Who trains and scores.
+    say, progress : callable
+        Told a remark; told how far the step at hand is.
+
+    Returns
+    -------
+    Learnt
+
+    Raises
+    ------
+    ConfigError
+        If the stage is finished already, its folder holds another one, or there is no model to start from.
+    InsclError
+        If training stops; the same call goes on.
+    """
+    folder = StageFolder(Path(out) if out else Path("models") / folder_name(name), inner="")
+    config = config or stage_config("")
+    known = read_json(folder.path / REQUEST)
+    start = model or known.get("start") or last_model(memory)
+    asked = {
+        "name": name,
+        "start": str(start),
+        "budget": asdict(budget or Budget()),
+        "strategy": strategy,
+        "seed": seed,
+        "weights": weights,
+        "test_rows": test_rows,
+        "config": config.model_dump(mode="json", include=set(STAGE_FIELDS)),
+    }
+    known = _same_request(known, asked, folder)
+    if worker is None:
+        _check(config)
+    with alone(folder.path):
+        continued = bool(known)
+        if known and (folder.path / PLAN).exists():
+            stage = _found_again(folder.path / PLAN, memory, data, shares, reading)
+        else:
+            _create(memory)
+            for left in (PLAN, MIXTURE, SCORES):
+                (folder.path / left).unlink(missing_ok=True)
+            options = {"tags": tags, "shares": shares, **reading}
+            stage = plan(memory, name, data, budget=budget, strategy=strategy, seed=seed, weights=weights, **options)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            known = known or {**asked, "dtype": choose_dtype(config.dtype), "versions": versions()}
+            write_json(folder.path / REQUEST, known)
+            stage.plan.write(folder.path / PLAN)
+        if continued:
+            say(f"going on with the unfinished stage '{name}' in {folder.path}")
+        earlier = [task.name for task in stage.plan.tasks]
+        chat = any(info.form == "chat" for info in [stage.new.info, *(t.info for t in memory.open(earlier))])
+        worker = worker or _worker(config, known["dtype"], memory, stage, chat)
+        if not (folder.path / MIXTURE).exists():
+            folder.mix(stage.rows(), chat)
+
+        def tell(doing: str) -> Tell:
+            return lambda done, total, loss: progress(doing, done, total, loss)
+
+        tasks = {task: rows_of(memory.task(task), "test", test_rows) for task in earlier}
+        tasks = {task: rows for task, rows in {**tasks, name: rows_of(stage.new, "test", test_rows)}.items() if rows}
+        # Answers that the earlier stage already gave to the same rows are found in its folder.
+        answers = Path(start) / PREDICTIONS / "test" if (Path(start) / REQUEST).exists() else None
+        asking = tell("score the model it starts from")
+        before = folder.score(worker, start, tasks, side="before", answers=answers, tell=asking)
+        record = folder.train(worker, start, seed=seed, tell=tell("train"))
+        after = folder.score(worker, folder.model, tasks, tell=tell("score the new model"))
+        _track(folder.path, memory, after, name, config.scorer)
+        memory.add(name, data, tags=tags, shares=shares, **reading)
+        _log(memory, stage.plan, folder.path, record, after, config.scorer)
+        write_json(folder.path / REQUEST, {**known, "finished": True})
+        return Learnt(folder.path, stage.plan, before, after, record, continued)
+
+
+def stage_config(text: str, name: str = "stage.yaml", **changes: Any) -> StreamConfig:
+    """How a stage trains and scores, from YAML with the keys of `STAGE_FIELDS`.
+
+    Raises
+    ------
+    ConfigError
+        With one line per problem.
+
+    Examples
+    --------
+    >>> stage_config("batch_size: 8\\ntraining: {learning_rate: 1e-4}").batch_size
+    8
+    >>> stage_config("seeds: [1]")
+    Traceback (most recent call last):
+    inscl.errors.ConfigError: stage.yaml: `seeds` is not a setting of a stage; wanted training, peft, protect, adapter,
+    batch_size, max_length, padding_free, max_new_tokens, scorer, dtype, report_to.
+    """
+    # A stage's settings are those of a stream that has no tasks of its own: the same checks, the same messages.
+    config = parse_config(f"{text}\ntasks: demo\nmodel: none", name=name)
+    if others := sorted(config.model_fields_set - {*STAGE_FIELDS, "tasks", "model"}):
+        raise ConfigError(f"{name}: `{others[0]}` is not a setting of a stage; wanted {', '.join(STAGE_FIELDS)}.")
+    changed = {key: value for key, value in changes.items() if value is not None}
+    training = {**config.training, **changed.pop("training", {})}
+    return config.model_copy(update={**changed, "training": training})
+
+
+def last_model(memory: Memory) -> str:
+    """The model of the last finished stage.
+
+    Raises
+    ------
+    ConfigError
+        If there was none.
+    """
+    models = [stage["model"] for stage in memory.stages() if stage.get("model")]
+    if not models:
+        raise ConfigError(
+            "No stage was finished with this memory, so there is no model to start from. Name one with --model: a Hub "
+            "id, a folder, or smollm2-135m."
+        )
+    return str(models[-1])
+
+
+def folder_name(name: str) -> str:
+    """A task's name as the name of a folder.
+
+    >>> folder_name("Closed QA/2026"), folder_name("отзывы")
+    ('Closed_QA_2026', 'отзывы')
+    """
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "stage"
+
+
+def _same_request(known: dict[str, Any], asked: Mapping[str, Any], folder: StageFolder) -> dict[str, Any]:
+    """What the folder was begun with, if that is what is asked now; empty for a folder in which nothing was trained."""
+    path = folder.path
+    if not known:
+        if any(found.name != ALONE for found in path.glob("*")):
+            raise ConfigError(f"'{path}' is not empty and holds no stage. Name another folder with --out.")
+        return {}
+    changed = [key for key, value in asked.items() if known.get(key) != value]
+    if changed and not (folder.trained or (path / CHECKPOINTS).exists()):
+        return {}  # the first attempt failed before it trained, and its mistake is mended now
+    if changed:
+        what = ", ".join(key.replace("_", " ") for key in changed)
+        raise ConfigError(
+            f"'{path}' holds {'a finished' if known.get('finished') else 'an unfinished'} stage with another "
+            f"{what}. Repeat its command, or name another folder with --out."
+        )
+    if known.get("finished"):
+        raise ConfigError(
+            f"The stage '{asked['name']}' is finished: its model is in '{path}'. To learn it anew, name another "
+            "folder with --out."
+        )
+    return known
+
+
+def _found_again(path: Path, memory: Memory, data: Any, shares: Shares, reading: Mapping[str, Any]) -> Replay:
+    """The plan of an interrupted stage, with its data."""
+    made = Plan.read(path)
+    return resume(replace(made, source=made.source or {"shares": asdict(shares)}), memory, data, **reading)
+
+
+def _create(memory: Memory) -> None:
+    """Make the folder of a memory that has no task yet, so that it can be locked."""
+    if "://" not in memory.path:
+        Path(memory.path).mkdir(parents=True, exist_ok=True)
+
+
+def _check(config: StreamConfig) -> None:
+    from inscl.stages.trainer import check_training
+
+    check_training(config.training, config.peft)
+
+
+def _worker(config: StreamConfig, dtype: str, memory: Memory, stage: Replay, chat: bool) -> Worker:
+    from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelWorker, StageSettings
+
+    def answers(task: str) -> Any:
+        found = stage.new if task == stage.plan.name else memory.task(task)
+        return rows_of(found, "train", ANSWERS_LOOKED_AT)
+
+    return ModelWorker(StageSettings.of(config, dtype), answers=answers, chat=lambda: chat)
+
+
+def _track(folder: Path, memory: Memory, scores: Mapping[str, RowScores], newest: str, scorer: str) -> None:
+    """Send a stage's scores, and what they say of the earlier tasks, to the trackers that have its loss."""
+    means = {task: rows.mean(scorer) for task, rows in scores.items()}
+    send(folder, task_metrics(scores) | metrics_so_far(memory.stages(), means, newest, scorer))
+
+
+def _log(
+    memory: Memory, made: Plan, folder: Path, record: Mapping[str, Any], after: Mapping[str, RowScores], scorer: str
+) -> None:
+    """Log the finished stage, once. What was scored stands with its task, so that removing one takes its scores."""
+    fingerprint = record.get("fingerprint")
+    if any(stage.get("fingerprint") == fingerprint for stage in memory.stages()):
+        return
+    means = {task: _means(rows, scorer) for task, rows in after.items()}
+    logged = made.finished(folder, scorer, means)
+    memory.log_stage({**logged, "fingerprint": fingerprint, "identity": identity(folder)})
+
+
+def _means(scores: RowScores, scorer: str) -> dict[str, float | int]:
+    return {"score": scores.mean(scorer), "exact_match": scores.mean("exact_match"), "n": scores.n}
