@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inscl.check.assessment import SETTINGS, Assessment, assess, read_assessment, with_perplexity
-from inscl.core.stats import Estimate, effective_units, holm, ratio_estimate
+from inscl.core.stats import SampleMean, effective_units, holm, ratio_estimate
 from inscl.errors import ConfigError, DataError, InsclError
 from inscl.evaluation.perplexity import Perplexity
 from inscl.evaluation.scores import RowScores
@@ -310,7 +310,7 @@ def compare(reference: Assessment, new: Assessment, limits: Limits = Limits(), *
     return Verdict(new.model, reference.model, score, limits, _decide(drafts, limits.alpha), tuple(remarks))
 
 
-def drop_estimate(drops: ArrayLike, instructions: Sequence[object]) -> tuple[Estimate, int, str]:
+def drop_estimate(drops: ArrayLike, instructions: Sequence[object]) -> tuple[SampleMean, int, str]:
     """The mean drop of a task's score, and what it was estimated from.
 
     Two made-up rows with drops of +1 and -1 are added (Bonett and Price, 2012): they keep the error of a handful of
@@ -326,7 +326,7 @@ def drop_estimate(drops: ArrayLike, instructions: Sequence[object]) -> tuple[Est
 
     Returns
     -------
-    (Estimate, int, {"rows", "instructions"})
+    (SampleMean, int, {"rows", "instructions"})
 
     References
     ----------
@@ -353,7 +353,7 @@ class _Measured:
 
     before: float
     after: float
-    estimate: Estimate
+    estimate: SampleMean
     worse: float
     allowed: float
     noticed: float

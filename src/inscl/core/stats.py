@@ -6,24 +6,55 @@ for few streams.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+ENOUGH_STREAMS = 3  # from which on an interval over them is shown in words and figures; tables have it from two on
 RowScores = Mapping[str, ArrayLike]  # of one stream: task -> (n_rows,)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean of a minus b with its interval, over `n` streams; both ends are NaN where none is possible."""
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean and how sure it is.
+
+    Attributes
+    ----------
+    mean : float
+    low, high : float, optional
+        Its 95 % interval, unless another level was asked for; None where none is possible.
+    n : int
+        What the mean is over: streams, or rows.
+    clusters : int, optional
+        Independent groups among them (orders, instructions); None: each stands for itself.
+    over : str
+        What the interval varies: "streams", "test rows", or "" for nothing.
+    """
 
     mean: float
-    low: float
-    high: float
-    n: int
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    clusters: int | None = None
+    over: str = ""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends of the interval, where there is one."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def shown(self) -> tuple[float, float] | None:
+        """The ends as words and figures show them: an interval over two streams says only that there are two."""
+        return None if self.over == "streams" and self.n < ENOUGH_STREAMS else self.ends
+
+    def __neg__(self) -> "Estimate":
+        """The estimate of the opposite."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return replace(self, mean=-self.mean, low=low, high=high)
 
 
 def bootstrap_interval(
@@ -87,7 +118,7 @@ def bootstrap_interval(
     return _percentiles(times @ sums / (times @ sizes), level)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean of a - b over streams, with its t-interval.
 
     Parameters
@@ -100,8 +131,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
 
     Returns
     -------
-    Difference
-        The interval is mean ± t(level, n - 1) × s / sqrt(n). One stream gives no interval (NaN).
+    Estimate
+        The interval is mean ± t(level, n - 1) × s / sqrt(n). One stream gives no interval.
 
     Raises
     ------
@@ -121,11 +152,11 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Differ
     d = x - y
     mean = float(d.mean())
     if d.size == 1:
-        return Difference(mean, float("nan"), float("nan"), 1)
+        return Estimate(mean=mean)
     from scipy.stats import t
 
     half = float(t.ppf((1 + level) / 2, d.size - 1) * d.std(ddof=1) / np.sqrt(d.size))
-    return Difference(mean, mean - half, mean + half, int(d.size))
+    return Estimate(mean=mean, low=mean - half, high=mean + half, n=int(d.size), over="streams")
 
 
 def resampled_difference(
@@ -135,7 +166,7 @@ def resampled_difference(
     level: float = 0.95,
     n: int = 2000,
     seed: int = 0,
-) -> Difference:
+) -> Estimate:
     """Difference between two strategies, with streams and test rows drawn again together.
 
     A stream's value is the mean over its tasks of ``scale[task] × mean row score``; with ``scale[task] = 100
@@ -156,7 +187,7 @@ def resampled_difference(
 
     Returns
     -------
-    Difference
+    Estimate
         Mean of a - b, percentile interval, number of streams. One stream: the interval covers test rows only.
 
     Raises
@@ -171,7 +202,7 @@ def resampled_difference(
     Examples
     --------
     >>> resampled_difference([{"x": [1, 1]}, {"x": [1, 1]}], [{"x": [0, 0]}, {"x": [0, 0]}])
-    Difference(mean=1.0, low=1.0, high=1.0, n=2)
+    Estimate(mean=1.0, low=1.0, high=1.0, n=2, clusters=None, over='streams')
     """
     _check(level, n)
     differences = _row_differences(a, b, scale)
@@ -182,11 +213,12 @@ def resampled_difference(
         rows = _draws(d.shape[1], n, rng) / d.shape[1]  # (n, n_rows)
         drawn += ((streams @ d) * rows).sum(axis=1)
     mean = sum(float(d.mean(axis=1).mean()) for d in differences.values())
-    return Difference(mean, *_percentiles(drawn, level), len(a))
+    low, high = _percentiles(drawn, level)
+    return Estimate(mean=mean, low=low, high=high, n=len(a), over="streams" if len(a) > 1 else "test rows")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SampleMean:
     """A mean with its standard error and degrees of freedom, and what Student's t says about the true one.
 
     Attributes
@@ -226,7 +258,7 @@ class Estimate:
         return float(_special().stdtrit(self.df, p))
 
 
-def ratio_estimate(sums: ArrayLike, sizes: ArrayLike | None = None) -> Estimate:
+def ratio_estimate(sums: ArrayLike, sizes: ArrayLike | None = None) -> SampleMean:
     """Mean over all members of independent units, with an error that counts units, not members.
 
     With ``m = Σ sums / Σ sizes`` and ``r = sums - m × sizes`` the squared error is ``G / (G - 1) × Σ r² / (Σ sizes)²``
@@ -252,7 +284,7 @@ def ratio_estimate(sums: ArrayLike, sizes: ArrayLike | None = None) -> Estimate:
     Examples
     --------
     >>> ratio_estimate([1, 2, 3])
-    Estimate(mean=2.0, error=0.5773502691896257, df=2.0)
+    SampleMean(mean=2.0, error=0.5773502691896257, df=2.0)
     """
     s = _finite("sums", sums)
     n = np.ones(s.size) if sizes is None else _finite("sizes", sizes)
@@ -262,7 +294,7 @@ def ratio_estimate(sums: ArrayLike, sizes: ArrayLike | None = None) -> Estimate:
     mean = s.sum() / total
     residual = s - mean * n
     error = np.sqrt(s.size / (s.size - 1) * (residual @ residual)) / total
-    return Estimate(float(mean), float(error), effective_units(n) - 1)
+    return SampleMean(float(mean), float(error), effective_units(n) - 1)
 
 
 def effective_units(sizes: ArrayLike) -> float:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from inscl.core import metrics
-from inscl.core.stats import Difference, bootstrap_interval, paired_difference
+from inscl.core.stats import Estimate, bootstrap_interval, paired_difference
 
 SCHEMA = pa.schema(
     {
@@ -178,7 +178,7 @@ def compare(
     metric: str = "relative_gain_final",
     budget: str | None = None,
     level: float = 0.95,
-) -> Difference:
+) -> Estimate:
     """Difference of a stream metric between two strategies, paired by order and seed.
 
     Parameters
@@ -195,7 +195,7 @@ def compare(
 
     Returns
     -------
-    Difference
+    Estimate
         Over the streams that both have.
 
     Raises

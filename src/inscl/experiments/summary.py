@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from inscl.core.stats import Difference, resampled_difference
+from inscl.core.stats import Estimate, resampled_difference
 from inscl.experiments.results import compare
 from inscl.stages.folder import StageFolder, read_json
 
@@ -202,22 +202,21 @@ def _differences(table: Any, lines: tuple[Line, ...], final: FinalRows) -> Itera
             if line.strategy == other.strategy or (other.budget and other.budget != line.budget):
                 continue
             found = compare(table, line.strategy, other.strategy, metric=FINAL, budget=line.budget)
-            known = math.isfinite(found.low)
             resampled = _resampled(line, other, final)
             yield Against(
                 strategy=line.strategy,
                 baseline=other.strategy,
                 budget=line.budget,
                 mean=found.mean,
-                low=found.low if known else None,
-                high=found.high if known else None,
+                low=found.low,
+                high=found.high,
                 n=found.n,
                 resampled_low=resampled.low if resampled else None,
                 resampled_high=resampled.high if resampled else None,
             )
 
 
-def _resampled(line: Line, other: Line, final: FinalRows) -> Difference | None:
+def _resampled(line: Line, other: Line, final: FinalRows) -> Estimate | None:
     """Difference in final Relative Gain over the streams that both have, streams and test rows drawn again."""
     a, b = (
         {(key.order, key.seed): rows for key, rows in final.items() if key[:2] == (of.strategy, of.budget)}

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from inscl.core.stats import bootstrap_interval, resampled_difference
+from inscl.core.stats import Estimate, bootstrap_interval, resampled_difference
 from inscl.errors import InsclError
 from inscl.experiments.run import MAY_CHANGE
 from inscl.experiments.summary import FINAL, StreamKey, final_rows
-from inscl.report.estimate import Estimate, estimate
+from inscl.report.estimate import estimate
 from inscl.report.forgotten import ForgottenFacts, forgotten_facts
 from inscl.report.replayed import ReplayFacts, replay_facts
 from inscl.report.runs import RunFolder, StreamFolder
@@ -572,7 +572,7 @@ def _of_rows(rows: dict[str, list[float]]) -> tuple[float, float] | None:
     if not rows:
         return None
     found = resampled_difference([rows], [{task: np.zeros(len(values)) for task, values in rows.items()}])
-    return found.low, found.high
+    return found.ends
 
 
 def _changes(named: Named, task: str) -> tuple[list[float], Sequence[str]]:

@@ -9,8 +9,8 @@ from statistics import fmean
 
 from markupsafe import Markup
 
+from inscl.core.stats import Estimate
 from inscl.report.draw import RAMP, SERIES, Drawing, apart, fit, light_rules, ticks, width_of
-from inscl.report.estimate import Estimate
 from inscl.report.facts import Facts, LineFacts, Score, StreamFacts
 from inscl.report.forgotten import COUNTS, KindFacts
 from inscl.report.plan import PlanFacts

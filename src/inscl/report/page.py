@@ -12,12 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from inscl.core.stats import ENOUGH_STREAMS
 from inscl.errors import ConfigError, InsclError, require
 from inscl.experiments.summary import StreamKey
 from inscl.files import whole_file
 from inscl.report import figures as draw
 from inscl.report.draw import rules, variables
-from inscl.report.estimate import ENOUGH
 from inscl.report.facts import Facts, RunFacts, open_runs, summarize
 from inscl.report.figures import Figure
 from inscl.report.forgotten import Example, answers_of
@@ -90,7 +90,7 @@ def write_run_report(
         best=best,
         long=any(len(line.gains) > 5 for line in facts.lines),
         streams=max((line.streams for line in facts.lines), default=0),
-        enough=ENOUGH,
+        enough=ENOUGH_STREAMS,
         strategies=len({line.strategy for line in facts.lines}),
         differences=[_difference(d) for d in facts.differences if d in told],
         other_differences=[_difference(d) for d in facts.differences if d not in told],

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inscl.report.estimate import Estimate
+from inscl.core.stats import Estimate
 from inscl.report.facts import DifferenceFacts, Facts, LineFacts
 
 
@@ -64,7 +64,7 @@ def _sentences(facts: Facts, best: LineFacts) -> Iterator[Sentence]:
 def _forgotten(best: LineFacts, change: Estimate, none: LineFacts | None) -> Sentence:
     worst = min(best.tasks, key=lambda task: task.change.mean)
     verb = "lost" if change.mean <= 0 else "gained"
-    flipped = change if change.mean > 0 else negative(change)
+    flipped = change if change.mean > 0 else -change
     words = f"{verb} by a task on average since it was learnt {interval(flipped)}."
     if worst.change.mean < 0:
         words += f" Most by ‘{worst.task}’: {-worst.change.mean:.1f}."
@@ -105,7 +105,7 @@ def _sure(facts: Facts, best: LineFacts) -> Sentence:
 
 
 def _told_apart(best: LineFacts, rival: LineFacts, found: DifferenceFacts) -> Sentence:
-    paired = found.paired if found.line == best.label else negative(found.paired)
+    paired = found.paired if found.line == best.label else -found.paired
     against = f"{best.label} leads {rival.label} by {paired.mean:.1f} points of Relative Gain"
     streams = _plural(paired.n, "stream")
     if paired.shown is None:
@@ -131,13 +131,6 @@ def interval(found: Estimate) -> str:
         return f"({_plural(found.n, 'stream')}, too few for an interval)"
     over = _plural(found.n, "stream") if found.over == "streams" else "the test rows of one stream"
     return f"(95\u00a0% interval {minus(ends[0])} to {minus(ends[1])}, over {over})"
-
-
-def negative(found: Estimate) -> Estimate:
-    """The estimate of the opposite."""
-    low = None if found.high is None else -found.high
-    high = None if found.low is None else -found.low
-    return Estimate(mean=-found.mean, low=low, high=high, n=found.n, over=found.over)
 
 
 def minus(value: float, digits: int = 1, *, sign: bool = False) -> str:
