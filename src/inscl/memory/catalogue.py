@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from inscl.errors import MemoryStateError
+from inscl.memory.ledger import REPAIR, Page
 
 FORMAT = 1  # raised when an older release could no longer read what a newer one writes
 CATALOGUE = pa.schema(
@@ -66,21 +67,15 @@ class State:
         ]
 
 
-def fold(table: Any) -> State:
+def fold(page: Page) -> State:
     """Replay the catalogue's rows."""
-    written = int((table.schema.metadata or {}).get(b"inscl_format", b"0"))
-    if written > FORMAT:
-        raise MemoryStateError(
-            f"The memory was written by a newer inscl (format {written}; this release reads up to {FORMAT}). "
-            "Upgrade with `pip install -U inscl`."
-        )
     live: dict[str, Commit] = {}
     old: list[Commit] = []
     dead: list[Commit] = []
-    for row in table.to_table().to_pylist():
+    for row in page.rows:
         commit = Commit(**{key: value for key, value in row.items() if key != "digest"})
         if commit.row() != row:
-            raise MemoryStateError("The catalogue of the memory is damaged. Restore the folder from a backup.")
+            raise MemoryStateError(f"A row of the memory's catalogue is damaged. {REPAIR}")
         before = live.get(commit.name)
         if commit.base and (before is None or before.id != commit.base):
             dead.append(commit)  # another writer was faster; this one tries again
@@ -93,4 +88,4 @@ def fold(table: Any) -> State:
             old = [kept for kept in old if kept.name != commit.name]
         else:
             live[commit.name] = commit
-    return State(live, tuple(old), tuple(dead), table.version, len(table.get_fragments()))
+    return State(live, tuple(old), tuple(dead), page.version, page.pieces)

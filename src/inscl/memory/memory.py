@@ -9,6 +9,9 @@ the old memory or the new one. What no row names any more is deleted by whoever 
     cache/                   embeddings by text hash (see `inscl.memory.embedding_cache`); can be rebuilt
     asked/                   a tagger's replies until its tags are committed (see `inscl.llm.client`)
     stages.lance             what was replayed at each finished stage
+    catalogue.head           how far the catalogue has come, as stages.head for the log (see `inscl.memory.ledger`)
+    writing/<id>             stands here while a version is being written: what no row names may be deleted
+    aside/<id>               versions that no row names and nobody was writing: kept, since it is unknown why
     purging                  stands here while bytes are being deleted; left behind, the next writer finishes it
 """
 
@@ -17,7 +20,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +32,14 @@ import pyarrow.fs
 from inscl.data.example import Example, Split, key_of
 from inscl.data.readers import ReadReport, read_examples
 from inscl.data.split import Shares
-from inscl.errors import DataError, MemoryStateError
+from inscl.errors import MemoryStateError
 from inscl.llm.replies import forget_replies
 from inscl.memory.catalogue import CATALOGUE, Commit, State, fold
-from inscl.memory.embedding_cache import CachedEncoder, append, cache_name, keep_only, open_table, rewrite, text_key
+from inscl.memory.embedding_cache import CachedEncoder, cache_name, keep_only, open_table, text_key
 from inscl.memory.encoder import Encoder, SentenceEncoder
+from inscl.memory.ledger import REPAIR, Ledger, Page
 from inscl.memory.locks import FileLock, LeaseLock, Lock
+from inscl.memory.place import Place, first_line
 from inscl.memory.task import FEW_TEST_ROWS, OWN_TAGS, TagsBy, Task, TaskInfo, check_name
 from inscl.memory.task_tables import Recipe, write_tags, write_task
 from inscl.models.loading import cache_folder
@@ -45,6 +49,11 @@ from inscl.tags.clean import clean_tags
 if TYPE_CHECKING:
     from inscl.tags import Tagger
 
+# What a memory's folder holds: with anything else in it, it is not taken for a new one.
+OWN_FILES = re.compile(
+    r"asked|cache|tasks|locks|writing|aside|lock|lock\.turn|purging|(catalogue|stages)\.(lance|head(\..*\.partial)?)"
+)
+STAGES = pa.schema([("record", pa.string())])  # a finished stage as JSON
 LONG_LOG = 64  # commits after which the catalogue is rewritten in one piece
 
 
@@ -119,9 +128,10 @@ class Memory:
         self.path = str(path)
         self.tagger = tagger or _default_tagger()
         self._storage, self._compression, self._notice = storage_options, compression, notice
-        self._fs, self._root = _resolve(self.path)
-        # Lance wants a URI for a store and a plain path for a folder.
-        self._uri = self.path.rstrip("/") if "://" in self.path else self._root
+        self._place = Place.of(self.path, storage_options)
+        self._uri = self._place.uri
+        self._catalogue = Ledger(self._place, "catalogue", CATALOGUE)
+        self._log = Ledger(self._place, "stages", STAGES)
         encoder = encoder or SentenceEncoder()
         # Two functions may have one name: what has no identity of its own is remembered in this process alone.
         cache = f"{self._uri}/cache" if hasattr(encoder, "identity") else None
@@ -146,7 +156,7 @@ class Memory:
         MemoryStateError
             If nothing has ever been added at its path.
         """
-        if self._catalogue() is None:
+        if self._read() is None:
             raise MemoryStateError(
                 f"There is no memory at '{self.path}'. Add a task with `inscl add NAME DATA`, or name another place "
                 "with --memory."
@@ -194,21 +204,21 @@ class Memory:
 
     def state(self) -> State:
         """The memory as of now: the fold of the catalogue."""
-        table = self._catalogue()
-        if table is None:
+        page = self._read()
+        if page is None:
             return State()
-        if self._state is None or self._state.version != table.version:
-            self._state = fold(table)
+        if self._state is None or self._state.version != page.version:
+            self._state = fold(page)
         return self._state
 
     def reading(self) -> Any:
         """Context in which nothing is deleted under the reader's feet."""
-        return nullcontext() if self._catalogue() is None else self._lock().shared()
+        return nullcontext() if self._read() is None else self._lock().shared()
 
     def stages(self) -> list[dict[str, Any]]:
         """What was replayed at each finished stage, oldest first."""
-        table = open_table(f"{self._uri}/stages.lance", self._storage)
-        return [] if table is None else [json.loads(row) for row in table.to_table()["record"].to_pylist()]
+        page = self._log.read()
+        return [] if page is None else [json.loads(row["record"]) for row in page.rows]
 
     # ---------------------------------------------------------------- writing
 
@@ -285,7 +295,7 @@ class Memory:
         with self._lock().shared():
             state = self.state()
             if name in state.live:
-                self._commit(Commit("remove", name))
+                self._commit(Commit("remove", name), since=state)
             elif not self._purging() and all(commit.name != name for commit in state.dead):
                 raise MemoryStateError(self._unknown(name, state))
         self._open_tasks.clear()
@@ -322,16 +332,18 @@ class Memory:
             if name not in state.live:
                 continue  # removed by another command in the meantime
             before, identifier = state.live[name], uuid4().hex
+            self._place.write(f"writing/{identifier}")
             task = write_tags(self._task(before), tagged, tagger, f"{self._uri}/tasks/{identifier}")
             if task is None:
+                self._place.delete(f"writing/{identifier}")
                 continue
             self.encode(sorted({tag for tags, _ in task.tagged() for tag in clean_tags(tags)}))
-            self._copy_folder(f"tasks/{before.id}/examples.lance", f"tasks/{identifier}/examples.lance")
-            files = json.dumps(self._checksums(identifier), sort_keys=True)
+            self._place.copy_folder(f"tasks/{before.id}/examples.lance", f"tasks/{identifier}/examples.lance")
+            files = json.dumps(self._place.checksums(f"tasks/{identifier}"), sort_keys=True)
             commits.append(Commit("retag", name, identifier, before.id, info=task.info.to_json(), files=files))
         if not commits:
             return []
-        self._commit(*commits)
+        self._commit(*commits, since=state)
         named = self.state().named
         late = [commit.name for commit in commits if commit.id not in named]  # changed by another command: once more
         infos = [TaskInfo.from_json(commit.info) for commit in commits if commit.id in named]
@@ -340,8 +352,8 @@ class Memory:
     def log_stage(self, record: Mapping[str, Any]) -> None:
         """Log a finished stage: a JSON object with the `name` of its task and `tasks`, what was replayed."""
         with self._lock().shared():
-            row = pa.table({"record": [json.dumps(dict(record), ensure_ascii=False, sort_keys=True)]})
-            append(row, f"{self._uri}/stages.lance", self._storage)
+            page = self._log.read()
+            self._log.append([_logged(record)], page.version if page else 0)
 
     # ---------------------------------------------------------------- checking
 
@@ -354,7 +366,7 @@ class Memory:
             state = self.state()
             for commit in (*state.live.values(), *state.old):
                 expected = json.loads(commit.files)
-                found = self._checksums(commit.id)
+                found = self._place.checksums(f"tasks/{commit.id}")
                 files += len(expected)
                 for path in sorted(expected.keys() | found.keys()):
                     if expected.get(path) != found.get(path):
@@ -366,20 +378,35 @@ class Memory:
                             else "changed"
                         )
                         problems.append(f"task '{commit.name}': {path} {what}")
-            for table in ("stages.lance", f"cache/{cache_name(self.encode.identity)}"):
-                try:
-                    opened = open_table(f"{self._uri}/{table}", self._storage)
-                    if opened is not None:
-                        opened.to_table()
-                except (OSError, ValueError) as error:
-                    problems.append(f"{table} cannot be read ({_first_line(error)})")
-            left = len(self._folders() - state.named)
-            notes = (
-                [f"{left} folder(s) of unfinished or removed tasks wait to be deleted"]
-                if left or state.dead or self._purging()
-                else []
-            )
+            try:
+                self._log.read()
+            except MemoryStateError as error:
+                problems.append(str(error))
+            cache = f"cache/{cache_name(self.encode.identity)}"
+            try:
+                opened = open_table(f"{self._uri}/{cache}", self._storage)
+                if opened is not None:
+                    opened.to_table()
+            except (OSError, ValueError) as error:
+                problems.append(f"{cache} cannot be read ({first_line(error)})")
+            if unknown := self._unknown_folders(state) - self.state().named:
+                problems += [
+                    f"tasks/{identifier} is named by no row of the catalogue" for identifier in sorted(unknown)
+                ]
+            notes = self._leftovers(state)
         return Verification(len(state.live), files, tuple(problems), tuple(notes))
+
+    def _leftovers(self, state: State) -> list[str]:
+        notes = []
+        left = len(self._folders() - state.named - self._unknown_folders(state))
+        if left or state.dead or self._purging():
+            notes.append(f"{left} folder(s) of unfinished or removed tasks wait to be deleted")
+        if aside := sorted(info.base_name for info in self._place.listing("aside")):
+            notes.append(
+                f"{len(aside)} folder(s) that no row of the catalogue named lie under aside/ ({', '.join(aside[:3])}); "
+                "nothing reads them. Delete them when you miss nothing."
+            )
+        return notes
 
     # ---------------------------------------------------------------- inside
 
@@ -391,11 +418,11 @@ class Memory:
             before = state.live.get(name)
             base = self._task(before) if append and before else None
             recipe = replace(recipe, known_tags=self._known_tags(before, append=append))
-            folder = f"{self._uri}/tasks/{identifier}"
+            self._place.write(f"writing/{identifier}")
             try:
-                task = write_task(name, read(report), folder, recipe, base)
+                task = write_task(name, read(report), f"{self._uri}/tasks/{identifier}", recipe, base)
             except Exception:
-                self._delete_folder(identifier)
+                self._discard(identifier)
                 raise
             dropped = {why: d.count for why, d in report.dropped.items()}
             retagged = TaskInfo.from_json(before.info).retagged if before else ""
@@ -403,7 +430,7 @@ class Memory:
             shared, across = self._shared_inputs(task, state)
             warnings = _warnings(task, shared, across)
             if before and _same(task.info, TaskInfo.from_json(before.info)):
-                self._delete_folder(identifier)
+                self._discard(identifier)
                 return Added("unchanged", task.info, report, shared, across, warnings)
             # The tags' embeddings are needed by every plan; encoded here, a plan needs no model.
             self.encode(sorted({tag for tags in task.instructions.tags for tag in clean_tags(tags)}))
@@ -415,8 +442,9 @@ class Memory:
                     base=before.id if base and before else "",
                     keep_old=keep_old,
                     info=task.info.to_json(),
-                    files=json.dumps(self._checksums(identifier), sort_keys=True),
-                )
+                    files=json.dumps(self._place.checksums(f"tasks/{identifier}"), sort_keys=True),
+                ),
+                since=state,
             )
             if base is None or identifier in self.state().named:
                 status = "appended" if base else "replaced" if before else "added"
@@ -451,7 +479,7 @@ class Memory:
         return len(shared), len(across)
 
     def _purge(self, *, wait: bool) -> None:
-        """Delete what the catalogue does not name, if nobody else works on the memory."""
+        """Delete what the catalogue says is dead, if nobody else works on the memory."""
         state = self.state()
         untidy = state.dead or state.commits >= LONG_LOG or self._folders() != state.named or self._purging()
         if not untidy:
@@ -459,31 +487,46 @@ class Memory:
         with self._lock().exclusive(wait=wait, notice=self._notice) as alone:
             if not alone:
                 return
-            self._fs.open_output_stream(self._mark).close()
+            self._place.write("purging")
+            if not self._place.local:  # a lease can go stale while its holder sleeps; `flock` cannot
+                self._catalogue.fence()
             state = self.state()
-            for identifier in self._folders() - state.named:
-                self._delete_folder(identifier)
+            self._clear_tasks(state)
             if state.dead:
                 self._forget(state)
-            rows = pa.Table.from_pylist([commit.row() for commit in state.condensed()], CATALOGUE)
             # Last: until here the dead rows say that there is something to delete.
-            rewrite(rows, f"{self._uri}/catalogue.lance", self._storage)
-            self._fs.delete_file(self._mark)
+            self._catalogue.rewrite([commit.row() for commit in state.condensed()], state.version)
+            self._place.delete("purging")
+
+    def _clear_tasks(self, state: State) -> None:
+        """Delete versions that are known to be dead or unfinished; put aside what is there for an unknown reason."""
+        unknown = self._unknown_folders(state)
+        for identifier in self._folders() - state.named - unknown:
+            self._place.delete_folder(f"tasks/{identifier}")
+        for identifier in unknown:
+            self._notice(
+                f"tasks/{identifier} is named by no row of the catalogue; it was put aside, see `inscl verify`"
+            )
+            self._place.move_folder(f"tasks/{identifier}", f"aside/{identifier}")
+        for info in self._place.listing("writing"):
+            self._place.delete(f"writing/{info.base_name}")
+
+    def _unknown_folders(self, state: State) -> set[str]:
+        """Versions that are neither part of the memory, nor known to be dead or unfinished."""
+        folders = self._folders()  # before the marks: a version is marked from before it is there until it is committed
+        unfinished = {info.base_name for info in self._place.listing("writing")}
+        return folders - unfinished - state.named - {commit.id for commit in state.dead}
 
     @property
     def asked(self) -> Path:
         """Local folder for a tagger's replies; for a memory on an object store, in the user's cache."""
-        if isinstance(self._fs, pyarrow.fs.LocalFileSystem):
-            return Path(self._root) / "asked"
+        if self._place.local:
+            return Path(self._place.root) / "asked"
         return cache_folder() / "asked" / key_of("memory", self._uri).hex()
-
-    @property
-    def _mark(self) -> str:
-        return f"{self._root}/purging"
 
     def _purging(self) -> bool:
         """Whether somebody is deleting bytes, or was killed doing so."""
-        return bool(self._fs.get_file_info(self._mark).type == pyarrow.fs.FileType.File)
+        return self._place.has_file("purging")
 
     def _forget(self, state: State) -> None:
         """Take what only removed tasks used out of the cache and the log of stages."""
@@ -492,16 +535,15 @@ class Memory:
             instructions = self._task(commit).instructions
             used.update(text_key(text) for text in instructions.texts)
             used.update(text_key(tag) for tags in instructions.tags for tag in clean_tags(tags))
-        for info in self._listing("cache"):
+        for info in self._place.listing("cache"):
             keep_only(used, f"{self._uri}/cache/{info.base_name}", self._storage)
         live = {key.hex() for commit in state.live.values() for key in self._task(commit).instructions.keys}
         for path in sorted(self.asked.glob("*.jsonl")):
             forget_replies(path, live)
-        stages = self.stages()
-        if stages:
-            cleaned = [_without_removed(stage, set(state.live)) for stage in stages]
-            table = pa.table({"record": [json.dumps(s, ensure_ascii=False, sort_keys=True) for s in cleaned]})
-            rewrite(table, f"{self._uri}/stages.lance", self._storage)
+        page = self._log.read()
+        if page is not None:
+            cleaned = [_without_removed(json.loads(row["record"]), set(state.live)) for row in page.rows]
+            self._log.rewrite([_logged(stage) for stage in cleaned], page.version)
 
     def _task(self, commit: Commit) -> Task:
         if commit.id not in self._open_tasks:
@@ -509,80 +551,58 @@ class Memory:
             self._open_tasks[commit.id] = Task(TaskInfo.from_json(commit.info), folder, self._storage)
         return self._open_tasks[commit.id]
 
-    def _catalogue(self) -> Any:
-        try:
-            return open_table(f"{self._uri}/catalogue.lance", self._storage)
-        except (OSError, ValueError) as error:
-            raise MemoryStateError(
-                f"The catalogue of the memory at '{self.path}' cannot be read ({_first_line(error)}). "
-                "Restore the folder from a backup."
-            ) from error
+    def _read(self) -> Page | None:
+        """The catalogue's rows; None where there is no memory yet."""
+        page = self._catalogue.read()
+        if page is None and self._unknown_folders(State()):
+            page = self._catalogue.read()  # written in the meantime?
+            if page is None:
+                raise MemoryStateError(
+                    f"The memory at '{self.path}' has tasks but no catalogue: catalogue.lance is gone. {REPAIR}"
+                )
+        return page
 
-    def _commit(self, *commits: Commit) -> None:
-        rows = [commit.row() for commit in commits]
-        append(pa.Table.from_pylist(rows, CATALOGUE), f"{self._uri}/catalogue.lance", self._storage)
+    def _commit(self, *commits: Commit, since: State) -> None:
+        """Make versions part of the memory, in one commit."""
+        self._catalogue.append([commit.row() for commit in commits], since.version)
+        for commit in commits:
+            self._place.delete(f"writing/{commit.id}")
+
+    def _discard(self, identifier: str) -> None:
+        self._place.delete_folder(f"tasks/{identifier}")
+        self._place.delete(f"writing/{identifier}")
 
     def _create(self) -> None:
         """Make the folder, unless something else already lives there."""
-        if self._catalogue() is not None:
-            self.state()
+        if self._read() is not None:
             return
-        own = {"asked", "cache", "tasks", "locks", "lock", "lock.turn", "catalogue.lance", "stages.lance", "purging"}
-        strangers = sorted(info.base_name for info in self._listing("") if info.base_name not in own)
+        strangers = sorted(i.base_name for i in self._place.listing() if not OWN_FILES.fullmatch(i.base_name))
         if strangers:
             raise MemoryStateError(
                 f"'{self.path}' is not a memory and not empty (it holds '{strangers[0]}'). "
                 "Name an empty or new folder with --memory."
             )
         try:
-            self._fs.create_dir(f"{self._root}/tasks", recursive=True)
+            self._place.fs.create_dir(f"{self._place.root}/tasks", recursive=True)
         except OSError as error:
             raise MemoryStateError(
-                f"The memory '{self.path}' cannot be created ({_first_line(error)}). Name another place."
+                f"The memory '{self.path}' cannot be created ({first_line(error)}). Name another place."
             ) from error
 
     def _lock(self) -> Lock:
-        if isinstance(self._fs, pyarrow.fs.LocalFileSystem):
-            return _file_lock(self._root)
-        return _lease_lock(self._fs, f"{self._root}/locks")
+        if self._place.local:
+            return _file_lock(self._place.root)
+        return _lease_lock(self._place.fs, f"{self._place.root}/locks")
 
     def _unknown(self, name: str, state: State) -> str:
         hint = suggest(name, state.live) or " `inscl tasks` lists them."
         return f"The memory at '{self.path}' has no task '{name}'.{hint}"
 
-    def _listing(self, folder: str) -> list[Any]:
-        where = f"{self._root}/{folder}".rstrip("/")
-        return list(self._fs.get_file_info(pyarrow.fs.FileSelector(where, allow_not_found=True)))
-
     def _folders(self) -> set[str]:
         """Task folders there are; names that are not ours are left alone."""
-        return {info.base_name for info in self._listing("tasks") if re.fullmatch(r"[0-9a-f]{32}", info.base_name)}
-
-    def _copy_folder(self, source: str, target: str) -> None:
-        selector = pyarrow.fs.FileSelector(f"{self._root}/{source}", recursive=True)
-        for info in self._fs.get_file_info(selector):
-            place = f"{self._root}/{target}" + info.path.removeprefix(f"{self._root}/{source}")
-            if info.type == pyarrow.fs.FileType.File:
-                self._fs.create_dir(place.rpartition("/")[0], recursive=True)
-                self._fs.copy_file(info.path, place)
-
-    def _delete_folder(self, identifier: str) -> None:
-        folder = f"{self._root}/tasks/{identifier}"
-        if self._fs.get_file_info(folder).type != pyarrow.fs.FileType.NotFound:
-            self._fs.delete_dir(folder)
-
-    def _checksums(self, identifier: str) -> dict[str, str]:
-        folder = f"{self._root}/tasks/{identifier}"
-        selector = pyarrow.fs.FileSelector(folder, recursive=True, allow_not_found=True)
-        sums = {}
-        for info in self._fs.get_file_info(selector):
-            if info.type == pyarrow.fs.FileType.File:
-                digest = blake2b(digest_size=16)
-                with self._fs.open_input_stream(info.path) as stream:
-                    while block := stream.read(1 << 20):
-                        digest.update(block)
-                sums[info.path.removeprefix(f"{folder}/")] = digest.hexdigest()
-        return sums
+        return {
+            info.base_name for info in self._place.listing("tasks") if re.fullmatch(r"[0-9a-f]{32}", info.base_name)
+        }
 
 
 def _same(new: TaskInfo, before: TaskInfo) -> bool:
@@ -621,6 +641,10 @@ def read_sides(data: Any, dev: Any, test: Any, report: ReadReport, options: Mapp
     return chain.from_iterable(part(source, side) for source, side in sides if source is not None)
 
 
+def _logged(stage: Mapping[str, Any]) -> dict[str, str]:
+    return {"record": json.dumps(dict(stage), ensure_ascii=False, sort_keys=True)}
+
+
 def _without_removed(stage: dict[str, Any], live: set[str]) -> dict[str, Any]:
     """A logged stage in which removed tasks have no name and no rows any more."""
     replayed = [
@@ -637,21 +661,6 @@ def _default_tagger() -> "Tagger":
     return KeyphraseTagger()
 
 
-def _resolve(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    if "://" not in path:
-        return pyarrow.fs.LocalFileSystem(), str(Path(path).absolute())
-    if "?" in path:
-        raise DataError(
-            f"The memory '{path}' has options after '?', which Lance does not read. Leave them out and set "
-            "AWS_ENDPOINT_URL and AWS_ALLOW_HTTP in the environment (see docs/object-stores.md)."
-        )
-    try:
-        fs, root = pyarrow.fs.FileSystem.from_uri(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"The memory '{path}' cannot be reached ({_first_line(error)}).") from error
-    return fs, root.rstrip("/")
-
-
 _locks: dict[str, Lock] = {}
 
 
@@ -662,7 +671,3 @@ def _file_lock(root: str) -> Lock:
 
 def _lease_lock(fs: pyarrow.fs.FileSystem, folder: str) -> Lock:
     return _locks.setdefault(folder, LeaseLock(fs, folder))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
