@@ -228,17 +228,13 @@ def test_what_python_examples_import_is_there(page):
 
 @needs_encoder
 @pytest.mark.parametrize("name", RUN_PYTHON)
-def test_python_examples_run_and_print_what_the_page_shows(name, folder, capsys):
-    before = dict(STRATEGIES)
+def test_python_examples_run_and_print_what_the_page_shows(name, folder, capsys, monkeypatch):
+    monkeypatch.setattr(STRATEGIES, "_added", {})
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     for month in ("may", "june"):
         assert main(["add", month, f"examples/months/{month}.jsonl", "--quiet"]) == 0
     capsys.readouterr()
-    try:
-        exec("\n".join(line for language, _, lines in blocks(text) if language == "python" for line in lines), {})
-    finally:
-        STRATEGIES.clear()
-        STRATEGIES.update(before)
+    exec("\n".join(line for language, _, lines in blocks(text) if language == "python" for line in lines), {})
     printed = capsys.readouterr().out.strip().splitlines()
     assert printed
     expected = [lines for language, _, lines in blocks(text) if language == "text"]

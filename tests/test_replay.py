@@ -16,7 +16,8 @@ from inscl.memory.encoder import unit_rows
 from inscl.memory.memory import Memory
 from inscl.replay.plan import Budget, Plan, compare
 from inscl.replay.planner import plan, replayed_rows, resume
-from inscl.replay.strategies import STRATEGIES, Settings
+from inscl.replay.settings import Settings
+from inscl.replay.strategies import STRATEGIES
 from inscl.tags.clean import clean_tags, merge_tags
 from support import WordEncoder, WordTagger, rows_of
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from inscl.memory.memory import Memory
     from inscl.replay.plan import Budget, Plan
     from inscl.replay.planner import Replay, plan
-    from inscl.replay.strategies import Settings
+    from inscl.replay.registry import Strategy
+    from inscl.replay.settings import Settings
+    from inscl.replay.strategies import add_strategy
     from inscl.stages.callback import ContinualCallback
 
 __version__ = version("inscl")
@@ -33,7 +35,9 @@ _HOME = {
     "Plan": "replay.plan",
     "Replay": "replay.planner",
     "SentenceEncoder": "memory.encoder",
-    "Settings": "replay.strategies",
+    "Settings": "replay.settings",
+    "Strategy": "replay.registry",
+    "add_strategy": "replay.strategies",
     "plan": "replay.planner",
 }
 _CORE = ("budget", "distance", "insinfo", "metrics")  # modules of the numerical core, as `inscl.distance` and so on
@@ -47,7 +51,9 @@ __all__ = [
     "Replay",
     "SentenceEncoder",
     "Settings",
+    "Strategy",
     "__version__",
+    "add_strategy",
     "plan",
 ]
 

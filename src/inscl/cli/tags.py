@@ -54,7 +54,7 @@ def tags(
     quiet: QuietOption = False,
 ) -> None:
     """Show the tags of the remembered tasks, what was merged, and how they rank the instructions."""
-    from inscl.replay.strategies import DEFAULT_INSINFO
+    from inscl.replay.settings import DEFAULT_INSINFO
     from inscl.replay.survey import agreement, survey
 
     kept = open_memory(memory, encoder, quiet).existing()

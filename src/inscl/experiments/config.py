@@ -44,13 +44,13 @@ def _known_strategy(name: str) -> str:
 
 
 def _measure(name: str) -> str:
-    from inscl.replay.strategies import Settings
+    from inscl.replay.settings import Settings
 
     return _member(name, Settings.__dataclass_fields__)
 
 
 def _measures(values: dict[str, Any]) -> dict[str, Any]:
-    from inscl.replay.strategies import Settings
+    from inscl.replay.settings import Settings
 
     try:
         Settings(**values)
@@ -305,7 +305,7 @@ class StreamConfig(Part):
     joint : bool
         Whether to train on all tasks at once as an upper bound.
     replay : dict
-        What shapes distances and InsInfo: fields of `inscl.replay.strategies.Settings`.
+        What shapes distances and InsInfo: fields of `inscl.replay.settings.Settings`.
     training, peft : dict
         Passed on to the trainer: `SFTConfig` fields, and a PEFT configuration (None: full fine-tuning).
     protect : Protect

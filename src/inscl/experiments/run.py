@@ -41,7 +41,7 @@ from inscl.memory.locks import ALONE, alone
 from inscl.provenance import choose_dtype, hardware, versions
 from inscl.replay.plan import Budget
 from inscl.replay.planner import Replay, plan
-from inscl.replay.strategies import Settings
+from inscl.replay.settings import Settings
 from inscl.stages.folder import StageFolder, Tell, Worker, read_json
 from inscl.training.checkpoints import write_json
 from inscl.training.ranks import processes

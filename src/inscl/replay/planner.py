@@ -26,20 +26,12 @@ from inscl.memory.encoder import Encoded
 from inscl.memory.memory import Memory, read_sides
 from inscl.memory.task import Task, check_name
 from inscl.memory.task_tables import Recipe, write_task
+from inscl.replay.notes import notes_of
 from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan
-from inscl.replay.strategies import (
-    DEFAULT_INSINFO,
-    INSINFO,
-    STRATEGIES,
-    Derived,
-    Rows,
-    Selector,
-    Settings,
-    Stage,
-    View,
-    by_insinfo,
-)
-from inscl.suggest import suggest
+from inscl.replay.registry import Rows, Selector
+from inscl.replay.settings import DEFAULT_INSINFO, Settings
+from inscl.replay.strategies import STRATEGIES
+from inscl.replay.views import Derived, StageView, TaskView
 from inscl.tags.clean import radius_for
 
 COUNTED_VERSIONS = ("inscl", "numpy", "POT", "scikit-learn", "scipy", "simplemma")
@@ -102,7 +94,7 @@ def plan(
     weights : "frequency" or "uniform"
         Weight of an instruction in its task's distribution.
     insinfo : str
-        Which InsInfo: a name in `inscl.replay.strategies.INSINFO`.
+        Which InsInfo: a name in `inscl.replay.settings.INSINFO`.
     settings : Settings, optional
         How tags are cleaned too; takes the place of `weights` and `insinfo`.
     earlier : sequence of str, optional
@@ -120,20 +112,18 @@ def plan(
         For an unknown strategy, weight or InsInfo, an impossible budget or a seed below 0.
     """
     check_name(name)
-    if strategy not in STRATEGIES:
-        hint = suggest(strategy, STRATEGIES)
-        raise PlanError(f"There is no strategy '{strategy}'; wanted one of {', '.join(STRATEGIES)}.{hint}")
+    chosen = STRATEGIES.named(strategy)
     if seed < 0:
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)
     derived = _derived.setdefault(memory, Derived(memory.encode))
     settings = settings or settings_for(memory, weights, insinfo)
-    settings = STRATEGIES[strategy].settle(strategy, settings)
+    settings = chosen.settle(strategy, settings)
     with memory.reading():
         new, keep = _new_task(memory, name, data, tags, shares, reading)
         views = [derived.view(task) for task in memory.open(earlier) if task.info.name != name]
         check_encoders([view.task for view in views], memory.encode.identity)
-        stage = Stage(derived.view(new), views, seed, settings, derived)
+        stage = StageView(derived.view(new), views, seed, settings, derived)
         made = _plan(stage, name, strategy, asked)
     if data is not None and _is_path(data):
         source = {"data": [str(part) for part in data] if isinstance(data, list) else str(data), **reading}
@@ -286,7 +276,7 @@ def check_encoders(tasks: Iterable[Task], wanted: str) -> None:
         )
 
 
-def _plan(stage: Stage, name: str, strategy: str, asked: Budget) -> Plan:
+def _plan(stage: StageView, name: str, strategy: str, asked: Budget) -> Plan:
     new = stage.new
     total = asked.total(new.rows, len(stage.earlier))
     chosen = STRATEGIES[strategy]
@@ -299,7 +289,7 @@ def _plan(stage: Stage, name: str, strategy: str, asked: Budget) -> Plan:
     else:
         counts = _allocate(stage, weights, total, [view.rows for view in stage.earlier])
         picks = [chosen.selector(stage, view, n) for view, n in zip(stage.earlier, counts, strict=True)]
-    measured = "distances" in stage.__dict__
+    measured = stage.has_looked_at("distances")
     tasks = tuple(
         _task_plan(stage, view, rows, share, stage.distances[j] if measured else None)
         for j, (view, rows, share) in enumerate(zip(stage.earlier, picks, _shares(weights), strict=True))
@@ -317,10 +307,10 @@ def _plan(stage: Stage, name: str, strategy: str, asked: Budget) -> Plan:
         hashes=_hashes(stage),
         tasks=tasks,
     )
-    return replace(made, notes=tuple(_notes(made, stage)))
+    return replace(made, notes=notes_of(made, stage))
 
 
-def _allocate(stage: Stage, weights: Sequence[float], budget: int, capacities: Sequence[int]) -> list[int]:
+def _allocate(stage: StageView, weights: Sequence[float], budget: int, capacities: Sequence[int]) -> list[int]:
     """Shares by weight; where all weights are equal, who gets what is left over changes with seed and stage."""
     n = len(weights)
     order = stage.rng("order").permutation(n) if len(set(weights)) == 1 else np.arange(n)
@@ -331,7 +321,7 @@ def _allocate(stage: Stage, weights: Sequence[float], budget: int, capacities: S
     return result
 
 
-def _within_tokens(stage: Stage, weights: Sequence[float], budget: int, selector: Selector) -> list[Rows]:
+def _within_tokens(stage: StageView, weights: Sequence[float], budget: int, selector: Selector) -> list[Rows]:
     """The most rows of each task whose tokens stay within its share of the budget."""
     lengths = [
         view.task.columns(["tokens"])["tokens"].to_numpy()[: view.rows].astype(np.int64) for view in stage.earlier
@@ -351,11 +341,11 @@ def _within_tokens(stage: Stage, weights: Sequence[float], budget: int, selector
     return picks
 
 
-def _task_plan(stage: Stage, view: View, rows: Rows, share: float, distance: float | None) -> TaskPlan:
+def _task_plan(stage: StageView, view: TaskView, rows: Rows, share: float, distance: float | None) -> TaskPlan:
     stored = view.task.marks(rows)
     keys = [key.hex() for key in stored["key"].to_pylist()]
-    informed = _computed(stage, "insinfo")
-    tagged = _computed(stage, "tags")
+    informed = stage.has_looked_at("insinfo")
+    tagged = stage.has_looked_at("tags")
     ends = np.cumsum(view.counts)
     firsts, lasts = (np.searchsorted(rows, bounds).tolist() for bounds in (ends - view.counts, ends))
     available = view.counts.tolist()
@@ -388,11 +378,6 @@ def _task_plan(stage: Stage, view: View, rows: Rows, share: float, distance: flo
     )
 
 
-def _computed(stage: Stage, measure: str) -> bool:
-    """Whether the strategy has looked at this measure of the pool."""
-    return "pool" in stage.__dict__ and measure in stage.pool.__dict__
-
-
 def _shares(weights: Sequence[float]) -> list[float]:
     whole = sum(weights)
     return [weight / whole for weight in weights] if whole else [1 / len(weights) for _ in weights]
@@ -407,7 +392,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _hashes(stage: Stage) -> dict[str, str]:
+def _hashes(stage: StageView) -> dict[str, str]:
     """Hashes of all that a plan comes from."""
     infos = [view.task.info for view in stage.earlier]
     return {
@@ -419,36 +404,3 @@ def _hashes(stage: Stage) -> dict[str, str]:
 
 def _hash(parts: Any) -> str:
     return blake2b(json.dumps(parts, ensure_ascii=True).encode(), digest_size=16).hexdigest()
-
-
-def _notes(made: Plan, stage: Stage) -> Iterator[str]:
-    """What a reader of the plan should know, a sentence each."""
-    if made.strategy == "none" or not made.tasks:
-        return
-    available = sum(task.available for task in made.tasks)
-    if made.budget.unit == "examples" and made.count < made.total:
-        yield f"the earlier tasks have {available:,} training rows, fewer than the {made.total:,} asked for: all go in"
-    if len(made.tasks) > 1 and "distances" in stage.__dict__ and len(set(stage.distances)) == 1:
-        yield "all distances are equal: every earlier task gets the same share"
-    if _computed(stage, "insinfo"):
-        if stage.settings.insinfo != DEFAULT_INSINFO:
-            yield f"InsInfo is '{stage.settings.insinfo}' here: {INSINFO[stage.settings.insinfo].about}"
-        scores = [stage.insinfo[key] for view in stage.earlier for key in view.keys]
-        if len(scores) > 1 and len(set(scores)) == 1:
-            yield "all instructions have the same InsInfo: it chooses between none of them"
-    if _computed(stage, "merged") and stage.pool.merged.warning:
-        yield stage.pool.merged.warning
-    if any(view.task.info.cut for view in (*stage.earlier, stage.new)):
-        cut = sum(view.task.info.cut for view in (*stage.earlier, stage.new))
-        yield f"{cut} instruction(s) are longer than the encoder reads: their ends do not count in the distances"
-    thin = [task for task in made.tasks if 0 < task.count < min(task.all_instructions, task.available)]
-    if thin and STRATEGIES[made.strategy].selector is by_insinfo:
-        names = ", ".join(f"'{task.name}' ({task.count} for {task.all_instructions})" for task in thin[:3])
-        more = f" and {len(thin) - 3} more" if len(thin) > 3 else ""
-        yield (
-            f"fewer examples than instructions for {names}{more}: the top instructions give one example each, hardly "
-            "change from stage to stage, and the others are never replayed"
-        )
-    empty = [task.name for task in made.tasks if task.count == 0]
-    if empty and made.total:
-        yield f"nothing is replayed of {len(empty)} task(s): {', '.join(repr(name) for name in empty[:5])}"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from inscl.errors import DataError, PlanError
 from inscl.memory.memory import Memory
 from inscl.replay.planner import check_encoders, settings_for
-from inscl.replay.strategies import DEFAULT_INSINFO, INSINFO, Derived, Pool, View
+from inscl.replay.settings import DEFAULT_INSINFO, INSINFO
+from inscl.replay.views import Derived, Pool, TaskView
 from inscl.tags.clean import clean_tags
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Survey:
     warning : str
         What merging warns of, or ''.
     insinfo : str
-        The InsInfo that `instructions` are ranked by: a name in `inscl.replay.strategies.INSINFO`.
+        The InsInfo that `instructions` are ranked by: a name in `inscl.replay.settings.INSINFO`.
     tags : tuple of TagUse
         Tags of the tasks asked for, the most frequent first.
     instructions : tuple of InstructionUse
@@ -109,7 +110,7 @@ def survey(memory: Memory, names: Sequence[str] = (), *, insinfo: str = DEFAULT_
     names : sequence of str
         Tasks to tell of; none means all.
     insinfo : str
-        A name in `inscl.replay.strategies.INSINFO`.
+        A name in `inscl.replay.settings.INSINFO`.
 
     Raises
     ------
@@ -217,7 +218,7 @@ def agreement(
     return [_compare(name, keys, *sides) for name, keys in parts.items()]
 
 
-def _open(memory: Memory, names: Sequence[str], insinfo: str) -> tuple[Pool, dict[str, View]]:
+def _open(memory: Memory, names: Sequence[str], insinfo: str) -> tuple[Pool, dict[str, TaskView]]:
     """The pool of all remembered tasks, and each task; `names` must be among them."""
     settings = settings_for(memory, insinfo=insinfo)
     memory.open(names)
@@ -228,7 +229,7 @@ def _open(memory: Memory, names: Sequence[str], insinfo: str) -> tuple[Pool, dic
     return Pool(list(views.values()), settings, derived), views
 
 
-def _taggers(views: Iterable[View]) -> dict[str, int]:
+def _taggers(views: Iterable[TaskView]) -> dict[str, int]:
     """How many instructions each tagger has tagged, the busiest first."""
     made: set[tuple[bytes, str]] = set()
     for view in views:
@@ -253,7 +254,7 @@ def _compare(task: str, keys: Sequence[bytes], ours: Mapping[bytes, float], thei
     return Agreement(task, len(both), len(keys), float(spearman), float(kendall))
 
 
-def _keys(views: Iterable[View]) -> list[bytes]:
+def _keys(views: Iterable[TaskView]) -> list[bytes]:
     """The distinct instructions of some tasks."""
     return list(dict.fromkeys(key for view in views for key in view.keys))
 

@@ -188,7 +188,8 @@ def _all_instructions(
 ) -> tuple[InstructionFacts, ...]:
     """The chosen instructions and the rest, measured again from the memory that the plan was made from."""
     from inscl.memory.memory import Memory
-    from inscl.replay.strategies import Derived, Settings, Stage
+    from inscl.replay.settings import Settings
+    from inscl.replay.views import Derived, StageView
 
     sampled = run.config.limits.train is not None
     folder = run.path / "memory" / (f"seed-{stream.key.seed}" if sampled else "whole")
@@ -198,7 +199,7 @@ def _all_instructions(
     derived, tagged = Derived(memory.encode), any(i.tags for i in chosen)
     with memory.reading():
         new, *earlier = (derived.view(task) for task in memory.open([plan.name, *(task.name for task in plan.tasks)]))
-        pool = Stage(new, earlier, plan.seed, settings, derived).pool
+        pool = StageView(new, earlier, plan.seed, settings, derived).pool
         counts = {(i.task, i.text): i.chosen for i in chosen}
         return tuple(
             InstructionFacts(

@@ -1,0 +1,92 @@
+"""What a reader of a plan should know: caps, measures that do not discriminate, what is never replayed."""
+
+from collections.abc import Callable, Sequence
+
+from inscl.replay.plan import Plan
+from inscl.replay.settings import DEFAULT_INSINFO, INSINFO
+from inscl.replay.strategies import STRATEGIES, by_insinfo
+from inscl.replay.views import StageView
+
+Note = Callable[[Plan, StageView], str | None]
+
+
+def notes_of(made: Plan, stage: StageView) -> tuple[str, ...]:
+    """The notes of a plan that replays something, a sentence each."""
+    if STRATEGIES[made.strategy].budget is None or not made.tasks:
+        return ()
+    return tuple(said for note in _NOTES if (said := note(made, stage)))
+
+
+def _all_go_in(made: Plan, stage: StageView) -> str | None:
+    if made.budget.unit != "examples" or made.count >= made.total:
+        return None
+    available = sum(task.available for task in made.tasks)
+    return f"the earlier tasks have {available:,} training rows, fewer than the {made.total:,} asked for: all go in"
+
+
+def _equal_distances(made: Plan, stage: StageView) -> str | None:
+    if len(made.tasks) < 2 or not stage.has_looked_at("distances") or len(set(stage.distances)) > 1:
+        return None
+    return "all distances are equal: every earlier task gets the same share"
+
+
+def _other_insinfo(made: Plan, stage: StageView) -> str | None:
+    name = stage.settings.insinfo
+    if not stage.has_looked_at("insinfo") or name == DEFAULT_INSINFO:
+        return None
+    return f"InsInfo is '{name}' here: {INSINFO[name].about}"
+
+
+def _equal_insinfo(made: Plan, stage: StageView) -> str | None:
+    if not stage.has_looked_at("insinfo"):
+        return None
+    scores = [stage.insinfo[key] for view in stage.earlier for key in view.keys]
+    if len(scores) < 2 or len(set(scores)) > 1:
+        return None
+    return "all instructions have the same InsInfo: it chooses between none of them"
+
+
+def _merging(made: Plan, stage: StageView) -> str | None:
+    return stage.pool.merged.warning if stage.has_looked_at("merged") else None
+
+
+def _cut(made: Plan, stage: StageView) -> str | None:
+    cut = sum(view.task.info.cut for view in (*stage.earlier, stage.new))
+    if not cut:
+        return None
+    return f"{cut} instruction(s) are longer than the encoder reads: their ends do not count in the distances"
+
+
+def _never_replayed(made: Plan, stage: StageView) -> str | None:
+    thin = [task for task in made.tasks if 0 < task.count < min(task.all_instructions, task.available)]
+    if not thin or STRATEGIES[made.strategy].selector is not by_insinfo:
+        return None
+    named = _listed([f"'{task.name}' ({task.count} for {task.all_instructions})" for task in thin], 3)
+    return (
+        f"fewer examples than instructions for {named}: the top instructions give one example each, hardly "
+        "change from stage to stage, and the others are never replayed"
+    )
+
+
+def _nothing_of(made: Plan, stage: StageView) -> str | None:
+    empty = [task.name for task in made.tasks if task.count == 0]
+    if not empty or not made.total:
+        return None
+    return f"nothing is replayed of {len(empty)} task(s): {', '.join(repr(name) for name in empty[:5])}"
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+_NOTES: tuple[Note, ...] = (
+    _all_go_in,
+    _equal_distances,
+    _other_insinfo,
+    _equal_insinfo,
+    _merging,
+    _cut,
+    _never_replayed,
+    _nothing_of,
+)

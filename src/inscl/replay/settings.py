@@ -1,0 +1,56 @@
+"""What shapes the measures that a plan is made by: the weights of instructions, InsInfo, and how tags are cleaned.
+
+InsInfo has variants: a function in `inscl.core.insinfo` and a line in `INSINFO` each.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from inscl.core.insinfo import density_insinfo, insinfo, mean_insinfo
+from inscl.errors import PlanError
+from inscl.suggest import suggest
+from inscl.tags.clean import DEFAULT_MIN_SAMPLES, DEFAULT_RADIUS
+
+WEIGHTS = ("frequency", "uniform")
+DEFAULT_INSINFO = "paper"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A way to measure how much each instruction of a pool says."""
+
+    about: str
+    of: Literal["tags", "embeddings"]
+    score: Callable[..., list[float]]  # of the merged tags, or the embeddings, of all instructions
+
+
+INSINFO: Mapping[str, Measure] = {
+    "paper": Measure("rarity of its tags, summed (the paper)", "tags", insinfo),
+    "mean": Measure("rarity per tag, which does not grow with their number", "tags", mean_insinfo),
+    "density": Measure("distance to the nearest other instructions, without tags", "embeddings", density_insinfo),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What shapes the measures. All of it stands in the plan.
+
+    Raises
+    ------
+    PlanError
+        For an unknown word.
+    """
+
+    weights: str = "frequency"  # of an instruction in its task's distribution: "frequency" or "uniform"
+    radius: float = DEFAULT_RADIUS  # cosine distance within which tags merge
+    min_samples: int = DEFAULT_MIN_SAMPLES
+    language: str = "en"  # of the tags
+    insinfo: str = DEFAULT_INSINFO  # a name in `INSINFO`
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise PlanError(f"The weights are '{self.weights}'; wanted one of {', '.join(WEIGHTS)}.")
+        if self.insinfo not in INSINFO:
+            hint = suggest(self.insinfo, INSINFO)
+            raise PlanError(f"There is no InsInfo '{self.insinfo}'; wanted one of {', '.join(INSINFO)}.{hint}")
