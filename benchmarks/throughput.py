@@ -24,6 +24,7 @@ from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.evaluation.evaluate import generate_and_score
 from inscl.models.loading import LoadedModel, load
 from inscl.training.batches import order_of_steps, tokenise_mixture
+from inscl.training.config import StageConfig
 from inscl.training.train import train_stage
 
 WORDS = [chr(97 + i % 26) * 2 + "ra lo min te"[j : j + 3].strip() for i in range(26) for j in range(0, 12, 3)]
@@ -70,9 +71,12 @@ def training(options: argparse.Namespace) -> dict[str, float]:
                 mixture,
                 load(options.model),
                 Path(folder) / f"stage-{repeat}",
-                training={"num_train_epochs": 1, "per_device_train_batch_size": options.per_device},
-                batch_size=options.batch_size,
-                dtype=options.dtype,
+                StageConfig(
+                    training={"num_train_epochs": 1, "per_device_train_batch_size": options.per_device},
+                    batch_size=options.batch_size,
+                    max_length=512,
+                    dtype=options.dtype,
+                ),
                 checkpoint_every=0,
             )
             ours.append(record.tokens / record.seconds)

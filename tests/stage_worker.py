@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+from inscl.training.config import stage_config
 from inscl.training.train import train_stage
 
 if __name__ == "__main__":
@@ -13,4 +14,5 @@ if __name__ == "__main__":
     def tell(step: int, steps: int, loss: float) -> None:
         print(f"step {step}", flush=True)
 
-    train_stage(mixture, model, out, progress=tell, **settings)
+    call = {name: settings.pop(name) for name in ("seed", "checkpoint_every") if name in settings}
+    train_stage(mixture, model, out, stage_config(**settings), progress=tell, **call)

@@ -207,7 +207,7 @@ def test_only_the_rows_of_the_reference_are_asked(command, server, place):
 def test_a_folder_trained_anew_is_another_model(place, tmp_path):
     """Answers of an evaluation that was killed are used again only for the same weights."""
     shutil.copytree(place.folder / "june", tmp_path / "model")
-    from inscl.stages.learn import stage_config
+    from inscl.training.config import stage_config
 
     config = stage_config("max_new_tokens: 3\ndtype: float32")
 

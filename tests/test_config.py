@@ -141,7 +141,7 @@ budgets:
         ("joint: 1", 3, "`joint` is 1; wanted true or false."),
         ("keep: al", 3, "`keep` is 'al'; wanted 'all', 'last' or 'none'."),
         ("training: 5", 3, "`training` is 5; wanted keys and values."),
-        ("training:\n  lr: 1\n  output_dir: x", 5, "`training.output_dir` inscl sets this itself"),
+        ("training:\n  logging_steps: 1\n  output_dir: x", 5, "`training.output_dir` inscl sets this itself"),
         ("protect: {em: 1}", 3, "`protect.em` is not known here. Did you mean 'ema'"),
         ("replay: {weight: x}", 3, "`replay.weight` got 'weight'; wanted one of weights, rad"),
         ("replay: {weights: even}", 3, "`replay`: The weights are 'even'; wanted one of frequency, uniform."),

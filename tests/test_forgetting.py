@@ -1,4 +1,4 @@
-"""The forgetting analysis on whole runs of a made-up worker whose answers are forgotten by rule."""
+"""The forgetting analysis on whole runs of a made-up trainer whose answers are forgotten by rule."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ TASKS = ("review_opinion", "record_field", "price_list")
 class Forgetter:
     """A model is the tasks it was trained on; without replay it answers earlier rows in the newest task's way."""
 
-    def train(self, mixture, start, out, *, seed, tell):
+    def train(self, mixture, start, out, *, seed, progress):
         rows = read_mixture(mixture)
         newest = next(row.task for row in rows if not row.replayed)
         out.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class Forgetter:
         (out / RECORD).write_text(json.dumps({"tokens": len(rows), "seconds": 1.0}))
         return {"tokens": len(rows), "seconds": 1.0}
 
-    def score(self, model, tasks, out, *, tell):
+    def score(self, model, tasks, out, *, progress):
         known = Path(model) / "known.json"
         newest, trained = json.loads(known.read_text()) if known.exists() else ("", [])
         found = {}
@@ -82,7 +82,7 @@ def config_of(**changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "first"
-    run(config_of(), out, worker=Forgetter(), encoder=WordEncoder(), tagger=WordTagger())
+    run(config_of(), out, trainer=Forgetter(), encoder=WordEncoder(), tagger=WordTagger())
     return out
 
 
@@ -227,7 +227,7 @@ def test_the_tables_count_what_the_rows_say(finished):
 
 def test_the_last_lines_pool_orders_and_seeds(tmp_path):
     config = config_of(seeds=[0, 1], orders=["given", "reverse"], strategies=["none"])
-    run(config, tmp_path / "run", worker=Forgetter(), encoder=WordEncoder(), tagger=WordTagger())
+    run(config, tmp_path / "run", trainer=Forgetter(), encoder=WordEncoder(), tagger=WordTagger())
     found = analyse(tmp_path / "run", encoder=WordEncoder())
     line = next(line for line in found.lines if line.task == "record_field")  # never the last task
     rates = [row for row in found.rates.to_pylist() if row["task"] == "record_field" and row["stage"] == 3]

@@ -121,6 +121,6 @@ def test_what_stops_a_lane_is_said_and_ends_the_others(stream_file, tmp_path):
 
 
 def test_stand_ins_work_alone(stream_file, tmp_path):
-    with pytest.raises(ConfigError, match="default worker"):
+    with pytest.raises(ConfigError, match="default trainer"):
         in_two(stream_file, tmp_path / "out", tagger=object())
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""One stage after another as a practitioner does it: first with a made-up worker, then with a tiny model."""
+"""One stage after another as a practitioner does it: first with a made-up trainer, then with a tiny model."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,19 @@ from inscl.memory.locks import alone
 from inscl.memory.memory import Memory
 from inscl.models.loading import RECORD
 from inscl.replay.plan import Budget
-from inscl.stages.learn import REQUEST, last_model, learn, stage_config
+from inscl.stages.learn import REQUEST, last_model, learn
+from inscl.training.config import stage_config
 from support import WordEncoder, WordTagger, rows_of
-from test_run import PaperWorker
+from test_run import PaperTrainer
 
 
-class StageWorker(PaperWorker):
-    """The made-up worker, for folders that are the model themselves."""
+class StageTrainer(PaperTrainer):
+    """The made-up trainer, for folders that are the model themselves."""
 
-    def train(self, mixture, start, out, *, seed, tell):
+    def train(self, mixture, start, out, *, seed, progress):
         if (out / RECORD).exists():
             return json.loads((out / RECORD).read_text())
-        record = super().train(mixture, start, out, seed=seed, tell=tell)
+        record = super().train(mixture, start, out, seed=seed, progress=progress)
         record["fingerprint"] = str(out)
         (out / RECORD).write_text(json.dumps(record))
         return record
@@ -37,10 +38,10 @@ def month(name: str) -> list[dict[str, object]]:
     return list(rows_of(name, 40))
 
 
-def learn_month(folder: Path, name: str, worker=None, **more):
+def learn_month(folder: Path, name: str, trainer=None, **more):
     memory = memory_at(folder / "memory")
     more.setdefault("out", folder / "models" / name)
-    return learn(memory, name, month(name), worker=worker or StageWorker(), budget=Budget(5), **more)
+    return learn(memory, name, month(name), trainer=trainer or StageTrainer(), budget=Budget(5), **more)
 
 
 def test_three_months_in_a_row(tmp_path):
@@ -72,14 +73,14 @@ def test_before_is_the_model_that_the_stage_starts_from(tmp_path):
 def test_an_interrupted_stage_goes_on_and_says_so(tmp_path, die_at):
     learn_month(tmp_path, "may", model="base")
     with pytest.raises(KeyboardInterrupt):
-        learn_month(tmp_path, "june", StageWorker(die_at))
+        learn_month(tmp_path, "june", StageTrainer(die_at))
     assert "june" not in memory_at(tmp_path / "memory")
     said: list[str] = []
-    worker = StageWorker()
-    done = learn_month(tmp_path, "june", worker, say=said.append)
+    trainer = StageTrainer()
+    done = learn_month(tmp_path, "june", trainer, say=said.append)
     assert done.continued
     assert said == [f"going on with the unfinished stage 'june' in {tmp_path / 'models' / 'june'}"]
-    assert worker.calls == 3 - die_at
+    assert trainer.calls == 3 - die_at
     assert [stage["name"] for stage in memory_at(tmp_path / "memory").stages()] == ["may", "june"]
 
 
@@ -111,7 +112,7 @@ def test_a_finished_stage_is_not_done_again(tmp_path):
 
 
 def test_a_mistake_is_mended_by_the_mended_command(tmp_path):
-    class Failing(StageWorker):
+    class Failing(StageTrainer):
         def train(self, *args, **more):
             raise ConfigError("`peft.type` is 'Lorra'")
 

@@ -259,9 +259,9 @@ def test_budgets_and_distances_are_those_of_the_plans(single):
 
 def test_the_instructions_not_chosen_are_measured_from_the_memory(tmp_path):
     from test_run import TASKS as DEMO
-    from test_run import PaperWorker, config_of, run_with
+    from test_run import PaperTrainer, config_of, run_with
 
-    run_with(PaperWorker(), tmp_path / "run", config_of(budgets=[{"per_task": 2}]))
+    run_with(PaperTrainer(), tmp_path / "run", config_of(budgets=[{"per_task": 2}]))
     (info,) = summarize(tmp_path / "run").replay.insinfo
     assert info.missing == ""
     plan = Plan.read(next((tmp_path / "run" / "stages").glob("inscl-*-03-*/plan.json")))

@@ -1,4 +1,4 @@
-"""Whole runs with a made-up worker whose scores follow from what a model was trained on: fast, and countable."""
+"""Whole runs with a made-up trainer whose scores follow from what a model was trained on: fast, and countable."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ from support import WordEncoder, WordTagger
 TASKS = ("review_opinion", "record_field", "price_list")
 
 
-class PaperWorker:
+class PaperTrainer:
     """Trains nothing: a model is the history of its mixtures, and knows a task by how lately it saw it."""
 
     def __init__(self, die_at: int | None = None) -> None:
@@ -38,7 +38,7 @@ class PaperWorker:
             raise KeyboardInterrupt
         self.calls += 1
 
-    def train(self, mixture, start, out, *, seed, tell):
+    def train(self, mixture, start, out, *, seed, progress):
         self._live()
         known = json.loads((Path(start) / "known.json").read_text()) if Path(start).is_dir() else {}
         rows = Counter(row.task for row in read_mixture(mixture))
@@ -47,14 +47,14 @@ class PaperWorker:
             known[task] = known.get(task, 0.0) + n
         out.mkdir(parents=True, exist_ok=True)
         (out / "known.json").write_text(json.dumps(known))
-        tell(1, 1, 0.5)
+        progress(1, 1, 0.5)
         self.trained[out.parent.name] += 1
         self.starts.append((Path(start).parent.name, out.parent.name))
         record = {"tokens": sum(rows.values()), "seconds": 1.0, "fingerprint": out.parent.name}
         (out / RECORD).write_text(json.dumps(record))
         return record
 
-    def score(self, model, tasks, out, *, tell):
+    def score(self, model, tasks, out, *, progress):
         self._live()
         known = json.loads((Path(model) / "known.json").read_text()) if Path(model).is_dir() else {}
         found = {}
@@ -64,7 +64,7 @@ class PaperWorker:
             found[task] = RowScores(
                 {"rouge_l": [share] * len(rows), "exact_match": [0.0] * len(rows)}, instructions_of(rows)
             )
-            tell(1, 1, None)
+            progress(1, 1, None)
         return found
 
 
@@ -82,8 +82,8 @@ def config_of(**changes: object) -> StreamConfig:
     return parse_config(json.dumps(text))
 
 
-def run_with(worker: PaperWorker, out: Path, config: StreamConfig | None = None, **more: object):
-    return run(config or config_of(), out, worker=worker, encoder=WordEncoder(), tagger=WordTagger(), **more)
+def run_with(trainer: PaperTrainer, out: Path, config: StreamConfig | None = None, **more: object):
+    return run(config or config_of(), out, trainer=trainer, encoder=WordEncoder(), tagger=WordTagger(), **more)
 
 
 def values(result, strategy: str, metric: str, stage: int | None = None, task: str | None = None) -> list[float]:
@@ -93,19 +93,19 @@ def values(result, strategy: str, metric: str, stage: int | None = None, task: s
 
 
 def test_every_model_is_trained_once_and_the_first_stage_is_shared(tmp_path):
-    worker = PaperWorker()
-    result = run_with(worker, tmp_path / "run")
+    trainer = PaperTrainer()
+    result = run_with(trainer, tmp_path / "run")
     # Three experts, of which one is the first stage of all three strategies, and two more stages for each.
-    assert set(worker.trained.values()) == {1}
-    assert len(worker.trained) == result.trained == 3 + 3 * 2
-    first = [start for start, name in worker.starts if name.endswith(tuple("0123456789abcdef")) and "-02-" in name]
+    assert set(trainer.trained.values()) == {1}
+    assert len(trainer.trained) == result.trained == 3 + 3 * 2
+    first = [start for start, name in trainer.starts if name.endswith(tuple("0123456789abcdef")) and "-02-" in name]
     assert len(first) == 3
     assert len(set(first)) == 1
-    assert set(worker.asked.values()) == {1}
+    assert set(trainer.asked.values()) == {1}
 
 
 def test_the_matrix_gives_the_metrics(tmp_path):
-    result = run_with(PaperWorker(), tmp_path / "run")
+    result = run_with(PaperTrainer(), tmp_path / "run")
     scores = [
         [values(result, "random", "rouge_l", i + 1, task)[0] if j <= i + 1 else 0.0 for j, task in enumerate(TASKS)]
         for i in range(3)
@@ -117,7 +117,7 @@ def test_the_matrix_gives_the_metrics(tmp_path):
 
 
 def test_a_stage_scores_earlier_tasks_its_own_and_the_next(tmp_path):
-    result = run_with(PaperWorker(), tmp_path / "run")
+    result = run_with(PaperTrainer(), tmp_path / "run")
     scored = {
         (row["stage"], row["task"]): row["n"]
         for row in result.table.to_pylist()
@@ -128,60 +128,60 @@ def test_a_stage_scores_earlier_tasks_its_own_and_the_next(tmp_path):
 
 
 def test_a_second_call_does_nothing_and_gives_the_same(tmp_path):
-    first = run_with(PaperWorker(), tmp_path / "run")
-    worker = PaperWorker()
-    again = run_with(worker, tmp_path / "run")
-    assert (worker.calls, again.trained, again.scored) == (0, 0, 0)
+    first = run_with(PaperTrainer(), tmp_path / "run")
+    trainer = PaperTrainer()
+    again = run_with(trainer, tmp_path / "run")
+    assert (trainer.calls, again.trained, again.scored) == (0, 0, 0)
     assert again.table == first.table
 
 
 @pytest.mark.parametrize("die_at", [0, 3, 8, 17])
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, die_at):
-    whole = run_with(PaperWorker(), tmp_path / "a" / "run")
+    whole = run_with(PaperTrainer(), tmp_path / "a" / "run")
     with pytest.raises(KeyboardInterrupt):
-        run_with(PaperWorker(die_at), tmp_path / "b" / "run")
-    assert run_with(PaperWorker(), tmp_path / "b" / "run").table == whole.table
+        run_with(PaperTrainer(die_at), tmp_path / "b" / "run")
+    assert run_with(PaperTrainer(), tmp_path / "b" / "run").table == whole.table
 
 
 def test_a_changed_configuration_is_refused_and_more_work_is_not(tmp_path):
-    run_with(PaperWorker(), tmp_path / "run", config_of(strategies=["none"]))
+    run_with(PaperTrainer(), tmp_path / "run", config_of(strategies=["none"]))
     with pytest.raises(ConfigError, match=r"`batch_size` changed \(`batch_size` was 32, is 4\)"):
-        run_with(PaperWorker(), tmp_path / "run", config_of(batch_size=4))
-    worker = PaperWorker()
-    run_with(worker, tmp_path / "run", config_of(strategies=["none", "random"]))
+        run_with(PaperTrainer(), tmp_path / "run", config_of(batch_size=4))
+    trainer = PaperTrainer()
+    run_with(trainer, tmp_path / "run", config_of(strategies=["none", "random"]))
     # The models of the first stage are gone, so one of them is trained again.
-    assert sorted(name.split("-")[0] for name in worker.trained) == ["first", "random", "random"]
+    assert sorted(name.split("-")[0] for name in trainer.trained) == ["first", "random", "random"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty and holds no run"):
-        run_with(PaperWorker(), tmp_path / "other")
+        run_with(PaperTrainer(), tmp_path / "other")
 
 
 @pytest.mark.parametrize(("keep", "models"), [("none", 0), ("last", 3), ("all", 9)])
 def test_disk_is_bounded_by_what_is_kept(tmp_path, keep, models):
     out = tmp_path / "run"
-    run_with(PaperWorker(), out, config_of(keep=keep))
+    run_with(PaperTrainer(), out, config_of(keep=keep))
     assert len(list(out.glob("stages/*/model"))) == models
 
 
 def test_orders_that_begin_alike_share_their_beginning(tmp_path):
-    worker = PaperWorker()
+    trainer = PaperTrainer()
     orders = ["given", list(TASKS), "reverse"]
-    run_with(worker, tmp_path / "run", config_of(orders=orders, strategies=["random"]))
-    assert len(worker.trained) == 3 + 2 + 2  # the second order is the first one by another name
-    assert set(worker.trained.values()) == {1}
+    run_with(trainer, tmp_path / "run", config_of(orders=orders, strategies=["random"]))
+    assert len(trainer.trained) == 3 + 2 + 2  # the second order is the first one by another name
+    assert set(trainer.trained.values()) == {1}
 
 
 def test_a_curriculum_follows_the_experts_development_scores(tmp_path):
-    worker = PaperWorker()
-    result = run_with(worker, tmp_path / "run", config_of(orders=["curriculum"], strategies=["random"]))
+    trainer = PaperTrainer()
+    result = run_with(trainer, tmp_path / "run", config_of(orders=["curriculum"], strategies=["random"]))
     assert values(result, "random", "relative_gain_final")
-    assert set(worker.trained.values()) == {1}
+    assert set(trainer.trained.values()) == {1}
 
 
 def test_joint_training_sees_every_row_once(tmp_path):
     out = tmp_path / "run"
-    result = run_with(PaperWorker(), out, config_of(joint=True, strategies=["none"]))
+    result = run_with(PaperTrainer(), out, config_of(joint=True, strategies=["none"]))
     folder = next(out.glob("stages/joint-*"))
     rows = read_mixture(folder / "mixture.jsonl")
     assert Counter(row.task for row in rows) == dict.fromkeys(TASKS, 20)
@@ -205,7 +205,7 @@ def test_a_seed_changes_the_training_rows_and_never_the_test_rows(tmp_path):
 
 def test_a_plan_sees_only_earlier_tasks(tmp_path):
     out = tmp_path / "run"
-    run_with(PaperWorker(), out, config_of(strategies=["inscl"]))
+    run_with(PaperTrainer(), out, config_of(strategies=["inscl"]))
     plan = json.loads(next(out.glob("stages/inscl-*-02-*/plan.json")).read_text())["plan"]
     assert [task["name"] for task in plan["tasks"]] == [TASKS[0]]
     assert plan["tasks"][0]["count"] == 4
@@ -213,15 +213,15 @@ def test_a_plan_sees_only_earlier_tasks(tmp_path):
 
 def test_events_tell_how_far_the_run_is(tmp_path):
     events: list[Event] = []
-    run_with(PaperWorker(), tmp_path / "run", progress=events.append)
+    run_with(PaperTrainer(), tmp_path / "run", progress=events.append)
     assert {event.jobs for event in events} == {10}  # with the untrained model
     assert [event.job for event in events] == sorted(event.job for event in events)
     assert "inscl with 4 per task, order given, seed 0, stage 3" in {event.what for event in events}
 
 
 def test_what_stops_a_stage_is_said_with_its_stage(tmp_path):
-    class Broken(PaperWorker):
-        def train(self, mixture, start, out, *, seed, tell):
+    class Broken(PaperTrainer):
+        def train(self, mixture, start, out, *, seed, progress):
             raise InsclError("the loss is nan at step 3 of 8.")
 
     with pytest.raises(InsclError, match=r"^expert, seed 0, task 'review_opinion': the loss is nan at step 3"):
@@ -243,9 +243,9 @@ def test_a_bad_setting_is_told_before_anything_is_computed(tmp_path, changes, sa
 
 
 def test_an_expert_that_scores_0_is_named_and_the_scores_are_kept(tmp_path):
-    class Clueless(PaperWorker):
-        def score(self, model, tasks, out, *, tell):
-            found = super().score(model, tasks, out, tell=tell)
+    class Clueless(PaperTrainer):
+        def score(self, model, tasks, out, *, progress):
+            found = super().score(model, tasks, out, progress=progress)
             n = len(next(iter(tasks.values())))
             return {task: replace(rows, rows={**rows.rows, "rouge_l": [0.0] * n}) for task, rows in found.items()}
 
@@ -258,11 +258,11 @@ def test_a_task_without_test_rows_is_named(tmp_path):
     data = tmp_path / "rows.jsonl"
     data.write_text('{"instruction": "Add.", "input": "1 + 1", "output": "2"}\n')
     with pytest.raises(InsclError, match="Task 'sums' has no test rows"):
-        run_with(PaperWorker(), tmp_path / "run", config_of(tasks={"sums": str(data)}))
+        run_with(PaperTrainer(), tmp_path / "run", config_of(tasks={"sums": str(data)}))
 
 
 def test_the_record_says_what_the_numbers_come_from(tmp_path):
-    run_with(PaperWorker(), tmp_path / "run")
+    run_with(PaperTrainer(), tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"]["limits"] == {"train": 20, "test": 10}
     assert set(record["tasks"]) == set(TASKS)
@@ -271,7 +271,7 @@ def test_the_record_says_what_the_numbers_come_from(tmp_path):
 
 
 def test_the_summary_pairs_strategies_by_stream(tmp_path):
-    result = run_with(PaperWorker(), tmp_path / "run", config_of(seeds=[0, 1], strategies=["none", "random"]))
+    result = run_with(PaperTrainer(), tmp_path / "run", config_of(seeds=[0, 1], strategies=["none", "random"]))
     summary = summarise(result.table)
     by_name = {line.strategy: line for line in summary.lines}
     assert (by_name["none"].budget, by_name["random"].budget) == ("", "4 per task")
@@ -287,7 +287,7 @@ def test_the_summary_pairs_strategies_by_stream(tmp_path):
 
 def test_the_command_prints_a_table_and_tells_mistakes_with_their_lines(tmp_path, capsys, monkeypatch):
     def with_paper(config, out, workers, progress):
-        return run_with(PaperWorker(), out, config, progress=progress)
+        return run_with(PaperTrainer(), out, config, progress=progress)
 
     monkeypatch.setattr("inscl.experiments.run.run", with_paper)
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"

@@ -18,7 +18,7 @@ from inscl.evaluation.scores import RowScores
 from inscl.training import tracking
 from inscl.training.tracking import Tracked, check_trackers, metric_name, metrics_so_far, send, task_metrics
 from test_learn import learn_month
-from test_run import PaperWorker, config_of, run_with, values
+from test_run import PaperTrainer, config_of, run_with, values
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200)
 
@@ -101,7 +101,7 @@ def test_runs_that_are_not_found_cost_the_scores_and_not_the_training(monkeypatc
     assert "no run of mlflow was found, so it gets no scores" in caplog.text
 
 
-class TrackedWorker(PaperWorker):
+class TrackedWorker(PaperTrainer):
     """Trains nothing, in a run of the made-up tracker."""
 
     def train(self, mixture, start, out, *, seed, tell):
@@ -267,7 +267,8 @@ def test_loss_and_scores_are_in_the_same_run(tracker, tiny, tmp_path):
 
 MONTHS = """
 import json, sys
-from inscl.stages.learn import learn, stage_config
+from inscl.stages.learn import learn
+from inscl.training.config import stage_config
 from inscl.replay.plan import Budget
 from test_learn import memory_at, month
 from pathlib import Path

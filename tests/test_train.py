@@ -17,6 +17,7 @@ from inscl.errors import ConfigError, DataError, InsclError
 from inscl.models.loading import RECORD, load
 from inscl.training import checkpoints
 from inscl.training.batches import order_of_steps, tokenise_mixture
+from inscl.training.config import Protect, stage_config
 from inscl.training.fields import OWNED, checked, shares
 from inscl.training.train import train_stage
 
@@ -36,7 +37,10 @@ def mixture(tmp_path):
 
 
 def stage(mixture, model, out, training=(), **settings):
-    return train_stage(mixture, model, out, training={**TRAINING, **dict(training)}, **{**COMMON, **settings})
+    settings = {**COMMON, **settings}
+    call = {name: settings.pop(name) for name in ("seed", "progress", "checkpoint_every") if name in settings}
+    settings["protect"] = {name: settings.pop(name) for name in Protect.model_fields if name in settings}
+    return train_stage(mixture, model, out, stage_config(training={**TRAINING, **dict(training)}, **settings), **call)
 
 
 def weights(folder):

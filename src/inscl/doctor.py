@@ -20,7 +20,8 @@ from typing import Any
 from inscl.errors import InsclError
 from inscl.memory.encoder import DEFAULT_MODEL, SentenceEncoder
 from inscl.models.loading import EMBEDDED, cache_folder
-from inscl.provenance import choose_dtype, memory_size, processor
+from inscl.models.precision import choose_dtype
+from inscl.provenance import memory_size, processor
 
 DEVELOPERS_EXTRAS = ("dev", "docs")
 LITTLE_ROOM = 1 << 30  # bytes; a stage of the smallest model needs more
@@ -157,7 +158,7 @@ def _devices(*, ask_torch: bool) -> Iterator[Finding]:
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} threads, {'; '.join(names) or 'no GPU'}")
-    yield Finding("faster precision", f"{choose_dtype('auto')} (measured now)")
+    yield Finding("faster precision", f"{choose_dtype('auto')} (what `dtype: auto` takes here)")
 
 
 def _gpus() -> list[str]:

@@ -19,16 +19,17 @@ from inscl.evaluation.perplexity import Perplexity, perplexity
 from inscl.evaluation.scores import RowScores, row_key
 from inscl.evaluation.scoring import SCORERS
 from inscl.evaluation.server import Server
-from inscl.experiments.config import StreamConfig
-from inscl.experiments.data import rows_of
 from inscl.experiments.run import RUN
 from inscl.files import whole_file
 from inscl.memory.memory import Memory
+from inscl.memory.task import rows_of
 from inscl.models.loading import RECORD, LoadedModel, load, resolve
-from inscl.provenance import choose_dtype, versions
+from inscl.models.precision import choose_dtype
+from inscl.provenance import versions
 from inscl.stages.folder import MODEL, PREDICTIONS, SCORES, StageFolder, read_json
-from inscl.stages.learn import REQUEST, TEST_ROWS, Progress, stage_config
+from inscl.stages.learn import REQUEST, TEST_ROWS, StageProgress
 from inscl.stages.trainer import ANSWERS_LOOKED_AT
+from inscl.training.config import StageConfig, stage_config
 
 MARK = "inscl_scores"  # the key by which a file of ours is known, and its version
 SETTINGS = ("scorer", "max_length", "max_new_tokens", "dtype")  # what of a stage's settings bears on scores
@@ -65,10 +66,10 @@ class Assessment:
         """Per task the first halves of its rows' keys: what was asked."""
         return {task: {key.split("-")[0] for key in rows.keys} for task, rows in self.tasks.items()}
 
-    def config(self) -> StreamConfig:
+    def config(self) -> StageConfig:
         """The settings of a stage that scores in the same way."""
-        known = [f"{key}: {json.dumps(self.settings[key])}" for key in SETTINGS if self.settings.get(key) is not None]
-        return stage_config("\n".join(known), name=f"the settings of {self.model}")
+        known: dict[str, Any] = {key: self.settings.get(key) for key in SETTINGS}
+        return stage_config(name=f"the settings of {self.model}", **known)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON holds."""
@@ -85,12 +86,12 @@ def assess(
     memory: Memory,
     model: str | Path | Server,
     *,
-    config: StreamConfig | None = None,
+    config: StageConfig = StageConfig(),
     test_rows: int | None = TEST_ROWS,
     only: Mapping[str, Collection[str]] | None = None,
     general: bool = True,
     out: Path | None = None,
-    progress: Progress = lambda doing, done, total, loss: None,
+    progress: StageProgress = lambda doing, done, total, loss: None,
 ) -> Assessment:
     """Score a model on the test rows of every remembered task.
 
@@ -99,8 +100,8 @@ def assess(
     memory : Memory
     model : str, Path or Server
         What answers; see `inscl.models.loading.resolve`.
-    config : StreamConfig, optional
-        Its fields in `SETTINGS` say how; see `inscl.stages.learn.stage_config`.
+    config : StageConfig
+        Its fields in `SETTINGS` say how.
     test_rows : int, optional
         Most test rows of a task; None takes all.
     only : mapping from task to collection of str, optional
@@ -118,7 +119,6 @@ def assess(
     InsclError
         If there is nothing to score, or the model cannot be loaded or reached.
     """
-    config = config or stage_config("")
     tasks = _rows(memory, test_rows, only)
     chat = any(info.form == "chat" for info in memory.tasks())
     source: Server | LoadedModel

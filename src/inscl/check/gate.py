@@ -21,9 +21,9 @@ from inscl.errors import ConfigError, DataError, InsclError
 from inscl.evaluation.perplexity import Perplexity
 from inscl.evaluation.scores import RowScores
 from inscl.evaluation.server import Server
-from inscl.experiments.config import StreamConfig
 from inscl.memory.memory import Memory
-from inscl.stages.learn import Progress
+from inscl.stages.learn import StageProgress
+from inscl.training.config import StageConfig
 
 Outcome = Literal["fail", "pass", "cannot tell"]
 
@@ -197,10 +197,10 @@ def check(
     memory: Memory,
     limits: Limits = Limits(),
     *,
-    config: StreamConfig | None = None,
+    config: StageConfig | None = None,
     score: str | None = None,
     out: Path | None = None,
-    progress: Progress = lambda doing, done, total, loss: None,
+    progress: StageProgress = lambda doing, done, total, loss: None,
 ) -> Verdict:
     """Score a model on the rows that a reference was scored on, in the same way, and compare.
 
@@ -215,7 +215,7 @@ def check(
         Where the rows are.
     limits, score
         As for `compare`.
-    config : StreamConfig, optional
+    config : StageConfig, optional
         Its fields that were set go before those that the reference was scored with.
     out, progress
         As for `assess`.

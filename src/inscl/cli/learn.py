@@ -41,9 +41,9 @@ from inscl.cli.plan import (
 
 if TYPE_CHECKING:
     from inscl.evaluation.scores import RowScores
-    from inscl.experiments.config import StreamConfig
     from inscl.replay.plan import Plan
     from inscl.stages.learn import Learnt
+    from inscl.training.config import StageConfig
 
 ConfigOption = Annotated[
     Path | None,
@@ -146,19 +146,15 @@ def learn(
         _print_learnt(done, settings)
 
 
-def read_settings(file: Path | None, **changes: Any) -> "StreamConfig":
+def read_settings(file: Path | None, **changes: Any) -> "StageConfig":
     """The settings of a stage from a file, and what options change of them."""
-    from inscl.errors import ConfigError
-    from inscl.stages.learn import stage_config
+    from inscl.settings import read_text
+    from inscl.training.config import stage_config
 
-    try:
-        text = "" if file is None else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration {file} cannot be read: {error}.") from error
-    return stage_config(text, name=str(file or "stage.yaml"), **changes)
+    return stage_config("" if file is None else read_text(file), name=str(file or "stage.yaml"), **changes)
 
 
-def _print_dry_run(made: "Plan", settings: "StreamConfig", json: bool) -> None:
+def _print_dry_run(made: "Plan", settings: "StageConfig", json: bool) -> None:
     epochs = float(settings.training.get("num_train_epochs", 3))
     rows, tokens = made.new.rows + made.count, made.new.tokens + made.tokens
     steps = int(settings.training.get("max_steps", -1))
@@ -174,7 +170,7 @@ def _print_dry_run(made: "Plan", settings: "StreamConfig", json: bool) -> None:
     )
 
 
-def _print_learnt(done: "Learnt", settings: "StreamConfig") -> None:
+def _print_learnt(done: "Learnt", settings: "StageConfig") -> None:
     """What changed, task by task."""
     heads = [("task", "left"), ("before", "right"), ("after", "right"), ("change", "right"), ("95 % interval", "right")]
     rows = []
@@ -197,7 +193,7 @@ def _print_learnt(done: "Learnt", settings: "StreamConfig") -> None:
     )
 
 
-def _as_json(done: "Learnt", settings: "StreamConfig") -> dict[str, Any]:
+def _as_json(done: "Learnt", settings: "StageConfig") -> dict[str, Any]:
     return {
         "name": done.plan.name,
         "model": str(done.folder),

@@ -22,6 +22,7 @@ from inscl.evaluation.server import Server
 from inscl.files import whole_file
 from inscl.models.kernels import flexible_attention
 from inscl.models.loading import LoadedModel, load
+from inscl.models.precision import choose_dtype
 
 _BATCHES_AT_ONCE = 4  # full batches answered together; after each such group of tasks the predictions are on disk
 
@@ -151,7 +152,7 @@ def predict(
     loss : bool
         Whether to take the loss on the first reference; a server gives none.
     dtype : {"auto", "float32", "bfloat16"}
-        Of the weights that answer; "auto" is bfloat16 on a GPU, else float32.
+        Of the weights that answer; see `inscl.models.precision.choose_dtype`.
     batch_tokens, batch_size : int, optional
         Most tokens (prompt and answer) and most rows of a batch; None fits the cache to the device.
     progress : callable, optional
@@ -309,8 +310,7 @@ def ready(model: Any, dtype: str) -> Any:
     import torch
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    if dtype == "auto":
-        dtype = "bfloat16" if device is not None and device.type == "cuda" else "float32"
+    dtype = choose_dtype(dtype)
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"`dtype` must be auto, float32 or bfloat16, got {dtype!r}.")
     wanted = getattr(torch, dtype)

@@ -4,15 +4,13 @@
 reads; its `resolved` form, with all defaults filled in, goes into the run's record.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
@@ -23,13 +21,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from inscl.core.orders import Order, order_of
 from inscl.demo.tasks import TASKS as DEMO_TASKS
 from inscl.errors import ConfigError, DataError, PlanError
-from inscl.lined_yaml import LinedYaml, Place, read_yaml
-from inscl.suggest import suggest
+from inscl.lined_yaml import LinedYaml, Place
+from inscl.settings import Count, Natural, Part, Parts, Problem, Texts, dotted, member, read_settings, read_text
+from inscl.training.config import PARTS as STAGE_PARTS
+from inscl.training.config import StageConfig
 
 LAST_STAGES = 5  # how many stages at the end `test_rows.last_stages` speaks of
 
@@ -40,13 +39,13 @@ LAST_STAGES = 5  # how many stages at the end `test_rows.last_stages` speaks of
 def _known_strategy(name: str) -> str:
     from inscl.replay.strategies import STRATEGIES
 
-    return _member(name, STRATEGIES)
+    return member(name, STRATEGIES)
 
 
 def _measure(name: str) -> str:
     from inscl.replay.settings import Settings
 
-    return _member(name, Settings.__dataclass_fields__)
+    return member(name, Settings.__dataclass_fields__)
 
 
 def _measures(values: dict[str, Any]) -> dict[str, Any]:
@@ -59,28 +58,14 @@ def _measures(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _not_owned(name: str) -> str:
-    from inscl.training.fields import OWNED
-
-    if name in OWNED:
-        raise ValueError(f"inscl sets this itself: {OWNED[name]}.")
-    return name
-
-
 def _demo_task(name: str) -> str:
-    return _member(name, DEMO_TASKS)
-
-
-def _known_scorer(name: str) -> str:
-    from inscl.evaluation.scoring import SCORERS
-
-    return _member(name, SCORERS)
+    return member(name, DEMO_TASKS)
 
 
 def _known_format(name: str) -> str:
     from inscl.data.readers import FORMATS
 
-    return _member(name, FORMATS)
+    return member(name, FORMATS)
 
 
 def _task_name(name: str) -> str:
@@ -115,12 +100,6 @@ def _amount(value: object) -> int | float:
     raise ValueError(f"got {value!r}; {wanted}")
 
 
-def _member(name: str, known: Collection[str]) -> str:
-    if name not in known:
-        raise ValueError(f"got '{name}'; wanted one of {', '.join(known)}.{suggest(name, known)}")
-    return name
-
-
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if twice := [value for i, value in enumerate(values) if value in values[:i]]:
         raise ValueError(f"holds {twice[0]!r} twice; name each once.")
@@ -131,26 +110,13 @@ def _all_as_none(value: object) -> object:
     return None if value == "all" else value
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-Count = Annotated[int, Field(strict=True, ge=1)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
-Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Amount = Annotated[int | float, PlainValidator(_amount)]
 Rows = Annotated[Count | None, BeforeValidator(_all_as_none)]  # None: all
 Seeds = Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(_distinct)]
-Paths = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_listed)]
+Paths = Annotated[Texts, Field(min_length=1)]
 
 
 # --- The parts of a configuration.
-
-
-class Part(BaseModel):
-    """A frozen mapping that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DemoTasks(Part):
@@ -272,15 +238,6 @@ class TestRows(Part):
         return self.last_stages if stage >= n_stages - LAST_STAGES else self.every_stage
 
 
-class Protect(Part):
-    """What keeps the weights near the stage's start; all off by default. See `inscl.training.train.train_stage`."""
-
-    freeze_bottom_layers: Natural = 0
-    l2_start: Fraction = 0.0
-    ema: Fraction = 0.0
-    interpolate: Fraction = 0.0
-
-
 class Limits(Part):
     """Most rows of a task that are used; None: all."""
 
@@ -288,8 +245,8 @@ class Limits(Part):
     test: Rows = None
 
 
-class StreamConfig(Part):
-    """A whole experiment: tasks x budgets x orders x strategies x seeds.
+class StreamConfig(StageConfig):
+    """A whole experiment: how each stage trains and scores, and tasks x budgets x orders x strategies x seeds.
 
     Attributes
     ----------
@@ -306,22 +263,9 @@ class StreamConfig(Part):
         Whether to train on all tasks at once as an upper bound.
     replay : dict
         What shapes distances and InsInfo: fields of `inscl.replay.settings.Settings`.
-    training, peft : dict
-        Passed on to the trainer: `SFTConfig` fields, and a PEFT configuration (None: full fine-tuning).
-    protect : Protect
-    adapter : what a stage does with the adapter of the stage before
-    batch_size : int
-        Examples of an optimiser step over all devices.
-    max_length, max_new_tokens : int
-        Tokens of a training row; of an answer (None: from the training answers).
-    padding_free : bool
-        Train the rows of a device's batch as one sequence without padding, where the model keeps them apart.
-    scorer : str
     test_rows : TestRows
     limits : Limits
-    dtype : of the weights; "auto" chooses by a short probe
     keep : which stages' models stay on disk
-    report_to : trackers, as the trainer names them
     """
 
     tasks: Tasks
@@ -339,21 +283,12 @@ class StreamConfig(Part):
     seeds: Seeds = (0,)
     experts: Experts | None = Experts()
     joint: StrictBool = False
-    replay: Annotated[dict[Annotated[str, AfterValidator(_measure)], Any], AfterValidator(_measures)] = {}
-    training: dict[Annotated[str, AfterValidator(_not_owned)], Any] = {}
-    peft: dict[str, Any] | None = None
-    protect: Protect = Protect()
-    adapter: Literal["continue", "merge", "new"] = "continue"
-    batch_size: Count = 32
-    max_length: Count = 1024
-    padding_free: StrictBool = False
-    max_new_tokens: Count | None = None
-    scorer: Annotated[str, AfterValidator(_known_scorer)] = "rouge_l"
+    replay: Annotated[dict[Annotated[str, AfterValidator(_measure)], Any], AfterValidator(_measures)] = Field(
+        default_factory=dict
+    )
     test_rows: TestRows = TestRows()
     limits: Limits = Limits()
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     keep: Literal["all", "last", "none"] = "last"
-    report_to: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
 
     _folder: Path = PrivateAttr(Path())
 
@@ -392,11 +327,7 @@ def load_config(path: str | Path) -> StreamConfig:
     ConfigError
         If the file cannot be read or used: one message, with one line per problem in the order of the file.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
-    return parse_config(text, name=str(path), folder=Path(path).parent)
+    return parse_config(read_text(path), name=str(path), folder=Path(path).parent)
 
 
 def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path()) -> StreamConfig:
@@ -412,77 +343,20 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
       line 1: `model` is missing.
       line 2: `modle` is not known here. Did you mean 'model'?
     """
-    try:
-        source = read_yaml(text)
-    except ConfigError as error:
-        raise ConfigError(f"{name}, {error}") from error
-    if not isinstance(source.data, dict):
-        raise ConfigError(f"{name} wants keys and values such as `model: smollm2-135m`, got {source.data!r:.60}.")
-    problems = [(line, f"`{_dotted(place)}` stands twice; keep one.") for place, line in source.repeated]
-    try:
-        config = StreamConfig.model_validate(source.data)
-    except ValidationError as error:
-        # A list whose entries are wrong counts as empty too, which says nothing new.
-        told = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
-        problems += [_problem(detail, source) for detail in told]
-    tasks = _valid_tasks(source.data.get("tasks"))
-    problems += _missing_files(tasks, folder, source) + _impossible_orders(tasks, source)
-    if problems:
-        lines = [f"  line {line}: {text}" for line, text in sorted(problems)]
-        many = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
-        raise ConfigError("\n".join([f"{name} has {many}:", *lines]))
+
+    def more(data: Mapping[str, Any], source: LinedYaml) -> list[Problem]:
+        tasks = _valid_tasks(data.get("tasks"))
+        return _missing_files(tasks, folder, source) + _impossible_orders(tasks, source)
+
+    config = read_settings(StreamConfig, text, name=name, parts=PARTS, more=more)
     config._folder = folder
     return config
 
 
-def _problem(detail: ErrorDetails, source: LinedYaml) -> tuple[int, str]:
-    """Line and text of one thing that pydantic found wrong."""
-    # Tags of the union and pydantic's mark of a key are no keys of the file.
-    place: Place = tuple(p for p in detail["loc"] if p not in ("<demo>", "<checkout>", "<files>", "[key]"))
-    line, dotted, context = source.line_of(place), _dotted(place), detail.get("ctx", {})
-    match detail["type"]:
-        case "missing":
-            return line, f"`{dotted}` is missing."
-        case "extra_forbidden":
-            return line, f"`{dotted}` is not known here.{suggest(place[-1], _keys_at(detail['loc']))}"
-        case "value_error":
-            text = str(context["error"])
-            return line, f"`{dotted}` {text}" if dotted and not text.startswith("`") else text
-        case _:
-            return line, f"`{dotted}` is {detail['input']!r:.60}; wanted {_wanted(detail)}."
-
-
-_WANTED: dict[str, str] = {
-    "int_type": "a whole number",
-    "string_type": "a text",
-    "bool_type": "true or false",
-    "dict_type": "keys and values",
-    "model_type": "keys and values",
-    "tuple_type": "a list",
-    "too_short": "at least one entry",
-    "string_too_short": "a text that is not empty",
-}
-
-
-def _wanted(detail: ErrorDetails) -> str:
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "greater_than_equal":
-            return f"at least {context['ge']}"
-        case "literal_error":
-            return f"{context['expected']}"
-        case kind:
-            return _WANTED.get(kind, detail["msg"])
-
-
-def _keys_at(place: tuple[str | int, ...]) -> list[str]:
-    """Keys that were possible beside an unknown one."""
-    parts: dict[str | int, type[Part]] = {
-        "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": Budget,
-        "experts": Experts, "test_rows": TestRows, "limits": Limits, "protect": Protect,
-    }  # fmt: skip
-    inner = [parts[p] for p in place[:-1] if p in parts]
-    return list((inner[0] if inner else StreamConfig).model_fields)
+PARTS: Parts = {
+    "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": Budget, "experts": Experts,
+    "test_rows": TestRows, "limits": Limits, **STAGE_PARTS,
+}  # fmt: skip
 
 
 def _valid_tasks(value: object) -> Any:
@@ -493,7 +367,7 @@ def _valid_tasks(value: object) -> Any:
         return None
 
 
-def _missing_files(tasks: Any, folder: Path, source: LinedYaml) -> list[tuple[int, str]]:
+def _missing_files(tasks: Any, folder: Path, source: LinedYaml) -> list[Problem]:
     """Files that are named as files and are not there."""
     wanted: list[tuple[Place, str]] = []
     if isinstance(tasks, Checkout):
@@ -505,13 +379,13 @@ def _missing_files(tasks: Any, folder: Path, source: LinedYaml) -> list[tuple[in
             paths = [*files.data, *filter(None, (files.dev, files.test))]
             wanted += [(("tasks", task), path) for path in paths if _names_a_file(path)]
     return [
-        (source.line_of(place), f"`{_dotted(place)}`: there is no file or folder '{folder / path}'.")
+        (source.line_of(place), f"`{dotted(place)}`: there is no file or folder '{folder / path}'.")
         for place, path in wanted
         if not (folder / Path(path).expanduser()).exists()
     ]
 
 
-def _impossible_orders(tasks: Any, source: LinedYaml) -> list[tuple[int, str]]:
+def _impossible_orders(tasks: Any, source: LinedYaml) -> list[Problem]:
     """Orders that are unknown, or no order of the tasks where the configuration alone tells their names."""
     orders, names = source.data.get("orders"), known_task_names(tasks)
     dev_scores = None if source.data.get("experts", True) is None else dict.fromkeys(names or (), 0.0)
@@ -531,8 +405,3 @@ def _names_a_file(path: str) -> bool:
     from inscl.data.readers.files import container_by_name
 
     return path.startswith(("/", ".", "~")) or path.count("/") != 1 or container_by_name(Path(path)) is not None
-
-
-def _dotted(place: Place) -> str:
-    """A place as it is said in a message: ``budgets[0].tokens``."""
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).removeprefix(".")

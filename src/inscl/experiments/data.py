@@ -13,7 +13,7 @@ from inscl.errors import DataError
 from inscl.experiments.config import Checkout, DemoTasks, StreamConfig, TaskFiles
 from inscl.memory.encoder import Encoder
 from inscl.memory.memory import Memory
-from inscl.memory.task import Task
+from inscl.memory.task import rows_of
 
 
 class StreamData:
@@ -92,16 +92,6 @@ class StreamData:
     def _tags(self, name: str) -> dict[bytes, Sequence[str]]:
         known = self.whole.task(name).instructions
         return dict(zip(known.keys, known.tags, strict=True))
-
-
-def rows_of(task: Task, side: Split, limit: int | None = None) -> list[Example]:
-    """Rows of a task's side, the first `limit` in the order of their keys.
-
-    Keys are hashes of the content, so the beginning is a sample that no order of a file, and no seed, decides.
-    """
-    keys = task.columns(["key"])["key"].to_pylist()
-    chosen = sorted(task.side(side), key=lambda place: keys[place])[:limit]
-    return [replace(row, split=None) for row in task.examples(chosen)]
 
 
 def sources_of(config: StreamConfig) -> dict[str, dict[str, Any]]:

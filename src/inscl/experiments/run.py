@@ -38,12 +38,14 @@ from inscl.experiments.results import PARQUET, Cell, Stream, StreamResult, to_ta
 from inscl.experiments.track import stage_metrics
 from inscl.memory.encoder import Encoder
 from inscl.memory.locks import ALONE, alone
-from inscl.provenance import choose_dtype, hardware, versions
+from inscl.models.precision import choose_dtype
+from inscl.provenance import hardware, versions
 from inscl.replay.plan import Budget
 from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
-from inscl.stages.folder import StageFolder, Tell, Worker, read_json
+from inscl.stages.folder import Progress, StageFolder, Trainer, read_json
 from inscl.training.checkpoints import write_json
+from inscl.training.config import check_training
 from inscl.training.ranks import processes
 from inscl.training.tracking import Tracked, send, task_metrics
 
@@ -111,7 +113,7 @@ def run(
     *,
     workers: int = 1,
     progress: Callable[[Event], None] | None = None,
-    worker: Worker | None = None,
+    trainer: Trainer | None = None,
     encoder: Encoder | None = None,
     tagger: Any = None,
 ) -> RunResult:
@@ -126,11 +128,11 @@ def run(
         else at the first stage that is not finished.
     workers : int
         Models trained side by side, each by a process of its own (a script that asks for more than one needs the
-        usual ``if __name__ == "__main__":``). Only with the default worker, encoder and tagger.
+        usual ``if __name__ == "__main__":``). Only with the default trainer, encoder and tagger.
     progress : callable, optional
         Told of every step.
-    worker : Worker, optional
-        Who trains and scores; by default `inscl.stages.trainer.ModelWorker`.
+    trainer : Trainer, optional
+        Who trains and scores; by default `inscl.stages.trainer.ModelTrainer`.
     encoder : Encoder, optional
         Default: what the configuration names.
     tagger : Tagger, optional
@@ -149,11 +151,11 @@ def run(
         call goes on there.
     """
     out = Path(out)
-    if workers > 1 and (any((worker, encoder, tagger)) or processes() > 1):
-        raise ConfigError("Several workers need the default worker, encoder and tagger, and no launcher.")
+    if workers > 1 and (any((trainer, encoder, tagger)) or processes() > 1):
+        raise ConfigError("Several workers need the default trainer, encoder and tagger, and no launcher.")
     _refuse_strangers(out)
     with alone(out):
-        return Run(config, out, progress=progress, worker=worker, encoder=encoder, tagger=tagger).go(workers)
+        return Run(config, out, progress=progress, trainer=trainer, encoder=encoder, tagger=tagger).go(workers)
 
 
 class Run:
@@ -165,14 +167,14 @@ class Run:
         out: Path,
         *,
         progress: Callable[[Event], None] | None = None,
-        worker: Worker | None = None,
+        trainer: Trainer | None = None,
         encoder: Encoder | None = None,
         tagger: Any = None,
     ) -> None:
         self.config, self.out, self.progress = config, out, progress or (lambda event: None)
         self.record = _open(config, out)
         self.data = StreamData(config, out / "memory", encoder or _encoder(config), tagger)
-        self.worker = worker or self._worker()
+        self.trainer = trainer or self._trainer()
         self.jobs: dict[Job, Scored] = {}
         self.done: set[Job] = set()
         self.dropped: set[Job] = set()
@@ -275,13 +277,13 @@ class Run:
         if job in self.done:
             return
         folder, wanted = self._folder(job), self._rows(job)
-        tell = self._teller(job, stream, stage)
+        step = self._steps(job, stream, stage)
         try:
             missing = [side for side, tasks in wanted.items() if not _has(folder, side, tasks)]
             if missing:
-                model = self._model(job, tell("train"))
+                model = self._model(job, step("train"))
                 for side in missing:
-                    folder.score(self.worker, model, wanted[side], side=side, tell=tell("score"))
+                    folder.score(self.trainer, model, wanted[side], side=side, progress=step("score"))
                 self.scored += 1
         except InsclError as error:
             raise type(error)(f"{_title(job, stream)}: {error}") from error
@@ -306,18 +308,18 @@ class Run:
             raise ConfigError(f"The order 'curriculum' needs dev rows, and task '{job.task}' has none.")
         return {"test": test, "dev": {job.task: dev}}
 
-    def _model(self, job: Job, tell: Tell) -> str | Path:
+    def _model(self, job: Job, progress: Progress) -> str | Path:
         """Where the model of a job is; it is trained if need be, and those before it that are gone."""
         if not job.learnt:
             return self.config.locate(self.config.model)
         folder = self._folder(job)
         if not folder.trained:
-            start = self._model(job.start or UNTRAINED, tell)
+            start = self._model(job.start or UNTRAINED, progress)
             if job.joint:
                 folder.mix(self._joint_rows(job), self.data.chat)
             else:
                 folder.prepare(lambda: self._plan(job), self.data.chat)
-            folder.train(self.worker, start, seed=job.seed, tell=tell)
+            folder.train(self.trainer, start, seed=job.seed, progress=progress)
             self.trained += 1
         return folder.model
 
@@ -421,15 +423,15 @@ class Run:
 
     # ---------------------------------------------------------------- around it
 
-    def _worker(self) -> Worker:
-        from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelWorker, StageSettings, check_training
+    def _trainer(self) -> Trainer:
+        from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelTrainer
 
-        check_training(self.config.training, self.config.peft)
+        check_training(self.config)
         if "dtype" not in self.record:
             self.record = {**self.record, "dtype": choose_dtype(self.config.dtype)}
             write_json(self.out / RUN, self.record)
-        return ModelWorker(
-            StageSettings.of(self.config, self.record["dtype"]),
+        return ModelTrainer(
+            self.config.model_copy(update={"dtype": self.record["dtype"]}),
             answers=lambda task: self.data.rows(task, "train", ANSWERS_LOOKED_AT),
             chat=lambda: self.data.chat,
         )
@@ -444,7 +446,7 @@ class Run:
             self.record = {**self.record, "tasks": tasks}
             write_json(self.out / RUN, self.record)
 
-    def _teller(self, job: Job, stream: StreamPlan | None, stage: int) -> Callable[[str], Tell]:
+    def _steps(self, job: Job, stream: StreamPlan | None, stage: int) -> Callable[[str], Progress]:
         where: dict[str, Any] = {
             "job": len(self.done),
             "jobs": len(self.jobs),
@@ -454,13 +456,13 @@ class Run:
             "stages": len(stream.tasks) if stream else 1,
         }
 
-        def teller(doing: str) -> Tell:
-            def tell(done: int, total: int, loss: float | None) -> None:
+        def step(doing: str) -> Progress:
+            def report(done: int, total: int, loss: float | None) -> None:
                 self.progress(Event(**where, doing=doing, done=done, total=total, loss=loss))
 
-            return tell
+            return report
 
-        return teller
+        return step
 
 
 def _open(config: StreamConfig, out: Path) -> dict[str, Any]:

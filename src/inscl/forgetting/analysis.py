@@ -270,7 +270,7 @@ def _memory(facts: RunFacts, encoder: Encoder | None = None) -> "Memory":
 
 
 def _training(facts: RunFacts, memory: "Memory", rows: int) -> dict[str, list[Example]]:
-    from inscl.experiments.data import rows_of
+    from inscl.memory.task import rows_of
 
     return {task: rows_of(memory.task(task), "train", rows) for task in facts.tasks}
 

@@ -184,3 +184,13 @@ def check_name(name: str) -> str:
     if bad:
         raise DataError(f"The task name {name[:60]!r} {bad}; wanted 1-200 printable characters. Choose another name.")
     return name
+
+
+def rows_of(task: Task, side: Split, limit: int | None = None) -> list[Example]:
+    """Rows of a task's side, the first `limit` in the order of their keys.
+
+    Keys are hashes of the content, so the beginning is a sample that no order of a file, and no seed, decides.
+    """
+    keys = task.columns(["key"])["key"].to_pylist()
+    chosen = sorted(task.side(side), key=lambda place: keys[place])[:limit]
+    return [replace(row, split=None) for row in task.examples(chosen)]

@@ -25,17 +25,17 @@ from inscl.replay.planner import Replay
 from inscl.training.checkpoints import write_json
 
 PLAN, MIXTURE, MODEL, PREDICTIONS, SCORES = "plan.json", "mixture.jsonl", "model", "predictions", "scores.json"
-Tell = Callable[[int, int, float | None], None]  # done, of how many, and the loss where there is one
+Progress = Callable[[int, int, float | None], None]  # done, of how many, and the loss where there is one
 
 
-class Worker(Protocol):
-    """Who trains and scores: `inscl.stages.trainer.ModelWorker`, or a stand-in."""
+class Trainer(Protocol):
+    """Who trains and scores: `inscl.stages.trainer.ModelTrainer`, or a stand-in."""
 
-    def train(self, mixture: Path, start: str | Path, out: Path, *, seed: int, tell: Tell) -> Mapping[str, Any]:
+    def train(self, mixture: Path, start: str | Path, out: Path, *, seed: int, progress: Progress) -> Mapping[str, Any]:
         """Train on a mixture from a model; the record of what it did. A finished `out` gives its record."""
 
     def score(
-        self, model: str | Path, tasks: Mapping[str, Sequence[Example]], out: Path, *, tell: Tell
+        self, model: str | Path, tasks: Mapping[str, Sequence[Example]], out: Path, *, progress: Progress
     ) -> dict[str, RowScores]:
         """Answer and score the rows of each task; predictions go to `out`."""
 
@@ -71,27 +71,27 @@ class StageFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_mixture(self.path / MIXTURE, _as_chat(rows) if chat else rows)
 
-    def train(self, worker: Worker, start: str | Path, *, seed: int, tell: Tell) -> Mapping[str, Any]:
+    def train(self, trainer: Trainer, start: str | Path, *, seed: int, progress: Progress) -> Mapping[str, Any]:
         """Train, or go on training; the record goes into the scores file."""
-        record = worker.train(self.path / MIXTURE, start, self.model, seed=seed, tell=tell)
+        record = trainer.train(self.path / MIXTURE, start, self.model, seed=seed, progress=progress)
         self._write({**self.read(), "trained": dict(record)})
         return record
 
     def score(
         self,
-        worker: Worker,
+        trainer: Trainer,
         model: str | Path,
         tasks: Mapping[str, Sequence[Example]],
         *,
         side: str = "test",
         answers: Path | None = None,
-        tell: Tell,
+        progress: Progress,
     ) -> dict[str, RowScores]:
         """Score the rows of each task that are not scored yet; `answers` is where predictions are kept."""
         missing = {task: rows for task, rows in tasks.items() if self._rows(side, task) < len(rows)}
         if missing:
             self.path.mkdir(parents=True, exist_ok=True)
-            found = worker.score(model, missing, answers or self.path / PREDICTIONS / side, tell=tell)
+            found = trainer.score(model, missing, answers or self.path / PREDICTIONS / side, progress=progress)
             known = self.read()
             scored = {**known.get(side, {}), **{task: rows.to_dict() for task, rows in found.items()}}
             self._write({**known, side: scored})

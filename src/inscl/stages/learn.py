@@ -13,28 +13,24 @@ from typing import Any
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
-from inscl.experiments.config import StreamConfig, parse_config
-from inscl.experiments.data import rows_of
 from inscl.memory.locks import ALONE, alone
 from inscl.memory.memory import Memory
+from inscl.memory.task import rows_of
 from inscl.models.loading import identity
-from inscl.provenance import choose_dtype, versions
+from inscl.models.precision import choose_dtype
+from inscl.provenance import versions
 from inscl.replay.plan import Budget, Plan
 from inscl.replay.planner import Replay, plan, resume
-from inscl.stages.folder import MIXTURE, PLAN, PREDICTIONS, SCORES, StageFolder, Tell, Worker, read_json
+from inscl.stages.folder import MIXTURE, PLAN, PREDICTIONS, SCORES, Progress, StageFolder, Trainer, read_json
 from inscl.training.checkpoints import FOLDER as CHECKPOINTS
 from inscl.training.checkpoints import write_json
+from inscl.training.config import StageConfig, check_training
 from inscl.training.tracking import metrics_so_far, send, task_metrics
 
 REQUEST = "learn.json"
 TEST_ROWS = 200  # of each task, if nothing else is asked for
-STAGE_FIELDS = (
-    "training", "peft", "protect", "adapter", "batch_size", "max_length", "padding_free", "max_new_tokens", "scorer",
-    "dtype", "report_to",
-)  # fmt: skip
-
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int, float | None], None]  # what is done, done, of how many, loss
+StageProgress = Callable[[str, int, int, float | None], None]  # what is done, done, of how many, loss
 
 
 @dataclass(frozen=True)
@@ -73,13 +69,13 @@ def learn(
     strategy: str = "inscl",
     seed: int = 0,
     weights: str = "frequency",
-    config: StreamConfig | None = None,
+    config: StageConfig = StageConfig(),
     test_rows: int | None = TEST_ROWS,
     tags: Mapping[bytes, Any] | None = None,
     shares: Shares = Shares(),
-    worker: Worker | None = None,
+    trainer: Trainer | None = None,
     say: Say = lambda message: None,
-    progress: Progress = lambda doing, done, total, loss: None,
+    progress: StageProgress = lambda doing, done, total, loss: None,
     **reading: Any,
 ) -> Learnt:
     """Teach a model one more task, and remember it.
@@ -96,11 +92,11 @@ def learn(
         Folder of the new model; ``models/NAME`` by default.
     budget, strategy, seed, weights
         As in `inscl.replay.planner.plan`.
-    config : StreamConfig, optional
-        Its fields in `STAGE_FIELDS` say how to train and score; see `stage_config`.
+    config : StageConfig
+        How to train and score; `inscl.training.config.stage_config` reads one from YAML.
     test_rows : int, optional
         Most test rows of a task to score; None scores all.
-    worker : Worker, optional
+    trainer : Trainer, optional
         Who trains and scores.
     say, progress : callable
         Told a remark; told how far the step at hand is.
@@ -117,7 +113,6 @@ def learn(
         If training stops; the same call goes on.
     """
     folder = StageFolder(Path(out) if out else Path("models") / folder_name(name), inner="")
-    config = config or stage_config("")
     known = read_json(folder.path / REQUEST)
     start = model or known.get("start") or last_model(memory)
     asked = {
@@ -128,11 +123,11 @@ def learn(
         "seed": seed,
         "weights": weights,
         "test_rows": test_rows,
-        "config": config.model_dump(mode="json", include=set(STAGE_FIELDS)),
+        "config": config.plain(),
     }
     known = _same_request(known, asked, folder)
-    if worker is None:
-        _check(config)
+    if trainer is None:
+        check_training(config)
     with alone(folder.path):
         continued = bool(known)
         if known and (folder.path / PLAN).exists():
@@ -151,52 +146,26 @@ def learn(
             say(f"going on with the unfinished stage '{name}' in {folder.path}")
         earlier = [task.name for task in stage.plan.tasks]
         chat = any(info.form == "chat" for info in [stage.new.info, *(t.info for t in memory.open(earlier))])
-        worker = worker or _worker(config, known["dtype"], memory, stage, chat)
+        trainer = trainer or _trainer(config.model_copy(update={"dtype": known["dtype"]}), memory, stage, chat)
         if not (folder.path / MIXTURE).exists():
             folder.mix(stage.rows(), chat)
 
-        def tell(doing: str) -> Tell:
+        def step(doing: str) -> Progress:
             return lambda done, total, loss: progress(doing, done, total, loss)
 
         tasks = {task: rows_of(memory.task(task), "test", test_rows) for task in earlier}
         tasks = {task: rows for task, rows in {**tasks, name: rows_of(stage.new, "test", test_rows)}.items() if rows}
         # Answers that the earlier stage already gave to the same rows are found in its folder.
         answers = Path(start) / PREDICTIONS / "test" if (Path(start) / REQUEST).exists() else None
-        asking = tell("score the model it starts from")
-        before = folder.score(worker, start, tasks, side="before", answers=answers, tell=asking)
-        record = folder.train(worker, start, seed=seed, tell=tell("train"))
-        after = folder.score(worker, folder.model, tasks, tell=tell("score the new model"))
+        asking = step("score the model it starts from")
+        before = folder.score(trainer, start, tasks, side="before", answers=answers, progress=asking)
+        record = folder.train(trainer, start, seed=seed, progress=step("train"))
+        after = folder.score(trainer, folder.model, tasks, progress=step("score the new model"))
         _track(folder.path, memory, after, name, config.scorer)
         memory.add(name, data, tags=tags, shares=shares, **reading)
         _log(memory, stage.plan, folder.path, record, after, config.scorer)
         write_json(folder.path / REQUEST, {**known, "finished": True})
         return Learnt(folder.path, stage.plan, before, after, record, continued)
-
-
-def stage_config(text: str, name: str = "stage.yaml", **changes: Any) -> StreamConfig:
-    """How a stage trains and scores, from YAML with the keys of `STAGE_FIELDS`.
-
-    Raises
-    ------
-    ConfigError
-        With one line per problem.
-
-    Examples
-    --------
-    >>> stage_config("batch_size: 8\\ntraining: {learning_rate: 1e-4}").batch_size
-    8
-    >>> stage_config("seeds: [1]")
-    Traceback (most recent call last):
-    inscl.errors.ConfigError: stage.yaml: `seeds` is not a setting of a stage; wanted training, peft, protect, adapter,
-    batch_size, max_length, padding_free, max_new_tokens, scorer, dtype, report_to.
-    """
-    # A stage's settings are those of a stream that has no tasks of its own: the same checks, the same messages.
-    config = parse_config(f"{text}\ntasks: demo\nmodel: none", name=name)
-    if others := sorted(config.model_fields_set - {*STAGE_FIELDS, "tasks", "model"}):
-        raise ConfigError(f"{name}: `{others[0]}` is not a setting of a stage; wanted {', '.join(STAGE_FIELDS)}.")
-    changed = {key: value for key, value in changes.items() if value is not None}
-    training = {**config.training, **changed.pop("training", {})}
-    return config.model_copy(update={**changed, "training": training})
 
 
 def last_model(memory: Memory) -> str:
@@ -261,20 +230,14 @@ def _create(memory: Memory) -> None:
         Path(memory.path).mkdir(parents=True, exist_ok=True)
 
 
-def _check(config: StreamConfig) -> None:
-    from inscl.stages.trainer import check_training
-
-    check_training(config.training, config.peft)
-
-
-def _worker(config: StreamConfig, dtype: str, memory: Memory, stage: Replay, chat: bool) -> Worker:
-    from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelWorker, StageSettings
+def _trainer(config: StageConfig, memory: Memory, stage: Replay, chat: bool) -> Trainer:
+    from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelTrainer
 
     def answers(task: str) -> Any:
         found = stage.new if task == stage.plan.name else memory.task(task)
         return rows_of(found, "train", ANSWERS_LOOKED_AT)
 
-    return ModelWorker(StageSettings.of(config, dtype), answers=answers, chat=lambda: chat)
+    return ModelTrainer(config, answers=answers, chat=lambda: chat)
 
 
 def _track(folder: Path, memory: Memory, scores: Mapping[str, RowScores], newest: str, scorer: str) -> None:

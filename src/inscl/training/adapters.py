@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from inscl.errors import ConfigError, require
 from inscl.models.loading import ADAPTERS, LoadedModel
+from inscl.suggest import suggest
 
 Adapter = Literal["continue", "merge", "new"]
 MODES: tuple[Adapter, ...] = ("continue", "merge", "new")
@@ -82,6 +83,10 @@ def configuration(peft: Mapping[str, Any]) -> Any:
     if kind not in known:
         raise ConfigError(f"`peft.type` is {peft.get('type')!r}; wanted one of {', '.join(sorted(known))}.")
     settings = {name: value for name, value in peft.items() if name != "type"}
+    fields = known[kind].__dataclass_fields__
+    if others := [name for name in settings if name not in fields]:
+        hints = [f"unexpected keyword argument '{name}'.{suggest(name, fields)}" for name in others]
+        raise ConfigError(f"`peft`: {known[kind].__name__} got an {' And an '.join(hints)}")
     try:
         return known[kind](**{"task_type": "CAUSAL_LM", **settings})
     except (TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from inscl.errors import ConfigError
+from inscl.errors import ConfigError, require
 from inscl.suggest import suggest
 
 _TOKENS = "rows are already tokens with labels, so that the loss covers the answers and nothing else"
@@ -55,16 +55,31 @@ def checked(training: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
     ConfigError
         That names every wrong field, each with its reason.
     """
-    problems = [
-        f"`training.{name}` is set by inscl: {OWNED[name]}."
-        if name in OWNED
-        else f"`training.{name}` is not a field of SFTConfig.{suggest(name, known - OWNED.keys())}"
-        for name in training
-        if name in OWNED or name not in known
-    ]
+    problems = [f"`training.{name}` is set by inscl: {OWNED[name]}." for name in training if name in OWNED]
+    problems += unknown(training, known).values()
     if problems:
         raise ConfigError(" ".join([*problems, "Remove it from `training`."]))
     return dict(training)
+
+
+def unknown(training: Mapping[str, Any], known: set[str]) -> dict[str, str]:
+    """The fields that are none, with a sentence for each."""
+    return {
+        name: f"`training.{name}` is not a field of SFTConfig.{suggest(name, known - OWNED.keys())}"
+        for name in training
+        if name not in OWNED and name not in known
+    }
+
+
+def trainer_fields() -> set[str]:
+    """Names of all fields of TRL's `SFTConfig`.
+
+    Raises
+    ------
+    InsclError
+        If TRL is not installed.
+    """
+    return set(require("trl", extra="train", purpose="Training").SFTConfig.__dataclass_fields__)
 
 
 def shares(batch_size: int, processes: int, limit: int, *, strict: bool) -> tuple[int, int]:

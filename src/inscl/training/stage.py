@@ -19,6 +19,7 @@ from inscl.models.loading import RECORD, LoadedModel, load
 from inscl.training import adapters, checkpoints, tracking
 from inscl.training.adapters import Adapter
 from inscl.training.batches import Collator, TokenisedMixture, TokenRow, order_of_steps
+from inscl.training.config import StageConfig
 from inscl.training.fields import shares
 
 logger = logging.getLogger(__name__)
@@ -77,14 +78,10 @@ class Stage:
     loaded: LoadedModel
     rows: TokenisedMixture
     out: Path
-    fields: dict[str, Any]
-    batch_size: int
-    padding_free: bool
+    config: StageConfig  # with `dtype` chosen
+    fields: dict[str, Any]  # of the trainer
     seed: int
-    dtype: str
-    mode: Adapter | None
-    freeze_bottom_layers: int
-    protection: tuple[float, float, float]
+    mode: Adapter | None  # None: all weights are trained
     checkpoint_every: int | None
     progress: Callable[[int, int, float], None] | None
     fingerprint: str
@@ -95,10 +92,10 @@ class Stage:
         from inscl.training.protect import freeze_bottom
 
         self.out.mkdir(parents=True, exist_ok=True)
-        frozen = freeze_bottom(self.loaded.model, self.freeze_bottom_layers)
+        frozen = freeze_bottom(self.loaded.model, self.config.protect.freeze_bottom_layers)
         order = order_of_steps(
             [len(row.input_ids) for row in self.rows.rows],
-            batch_size=self.batch_size,
+            batch_size=self.config.batch_size,
             epochs=float(self.fields.get("num_train_epochs", 3.0)),
             max_steps=int(self.fields.get("max_steps", -1)),
             seed=self.seed,
@@ -123,7 +120,8 @@ class Stage:
         with args.main_process_first():
             found = checkpoints.newest(self.out, self.fingerprint)
         watch = Watch(stage=self.out.name, steps=len(order))
-        protection = Protection(*self.protection)
+        protect = self.config.protect
+        protection = Protection(protect.l2_start, protect.ema, protect.interpolate)
         start = StartCallback(self.loaded.model, protection) if protection.active else None
         every = 1 if args.device.type == "cpu" else int(args.logging_steps) or 10
         callbacks: list[Any] = [StageCallback(watch, self.checkpoint_every, every, self.progress)]
@@ -134,7 +132,7 @@ class Stage:
             args=args,
             train_dataset=self._dataset(order),
             processing_class=self.loaded.tokenizer,
-            data_collator=Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.padding_free),
+            data_collator=Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.config.padding_free),
             callbacks=callbacks,
             watch=watch,
             fingerprint=self.fingerprint,
@@ -143,7 +141,7 @@ class Stage:
         )
         if self._weighted and not trainer.plain_loss:
             raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
-        if self.padding_free:
+        if self.config.padding_free:
             self._refuse_to_leak(trainer)
         if self.mode == "merge" and _is_sharded(trainer):
             raise ConfigError("Adapters cannot be merged where weights are sharded; set `adapter` to continue or new.")
@@ -168,7 +166,7 @@ class Stage:
 
         if not trainer.plain_loss:
             raise ConfigError("`padding_free` needs the plain loss; leave out `training.loss_type` and the like.")
-        half, device = self.dtype == "bfloat16", trainer.args.device.type
+        half, device = self.config.dtype == "bfloat16", trainer.args.device.type
         with torch.autocast(device, torch.bfloat16, enabled=half), flexible_attention():
             apart = keeps_rows_apart(self.loaded.model)
         if not apart:
@@ -183,7 +181,7 @@ class Stage:
         small = sum(p.numel() for p in self.loaded.model.parameters()) < 1_000_000_000
         usual = 8 if not accelerated else 32 if small else 4
         rows, accumulation = shares(
-            self.batch_size,
+            self.config.batch_size,
             int(os.environ.get("WORLD_SIZE", "1")),
             int(self.fields.get("per_device_train_batch_size", usual)),
             strict="per_device_train_batch_size" in self.fields,
@@ -203,7 +201,7 @@ class Stage:
             "max_steps": steps,
             "seed": self.seed,
             "data_seed": self.seed,
-            "bf16": self.dtype == "bfloat16",
+            "bf16": self.config.dtype == "bfloat16",
             "max_length": None,
             "train_sampling_strategy": "sequential",
             "remove_unused_columns": False,
@@ -232,7 +230,7 @@ class Stage:
             {name: [getattr(row, name) for row in rows] for name in ("input_ids", "labels", "weight")}
         )
         missing = len(rows) - 1
-        return table.select([i for step in order for i in (*step, *[missing] * (self.batch_size - len(step)))])
+        return table.select([i for step in order for i in (*step, *[missing] * (self.config.batch_size - len(step)))])
 
     def _record(self, order: list[list[int]], watch: Any, device: str) -> StageRecord:
         rows = [self.rows.rows[i] for step in order for i in step]
@@ -246,7 +244,7 @@ class Stage:
             truncated=self.rows.truncated,
             skipped=self.rows.skipped,
             replayed_share=self.rows.replayed_share,
-            dtype=self.dtype,
+            dtype=self.config.dtype,
             device=device,
             fingerprint=self.fingerprint,
             base=self.loaded.base if self.mode in ("continue", "new") else "",

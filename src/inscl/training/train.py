@@ -19,12 +19,14 @@ from safetensors import SafetensorError
 
 from inscl.data.mixture import read_mixture
 from inscl.data.template import TEMPLATE_ID
-from inscl.errors import ConfigError, DataError, InsclError, require
+from inscl.errors import DataError, InsclError
 from inscl.models.loading import RECORD, LoadedModel, identity, load
+from inscl.models.precision import choose_dtype
 from inscl.training import adapters, checkpoints, tracking
 from inscl.training.adapters import Adapter
 from inscl.training.batches import TokenisedMixture, tokenise_mixture
-from inscl.training.fields import checked
+from inscl.training.config import StageConfig
+from inscl.training.fields import checked, trainer_fields
 from inscl.training.stage import Stage, StageRecord, become
 
 logger = logging.getLogger(__name__)
@@ -36,19 +38,9 @@ def train_stage(
     mixture: Path,
     model: str | Path | LoadedModel,
     out: Path,
+    config: StageConfig = StageConfig(),
     *,
-    training: Mapping[str, Any] | None = None,
-    peft: Mapping[str, Any] | None = None,
-    batch_size: int = 32,
-    max_length: int = 512,
-    padding_free: bool = False,
     seed: int = 0,
-    adapter: Adapter = "continue",
-    dtype: str = "auto",
-    freeze_bottom_layers: int = 0,
-    l2_start: float = 0.0,
-    ema: float = 0.0,
-    interpolate: float = 0.0,
     checkpoint_every: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     tracks: Path | None = None,
@@ -64,28 +56,10 @@ def train_stage(
         in place and afterwards is the stage's result.
     out : Path
         Folder of the stage.
-    training : mapping, optional
-        Any field of TRL's `SFTConfig` except those in `OWNED`. `per_device_train_batch_size` limits the
-        memory and changes nothing else.
-    peft : mapping, optional
-        ``{"type": "LoraConfig", "r": 16, ...}``, any PEFT configuration; None trains all weights.
-    batch_size : int
-        Rows of a step over all devices.
-    max_length : int
-        Most tokens of a row; longer ones lose the end of their input.
-    padding_free : bool
-        Compute the rows of a device's batch as one sequence without padding, where the model keeps them apart.
+    config : StageConfig
+        How to train.
     seed : int
         Of the order of rows, dropout and new adapters.
-    adapter : {"continue", "merge", "new"}
-        Train the same adapter on, merge it into the weights after the stage, or put a new one on the earlier
-        ones, which stay as they are. OSF always merges: it protects only what it decomposes anew.
-    dtype : {"auto", "float32", "bfloat16"}
-        Of the computation. All weights that are trained are float32. "auto" is bfloat16 on a GPU.
-    freeze_bottom_layers : int
-        Freeze the embeddings and this many of the lowest layers.
-    l2_start, ema, interpolate : float
-        Stay close to the stage's start, see `inscl.training.protect.Protection`; not with sharded weights.
     checkpoint_every : int, optional
         Steps between checkpoints; None is about every five minutes, 0 never.
     progress : callable, optional
@@ -103,54 +77,64 @@ def train_stage(
         If the model cannot be loaded, the loss is not finite, memory or disk run out, or `out` holds another
         stage.
     """
-    sft = require("trl", extra="train", purpose="Training")
-    fields = checked(training or {}, set(sft.SFTConfig.__dataclass_fields__))
-    mode = adapters.mode_of(peft, adapter) if peft else adapter
-    settings = {
-        "training": {name: value for name, value in fields.items() if name not in WITHOUT_EFFECT},
-        "peft": dict(peft) if peft else None,
-        "batch_size": batch_size,
-        "max_length": max_length,
-        "seed": seed,
-        "adapter": mode,
-        "dtype": _dtype(dtype),
-        "freeze_bottom_layers": freeze_bottom_layers,
-        "protection": [l2_start, ema, interpolate],
-        "template": TEMPLATE_ID,
-        **({"padding_free": True} if padding_free else {}),
-    }
-    fingerprint = _fingerprint(settings, mixture, model)
+    fields = checked(config.fields, trainer_fields())
+    config = config.model_copy(update={"dtype": choose_dtype(config.dtype)})
+    mode = mode_of(config)
+    fingerprint = _fingerprint(_settings(config, fields, mode, seed), mixture, model)
     if record := _finished(out, fingerprint):
         if isinstance(model, LoadedModel):
             become(model, load(out, merge=mode != "continue"))
         return record
     with _mendable(out.name):
-        lean = peft is not None and mode == "continue" and _dtype(dtype) == "bfloat16"
-        loaded = (
-            model
-            if isinstance(model, LoadedModel)
-            else load(model, dtype="bfloat16" if lean else "float32", merge=peft is None or mode != "continue")
-        )
-        rows = tokenise_mixture(read_mixture(mixture), loaded.tokenizer, max_length)
-        _say_what_was_cut(rows, max_length)
-        adapters.prepare(loaded, peft, mode, seed)
+        loaded = model if isinstance(model, LoadedModel) else load_start(model, config)
+        rows = tokenise_mixture(read_mixture(mixture), loaded.tokenizer, config.max_length)
+        _say_what_was_cut(rows, config.max_length)
+        adapters.prepare(loaded, config.peft, mode, seed)
         return Stage(
             loaded=loaded,
             rows=rows,
             out=out,
+            config=config,
             fields=fields,
-            batch_size=batch_size,
-            padding_free=padding_free,
             seed=seed,
-            dtype=_dtype(dtype),
-            mode=mode if peft else None,
-            freeze_bottom_layers=freeze_bottom_layers,
-            protection=(l2_start, ema, interpolate),
+            mode=mode if config.peft else None,
             checkpoint_every=checkpoint_every,
             progress=progress,
             fingerprint=fingerprint,
             tracks=tracks or out,
         ).run()
+
+
+def mode_of(config: StageConfig) -> Adapter:
+    """What becomes of the adapter after the stage."""
+    return adapters.mode_of(config.peft, config.adapter) if config.peft else config.adapter
+
+
+def load_start(model: str | Path, config: StageConfig) -> LoadedModel:
+    """The model that a stage begins with, in the form in which it is trained; `config.dtype` is chosen.
+
+    The weights under an adapter that is trained on are never changed, so half precision is enough for them.
+    """
+    goes_on = config.peft is not None and mode_of(config) == "continue"
+    return load(model, dtype=config.dtype if goes_on else "float32", merge=not goes_on)
+
+
+def _settings(config: StageConfig, fields: Mapping[str, Any], mode: Adapter, seed: int) -> dict[str, Any]:
+    """All that bears on the weights, in the form that fingerprints have always been made from."""
+    protect = config.protect
+    return {
+        "training": {name: value for name, value in fields.items() if name not in WITHOUT_EFFECT},
+        "peft": dict(config.peft) if config.peft else None,
+        "batch_size": config.batch_size,
+        "max_length": config.max_length,
+        "seed": seed,
+        "adapter": mode,
+        "dtype": config.dtype,
+        "freeze_bottom_layers": protect.freeze_bottom_layers,
+        "protection": [protect.l2_start, protect.ema, protect.interpolate],
+        "template": TEMPLATE_ID,
+        **({"padding_free": True} if config.padding_free else {}),
+    }
 
 
 def _finished(out: Path, fingerprint: str) -> StageRecord | None:
@@ -178,16 +162,6 @@ def _fingerprint(settings: Mapping[str, Any], mixture: Path, model: str | Path |
     except FileNotFoundError as error:
         raise DataError(f"The mixture {mixture} does not exist. Make it with `inscl mix`.") from error
     return sha256(json.dumps([start, content, settings], sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _dtype(asked: str) -> str:
-    import torch
-
-    if asked not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(f"`dtype` must be auto, float32 or bfloat16, got {asked!r}.")
-    if asked != "auto":
-        return asked
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
 def _say_what_was_cut(rows: TokenisedMixture, max_length: int) -> None:

@@ -1,0 +1,193 @@
+"""Settings as frozen models, read from YAML: every problem of a file is told together, each with its line.
+
+`inscl.training.config` and `inscl.experiments.config` say which settings there are.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from inscl.errors import ConfigError
+from inscl.lined_yaml import LinedYaml, Place, read_yaml
+from inscl.suggest import suggest
+
+
+class Part(BaseModel):
+    """A frozen mapping that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def deeper_problems(cls, data: Mapping[str, Any]) -> list[tuple[Place, str]]:
+        """What only heavy libraries can tell; asked for where something else is wrong, so that all is told at once."""
+        return []
+
+
+Settings = TypeVar("Settings", bound=Part)
+Parts = Mapping[str | int, type[Part]]  # what stands under a key, for the keys that can be suggested there
+Problem = tuple[int, str]  # line and text
+
+
+def member(name: str, known: Collection[str]) -> str:
+    """The name, where it is known.
+
+    Raises
+    ------
+    ValueError
+        If it is not; the message names what there is, and the nearest.
+    """
+    if name not in known:
+        raise ValueError(f"got '{name}'; wanted one of {', '.join(known)}.{suggest(name, known)}")
+    return name
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Natural = Annotated[int, Field(strict=True, ge=0)]
+Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # one alone needs no list
+
+
+def read_settings(
+    model: type[Settings],
+    text: str,
+    *,
+    name: str,
+    parts: Parts,
+    more: Callable[[Mapping[str, Any], LinedYaml], list[Problem]] = lambda data, source: [],
+) -> Settings:
+    """Settings from YAML.
+
+    Parameters
+    ----------
+    model : type of Part
+        What they are checked by.
+    text : str
+    name : str
+        How a message calls the text.
+    parts : mapping from key to type of Part
+        Which other models stand in `model`, and under which key.
+    more : callable, optional
+        Finds problems that single values do not show.
+
+    Raises
+    ------
+    ConfigError
+        If the text cannot be used: one message, with one line per problem in the order of the text.
+    """
+    try:
+        source = read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}, {error}") from error
+    needed = any(field.is_required() for field in model.model_fields.values())
+    data = {} if source.data is None and not needed else source.data
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name} wants keys and values such as `model: smollm2-135m`, got {data!r:.60}.")
+    problems = [(line, f"`{dotted(place)}` stands twice; keep one.") for place, line in source.repeated]
+    try:
+        settings = model.model_validate(data)
+    except ValidationError as error:
+        # A list whose entries are wrong counts as empty too, which says nothing new.
+        told = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
+        problems += [_problem(detail, source, model, parts) for detail in told]
+    problems += more(data, source)
+    if problems:
+        problems += [(source.line_of(place), text) for place, text in model.deeper_problems(data)]
+        lines = [f"  line {line}: {text}" for line, text in sorted(problems)]
+        many = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        raise ConfigError("\n".join([f"{name} has {many}:", *lines]))
+    return settings
+
+
+def changed(settings: Settings, parts: Parts, name: str, **changes: Any) -> Settings:
+    """The settings with some values changed, and checked like those of a file.
+
+    Raises
+    ------
+    ConfigError
+        With a sentence per problem.
+    """
+    model = type(settings)
+    data = {name: getattr(settings, name) for name in settings.model_fields_set} | changes
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        nowhere = LinedYaml(None, {}, [])
+        told = [_problem(detail, nowhere, model, parts)[1] for detail in error.errors()]
+        told += [text for _, text in model.deeper_problems(data)]
+        raise ConfigError(f"{name}: {' '.join(told)}") from error
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file of settings.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
+
+
+def dotted(place: Place) -> str:
+    """A place as it is said in a message.
+
+    >>> dotted(("budgets", 0, "tokens"))
+    'budgets[0].tokens'
+    """
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).removeprefix(".")
+
+
+def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Part], parts: Parts) -> Problem:
+    """Line and text of one thing that pydantic found wrong."""
+    # Tags of a union and pydantic's mark of a key are no keys of the file.
+    place: Place = tuple(p for p in detail["loc"] if not (p == "[key]" or str(p).startswith("<")))
+    line, where = source.line_of(place), dotted(place)
+    match detail["type"]:
+        case "missing":
+            return line, f"`{where}` is missing."
+        case "extra_forbidden":
+            return line, f"`{where}` is not known here.{suggest(place[-1], _keys_at(detail['loc'], model, parts))}"
+        case "value_error":
+            text = str(detail["ctx"]["error"])
+            return line, f"`{where}` {text}" if where and not text.startswith("`") else text
+        case _:
+            return line, f"`{where}` is {detail['input']!r:.60}; wanted {_wanted(detail)}."
+
+
+_WANTED: dict[str, str] = {
+    "int_type": "a whole number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "tuple_type": "a list",
+    "too_short": "at least one entry",
+    "string_too_short": "a text that is not empty",
+}
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "greater_than_equal":
+            return f"at least {context['ge']}"
+        case "literal_error":
+            return f"{context['expected']}"
+        case kind:
+            return _WANTED.get(kind, detail["msg"])
+
+
+def _keys_at(place: tuple[str | int, ...], model: type[Part], parts: Parts) -> list[str]:
+    """Keys that were possible beside an unknown one."""
+    inner = [parts[p] for p in place[:-1] if p in parts]
+    return list((inner[0] if inner else model).model_fields)

@@ -1,0 +1,157 @@
+"""How a stage trains and scores: its settings, the same for one stage and for each stage of a stream."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StrictBool
+
+from inscl.errors import ConfigError, InsclError
+from inscl.lined_yaml import Place
+from inscl.settings import Count, Fraction, Natural, Part, Parts, Texts, changed, member, read_settings
+from inscl.training.adapters import configuration
+from inscl.training.fields import OWNED, trainer_fields, unknown
+
+
+def _not_owned(name: str) -> str:
+    if name in OWNED:
+        raise ValueError(f"inscl sets this itself: {OWNED[name]}.")
+    return name
+
+
+def _known_scorer(name: str) -> str:
+    from inscl.evaluation.scoring import SCORERS
+
+    return member(name, SCORERS)
+
+
+class Protect(Part):
+    """What keeps the weights near the stage's start; all off by default.
+
+    Attributes
+    ----------
+    freeze_bottom_layers : int
+        Freeze the embeddings and this many of the lowest layers.
+    l2_start, ema, interpolate : float
+        See `inscl.training.protect.Protection`; not with sharded weights.
+    """
+
+    freeze_bottom_layers: Natural = 0
+    l2_start: Fraction = 0.0
+    ema: Fraction = 0.0
+    interpolate: Fraction = 0.0
+
+
+class StageConfig(Part):
+    """How a stage trains and scores.
+
+    Attributes
+    ----------
+    training : dict
+        Any field of TRL's `SFTConfig` except those that inscl sets itself (`inscl.training.fields.OWNED`).
+        ``per_device_train_batch_size`` limits the memory and changes nothing else.
+    peft : dict, optional
+        ``{"type": "LoraConfig", "r": 16, ...}``, any PEFT configuration; None trains all weights.
+    protect : Protect
+    adapter : {"continue", "merge", "new"}
+        Train the same adapter on, merge it into the weights after the stage, or put a new one on the earlier
+        ones, which stay as they are. OSF always merges: it protects only what it decomposes anew.
+    batch_size : int
+        Rows of an optimiser step over all devices.
+    max_length : int
+        Most tokens of a training row, and of a prompt; longer ones lose the end of their input.
+    padding_free : bool
+        Compute the rows of a device's batch as one sequence without padding, where the model keeps them apart.
+    max_new_tokens : int, optional
+        Tokens of an answer; None takes them from the training answers.
+    scorer : str
+        A name in `inscl.evaluation.scoring.SCORERS`.
+    dtype : {"auto", "float32", "bfloat16"}
+        Of the computation; all weights that are trained are float32. See `inscl.models.precision.choose_dtype`.
+    report_to : tuple of str
+        Trackers, as the trainer names them.
+    """
+
+    training: dict[Annotated[str, AfterValidator(_not_owned)], Any] = Field(default_factory=dict)
+    peft: dict[str, Any] | None = None
+    protect: Protect = Protect()
+    adapter: Literal["continue", "merge", "new"] = "continue"
+    batch_size: Count = 32
+    max_length: Count = 1024
+    padding_free: StrictBool = False
+    max_new_tokens: Count | None = None
+    scorer: Annotated[str, AfterValidator(_known_scorer)] = "rouge_l"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    report_to: Texts = ()
+
+    @classmethod
+    def deeper_problems(cls, data: Mapping[str, Any]) -> list[tuple[Place, str]]:
+        """Fields that TRL and PEFT do not have."""
+        training, peft = (data[key] if isinstance(data.get(key), dict) else {} for key in ("training", "peft"))
+        found: list[tuple[Place, str]] = []
+        if training:
+            with suppress(InsclError):
+                found += [(("training", name), text) for name, text in unknown(training, trainer_fields()).items()]
+        if peft:
+            try:
+                configuration(peft)
+            except InsclError as error:
+                found.append((("peft",), str(error)))
+        return found
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the trainer is given: `training`, with the trackers."""
+        return {**self.training, **({"report_to": list(self.report_to)} if self.report_to else {})}
+
+    def plain(self) -> dict[str, Any]:
+        """The settings of the stage as data that JSON holds, without what a stream adds to them."""
+        return self.model_dump(mode="json", include=set(StageConfig.model_fields))
+
+
+def check_training(config: StageConfig) -> None:
+    """Refuse fields that TRL or PEFT does not have, before anything is computed.
+
+    Raises
+    ------
+    ConfigError
+        That names all such fields.
+    """
+    trainer_fields()  # says what is missing where TRL is
+    if problems := config.deeper_problems({"training": config.training, "peft": config.peft}):
+        raise ConfigError(" ".join(text for _, text in problems))
+
+
+PARTS: Parts = {"protect": Protect}
+
+
+def stage_config(text: str = "", name: str = "stage.yaml", **changes: Any) -> StageConfig:
+    """How a stage trains and scores, from YAML.
+
+    Parameters
+    ----------
+    text : str
+        YAML whose keys are the attributes of `StageConfig`.
+    name : str
+        How a message calls the text.
+    **changes
+        Attributes that take the place of those in the text; None changes nothing, and `training` is added to.
+
+    Raises
+    ------
+    ConfigError
+        With one line per problem.
+
+    Examples
+    --------
+    >>> stage_config("batch_size: 8\\ntraining: {learning_rate: 1e-4}").batch_size
+    8
+    >>> stage_config("seeds: [1]")
+    Traceback (most recent call last):
+    inscl.errors.ConfigError: stage.yaml has a problem:
+      line 1: `seeds` is not known here.
+    """
+    config = read_settings(StageConfig, text, name=name, parts=PARTS)
+    asked = {key: value for key, value in changes.items() if value is not None}
+    asked["training"] = {**config.training, **asked.get("training", {})}
+    return changed(config, PARTS, name, **asked)
