@@ -72,8 +72,8 @@ def test_the_head_sees_one_contiguous_place_a_row(loaded, monkeypatch):
 
 
 def test_scores_do_not_depend_on_the_batch(loaded):
-    many = generate_and_score(loaded, TASKS, max_new_tokens=LIMITS)
-    single = generate_and_score(loaded, TASKS, max_new_tokens=LIMITS, batch_size=1)
+    many = generate_and_score(loaded, TASKS, max_new_tokens=LIMITS, dtype="float32")
+    single = generate_and_score(loaded, TASKS, max_new_tokens=LIMITS, dtype="float32", batch_size=1)
     for name in TASKS:
         assert many[name].loss == pytest.approx(single[name].loss, abs=1e-5)
         assert many[name].rouge_l == single[name].rouge_l
@@ -82,7 +82,7 @@ def test_scores_do_not_depend_on_the_batch(loaded):
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_loss_is_that_of_training_on_the_reference(loaded, chat):
-    score = generate_and_score(loaded, {"t": ROWS}, max_new_tokens=1, chat=chat)["t"]
+    score = generate_and_score(loaded, {"t": ROWS}, max_new_tokens=1, dtype="float32", chat=chat)["t"]
     total = count = 0
     with torch.no_grad():
         for row in ROWS:

@@ -101,17 +101,17 @@ def test_runs_that_are_not_found_cost_the_scores_and_not_the_training(monkeypatc
     assert "no run of mlflow was found, so it gets no scores" in caplog.text
 
 
-class TrackedWorker(PaperTrainer):
+class TrackedTrainer(PaperTrainer):
     """Trains nothing, in a run of the made-up tracker."""
 
-    def train(self, mixture, start, out, *, seed, tell):
-        record = super().train(mixture, start, out, seed=seed, tell=tell)
+    def train(self, mixture, start, out, *, seed, progress):
+        record = super().train(mixture, start, out, seed=seed, progress=progress)
         Tracked({"memo": {"run": mixture.parent.name}}, 3).write(mixture.parent)
         return record
 
 
 def test_each_stage_of_a_run_shows_the_numbers_of_the_table(tmp_path, sent):
-    result = run_with(TrackedWorker(), tmp_path / "run")
+    result = run_with(TrackedTrainer(), tmp_path / "run")
     stages = json.loads((tmp_path / "run" / "streams.json").read_text())
     for stream in stages:
         for stage, (folder, task) in enumerate(zip(stream["stages"], stream["tasks"], strict=True), start=1):
@@ -127,7 +127,7 @@ def test_each_stage_of_a_run_shows_the_numbers_of_the_table(tmp_path, sent):
                     known = values(result, stream["strategy"], "rouge_l", stage, other)
                     assert [metrics[f"task/{other}/rouge_l"]] == known
     count = sum(map(len, sent.values()))
-    run_with(TrackedWorker(), tmp_path / "run")
+    run_with(TrackedTrainer(), tmp_path / "run")
     assert sum(map(len, sent.values())) == count
 
 
@@ -136,17 +136,17 @@ def test_scores_of_a_run_that_was_interrupted_before_they_were_sent_are_sent_lat
     with monkeypatch.context() as patch:
         patch.setattr("inscl.experiments.run.send", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run_with(TrackedWorker(), tmp_path / "run", config)
+            run_with(TrackedTrainer(), tmp_path / "run", config)
     assert sent == {}
-    result = run_with(TrackedWorker(), tmp_path / "run", config)
+    result = run_with(TrackedTrainer(), tmp_path / "run", config)
     (last,) = [r for r in sent.values() if "relative_gain_final" in r[0][0] and len(r) == 1][-1]
     assert [last[0]["relative_gain_final"]] == values(result, "none", "relative_gain_final")
 
 
 def test_an_expert_that_scores_0_costs_only_the_relative_gain(tmp_path, sent):
-    class Blind(TrackedWorker):
-        def score(self, model, tasks, out, *, tell):
-            found = super().score(model, tasks, out, tell=tell)
+    class Blind(TrackedTrainer):
+        def score(self, model, tasks, out, *, progress):
+            found = super().score(model, tasks, out, progress=progress)
             return {task: RowScores({"rouge_l": [0.0] * r.n, "exact_match": [0.0] * r.n}, r.instructions)
                     for task, r in found.items()}  # fmt: skip
 
@@ -158,9 +158,9 @@ def test_an_expert_that_scores_0_costs_only_the_relative_gain(tmp_path, sent):
 
 
 def test_learning_shows_what_the_earlier_months_lost(tmp_path, sent):
-    class Tracking(TrackedWorker):
-        def train(self, mixture, start, out, *, seed, tell):
-            record = super().train(mixture, start, out, seed=seed, tell=tell)
+    class Tracking(TrackedTrainer):
+        def train(self, mixture, start, out, *, seed, progress):
+            record = super().train(mixture, start, out, seed=seed, progress=progress)
             (out / "stage.json").write_text(json.dumps({**record, "fingerprint": str(out)}))
             return {**record, "fingerprint": str(out)}
 
