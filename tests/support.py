@@ -2,8 +2,16 @@
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
+
+
+def flip(file: Path, at: int) -> None:
+    """Change one byte of a file."""
+    raw = bytearray(file.read_bytes())
+    raw[at] ^= 0x10
+    file.write_bytes(raw)
 
 
 class WordEncoder:

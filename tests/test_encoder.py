@@ -2,15 +2,19 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from hashlib import shake_256
 from importlib.util import find_spec
 from pathlib import Path
 
+import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +22,9 @@ from hypothesis.extra.numpy import arrays
 
 import inscl.memory.encoder
 from inscl.errors import DataError, InsclError
-from inscl.memory.embedding_cache import CachedEncoder, keep_only, text_key
+from inscl.memory.embedding_cache import CachedEncoder, _checks, keep_only, text_key
 from inscl.memory.encoder import DEFAULT_MODEL, Encoder, SentenceEncoder, encode, identity_of, unit_rows
-from support import WordEncoder
+from support import WordEncoder, flip
 
 HERE = Path(__file__).parent
 TEXTS = [f"Text number {i} about {'cats' if i % 2 else 'dogs'}." for i in range(20)]
@@ -232,7 +236,7 @@ ENCODE = """
 import sys
 import inscl.memory.encoder
 from inscl.memory.embedding_cache import CachedEncoder
-from support import WordEncoder
+from support import WordEncoder, flip
 inscl.memory.encoder.CHUNK = 4
 encoder = WordEncoder()
 CachedEncoder(encoder, sys.argv[1])(sys.argv[2:])
@@ -253,7 +257,7 @@ DIE = """
 import os, signal, sys
 import inscl.memory.encoder
 from inscl.memory.embedding_cache import CachedEncoder
-from support import WordEncoder
+from support import WordEncoder, flip
 inscl.memory.encoder.CHUNK = 4
 
 class Dying(WordEncoder):
@@ -320,6 +324,54 @@ def test_a_damaged_cache_only_warns(tmp_path, caplog):
     assert sorted(encoder.seen) == sorted(TEXTS)
     assert np.array_equal(done.vectors, encode(WordEncoder(), TEXTS).vectors)
     assert "the embedding cache could not be read (" in caplog.text
+
+
+def test_a_flipped_byte_anywhere_in_the_cache_changes_no_embedding(tmp_path):
+    CachedEncoder(WordEncoder(), str(tmp_path / "whole"))(TEXTS)
+    expected, healed = encode(WordEncoder(), TEXTS).vectors, 0
+    (file,) = (tmp_path / "whole").rglob("data/*.lance")
+    for at in range(0, file.stat().st_size, 29):
+        shutil.copytree(tmp_path / "whole", tmp_path / str(at))
+        (victim,) = (tmp_path / str(at)).rglob("data/*.lance")
+        flip(victim, at)
+        encoder = WordEncoder()
+        assert np.array_equal(CachedEncoder(encoder, str(tmp_path / str(at)))(TEXTS).vectors, expected), at
+        healed += 0 < len(encoder.seen) < len(TEXTS)  # only what was hit is computed again
+        if 0 < len(encoder.seen) < len(TEXTS):
+            again = WordEncoder()
+            CachedEncoder(again, str(tmp_path / str(at)))(TEXTS)
+            assert again.seen == []
+    assert healed > 5
+
+
+def test_checksums_agree_with_whole_number_arithmetic():
+    keys, vectors = [bytes(range(i, i + 16)) for i in range(5)], np.arange(20, dtype=np.float16).reshape(5, 4)
+    flat = pa.array(vectors.reshape(-1))
+    table = pa.table(
+        {
+            "key": pa.array(keys, pa.binary(16)),
+            "cut": [True, False] * 2 + [True],
+            "vector": pa.FixedSizeListArray.from_arrays(flat, 4),
+        }
+    )
+    weights = [int.from_bytes(shake_256(b"inscl").digest(8 * 13)[8 * i : 8 * i + 8], "little") | 1 for i in range(13)]
+    for key, cut, row, check in zip(keys, [1, 0, 1, 0, 1], vectors, _checks(table).tolist(), strict=True):
+        raw = key + cut.to_bytes(2, "little") + row.tobytes()
+        words = [int.from_bytes(raw[i : i + 2], "little") for i in range(0, len(raw), 2)]
+        assert check == sum(word * weight for word, weight in zip(words, weights, strict=True)) % 2**64
+
+
+def test_a_cache_of_an_earlier_release_is_read_and_moved(tmp_path):
+    CachedEncoder(WordEncoder(), str(tmp_path))(TEXTS)
+    (table,) = tmp_path.iterdir()
+    old = lance.dataset(str(table)).to_table().drop_columns(["check"])
+    shutil.rmtree(table)
+    lance.write_dataset(old, str(tmp_path / table.name.replace("-checked", "")))
+    for _ in range(2):
+        encoder = WordEncoder()
+        CachedEncoder(encoder, str(tmp_path))(TEXTS)
+        assert encoder.seen == []
+        shutil.rmtree(tmp_path / table.name.replace("-checked", ""), ignore_errors=True)
 
 
 def test_keep_only_forgets_the_rest_and_deletes_its_bytes(tmp_path):

@@ -1,8 +1,11 @@
-"""The embedding cache of a memory: one Lance table per encoder, keyed by the hash of the text. It holds no text."""
+"""The embedding cache of a memory: one Lance table per encoder, keyed by the hash of the text. It holds no text.
+
+Each row has a checksum, and one that does not hold is as good as absent: its text is encoded again.
+"""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, shake_256
 from typing import Any
 
 import lance
@@ -12,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inscl.data.example import key_of
+from inscl.errors import MemoryStateError
 from inscl.memory.encoder import Encoded, Encoder, encode_in_chunks, identity_of
+from inscl.memory.trouble import told
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +29,11 @@ def text_key(text: str) -> bytes:
 
 def cache_name(encoder: str) -> str:
     """Name of the table that holds an encoder's embeddings."""
-    return blake2b(encoder.encode(), digest_size=8).hexdigest() + ".lance"
+    return f"{_hashed(encoder)}-checked.lance"
+
+
+def _hashed(encoder: str) -> str:
+    return blake2b(encoder.encode(), digest_size=8).hexdigest()
 
 
 class CachedEncoder:
@@ -52,6 +61,8 @@ class CachedEncoder:
         self.identity = identity_of(encoder)
         self._encoder, self._storage, self._track = encoder, storage, track
         self._table = None if folder is None else f"{folder}/{cache_name(self.identity)}"
+        # Without checksums, from an earlier release: what is found there moves into the other table.
+        self._before = None if folder is None else f"{folder}/{_hashed(self.identity)}.lance"
         self._known: dict[bytes, tuple[npt.NDArray[np.float16], bool]] = {}
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
@@ -71,16 +82,29 @@ class CachedEncoder:
         return self(texts).vectors
 
     def _look_up(self, keys: list[bytes]) -> None:
-        try:
-            table = self._open()
-            if not keys or table is None:
-                return
+        for uri in (self._table, self._before):
+            try:
+                found = self._read(uri, [key for key in keys if key not in self._known])
+            except MemoryStateError as error:  # out of reach or damaged: what it holds can be computed again
+                log.warning("the embedding cache could not be read (%s)", error)
+                continue
+            if found is not None:
+                self._remember(found)
+                if uri == self._before:
+                    self._write(found)
+
+    def _read(self, uri: str | None, keys: list[bytes]) -> pa.Table | None:
+        """Rows of some keys whose checksums hold."""
+        if uri is None or not keys:
+            return None
+        with told("the embedding cache"):
+            table = open_table(uri, self._storage)
+            if table is None:
+                return None
             stored = table.to_table(columns=["key"])["key"]
-            places = pc.index_in(pa.array(keys, pa.binary(16)), stored.combine_chunks()).drop_null()
-            if len(places):
-                self._remember(table.take(places.to_pylist()))
-        except (OSError, ValueError) as error:  # out of reach or damaged: what it holds can be computed again
-            log.warning("the embedding cache could not be read (%s)", str(error).splitlines()[0])
+            places = np.flatnonzero(pc.is_in(stored, pa.array(keys, pa.binary(16))).to_numpy())
+            rows = table.take(places.tolist()) if len(places) else None
+            return None if rows is None else _that_hold(rows)
 
     def _keep(self, texts: Sequence[str], encoded: Encoded) -> None:
         flat = pa.array(encoded.vectors.reshape(-1))
@@ -92,12 +116,16 @@ class CachedEncoder:
             }
         )
         self._remember(table)
+        self._write(table)
+
+    def _write(self, table: pa.Table) -> None:
         if self._table is None:
             return
         try:
-            append(table, self._table, self._storage)
-        except (OSError, ValueError) as error:  # a read-only or full disk loses speed, not results
-            log.warning("the embedding cache could not be written (%s)", str(error).splitlines()[0])
+            with told("the embedding cache"):
+                append(_checked(table), self._table, self._storage)
+        except MemoryStateError as error:  # a read-only or full disk loses speed, not results
+            log.warning("the embedding cache could not be written (%s)", error)
 
     def _remember(self, table: pa.Table) -> None:
         width = table["vector"].type.list_size
@@ -105,8 +133,47 @@ class CachedEncoder:
         for key, cut, vector in zip(table["key"].to_pylist(), table["cut"].to_pylist(), flat, strict=True):
             self._known[key] = (vector, cut)
 
-    def _open(self) -> Any:
-        return None if self._table is None else open_table(self._table, self._storage)
+
+def _checked(table: pa.Table) -> pa.Table:
+    """The table with its rows' checksums."""
+    return table.select(["key", "cut", "vector"]).append_column("check", pa.array(_checks(table)))
+
+
+def _that_hold(table: pa.Table) -> pa.Table:
+    """Rows whose checksums hold; without the column, as earlier releases wrote them, all."""
+    if "check" not in table.column_names:
+        return table
+    holds = table["check"].to_numpy() == _checks(table)
+    if not holds.all():
+        log.warning("%d damaged rows of the embedding cache are computed again", int((~holds).sum()))
+    return table.filter(pa.array(holds))
+
+
+def _checks(table: pa.Table) -> npt.NDArray[np.uint64]:
+    """Checksum of each row's key, mark and vector: their 16-bit words, weighted and added modulo 2^64.
+
+    The weights are odd, so a change of one word always shows, and any other almost surely.
+    """
+    width = table["vector"].type.list_size
+    vectors = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    keys = np.frombuffer(b"".join(table["key"].to_pylist()), np.uint16).reshape(-1, 8)
+    cut = table["cut"].to_numpy().astype(np.uint16)[:, None]
+    words = np.hstack([keys, cut, np.ascontiguousarray(vectors).view(np.uint16)])
+    weights = np.frombuffer(shake_256(b"inscl").digest(8 * words.shape[1]), np.uint64) | np.uint64(1)
+    sums: npt.NDArray[np.uint64] = np.einsum("ij,j->i", words, weights, dtype=np.uint64, casting="unsafe")
+    return sums
+
+
+def damage_of(uri: str, storage: dict[str, str] | None) -> str:
+    """What is wrong with a cache table, in a sentence; empty if nothing is."""
+    try:
+        with told("cannot be read"):
+            table = open_table(uri, storage)
+            rows = None if table is None else table.to_table()
+            damaged = 0 if rows is None else rows.num_rows - _that_hold(rows).num_rows
+    except MemoryStateError as error:
+        return str(error)
+    return f"{damaged} rows changed; they are computed again when needed" if damaged else ""
 
 
 def open_table(uri: str, storage: dict[str, str] | None) -> Any:

@@ -19,9 +19,8 @@ import pyarrow as pa
 from lance.commit import CommitConflictError
 
 from inscl.errors import MemoryStateError
-from inscl.memory.place import Place, first_line
-
-REPAIR = "Restore the folder from a backup."
+from inscl.memory.place import Place
+from inscl.memory.trouble import REPAIR, first_line
 
 
 @dataclass(frozen=True)

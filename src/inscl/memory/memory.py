@@ -35,13 +35,14 @@ from inscl.data.split import Shares
 from inscl.errors import MemoryStateError
 from inscl.llm.replies import forget_replies
 from inscl.memory.catalogue import CATALOGUE, Commit, State, fold
-from inscl.memory.embedding_cache import CachedEncoder, cache_name, keep_only, open_table, text_key
+from inscl.memory.embedding_cache import CachedEncoder, damage_of, keep_only, text_key
 from inscl.memory.encoder import Encoder, SentenceEncoder
-from inscl.memory.ledger import REPAIR, Ledger, Page
+from inscl.memory.ledger import Ledger, Page
 from inscl.memory.locks import FileLock, LeaseLock, Lock
-from inscl.memory.place import Place, first_line
+from inscl.memory.place import Place
 from inscl.memory.task import FEW_TEST_ROWS, OWN_TAGS, TagsBy, Task, TaskInfo, check_name
 from inscl.memory.task_tables import Recipe, write_tags, write_task
+from inscl.memory.trouble import REPAIR, first_line
 from inscl.models.loading import cache_folder
 from inscl.suggest import suggest
 from inscl.tags.clean import clean_tags
@@ -382,13 +383,9 @@ class Memory:
                 self._log.read()
             except MemoryStateError as error:
                 problems.append(str(error))
-            cache = f"cache/{cache_name(self.encode.identity)}"
-            try:
-                opened = open_table(f"{self._uri}/{cache}", self._storage)
-                if opened is not None:
-                    opened.to_table()
-            except (OSError, ValueError) as error:
-                problems.append(f"{cache} cannot be read ({first_line(error)})")
+            caches = [f"cache/{info.base_name}" for info in self._place.listing("cache")]
+            damage = {cache: damage_of(f"{self._uri}/{cache}", self._storage) for cache in caches}
+            problems += [f"{cache} {what}" for cache, what in damage.items() if what]
             if unknown := self._unknown_folders(state) - self.state().named:
                 problems += [
                     f"tasks/{identifier} is named by no row of the catalogue" for identifier in sorted(unknown)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from inscl.errors import DataError
+from inscl.memory.trouble import first_line
 
 PARTIAL = ".partial"  # end of a file's name until it is whole
 
@@ -136,8 +137,3 @@ def _resolve(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"The memory '{path}' cannot be reached ({first_line(error)}).") from error
     return fs, root.rstrip("/")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, cut to a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
