@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inscl.core.budget import allocate, apportion
+from inscl.core.budget import allocate, allocate_carried, apportion
 
 
 def exact_shares(weights, budget, lower, upper):
@@ -233,3 +233,49 @@ def test_a_hundred_thousand_entries_take_seconds_at_most(rng):
     result = apportion(weights, 700_000, capacities=capacities, minimum=1)
     assert time.perf_counter() - start < 10
     assert sum(result) == 700_000
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 2), st.integers(0, 4), st.floats(-1, 1)), min_size=1, max_size=4),
+    st.integers(0, 8),
+)
+@settings(deadline=None)
+def test_carried_counts_lie_nearest_to_what_is_owed(tasks, budget):
+    """Brute force over all whole counts within the capacities."""
+    distances, capacities, carried = (list(part) for part in zip(*tasks, strict=True))
+    counts, after = allocate_carried(distances, budget, carried, capacities)
+    total = min(budget, sum(capacities))
+    owed = [
+        share + Fraction(more)
+        for share, more in zip(exact_shares(distances, total, [0] * len(tasks), capacities), carried, strict=True)
+    ]
+    every = [c for c in product(*(range(most + 1) for most in capacities)) if sum(c) == total]
+    missed = {c: sum((due - n) ** 2 for due, n in zip(owed, c, strict=True)) for c in every}
+    assert missed[tuple(counts)] == min(missed.values())
+    assert after == pytest.approx([float(due - n) for due, n in zip(owed, counts, strict=True)], abs=1e-9)
+
+
+def test_carried_remainders_keep_small_budgets_in_proportion():
+    """Rounded by itself, every stage gives one each; carried, 60 stages come within an example of exact shares."""
+    distances = [0.55, 0.6, 0.72]
+    assert allocate(distances, 3) == [1, 1, 1]
+    got, carried = np.zeros(3), [0.0, 0.0, 0.0]
+    for _ in range(60):
+        counts, carried = allocate_carried(distances, 3, carried)
+        got += counts
+    exact = 180 * np.array(distances) / sum(distances)
+    assert np.abs(got - exact).max() < 1
+    assert np.abs(got - 60).max() > 5
+
+
+def test_nothing_carried_is_the_plain_allocation(rng):
+    for _ in range(500):
+        n = int(rng.integers(1, 7))
+        weights, budget, capacities = random_weights(rng, n), int(rng.integers(0, 30)), rng.integers(0, 9, n).tolist()
+        assert allocate_carried(weights, budget, [0.0] * n, capacities)[0] == allocate(weights, budget, capacities)
+
+
+@pytest.mark.parametrize("carried", [[0.0], [0.0, float("nan")]])
+def test_carried_must_be_one_number_a_task(carried):
+    with pytest.raises(ValueError, match="a finite number for each of 2 tasks"):
+        allocate_carried([0.1, 0.2], 3, carried)

@@ -211,6 +211,18 @@ def test_a_plan_sees_only_earlier_tasks(tmp_path):
     assert plan["tasks"][0]["count"] == 4
 
 
+def test_the_plans_of_a_stream_know_its_earlier_ones(tmp_path):
+    out = tmp_path / "run"
+    run_with(PaperTrainer(), out, config_of(strategies=["rotate", "inscl+carry"], budgets=[{"per_task": 3}]))
+    for strategy in ("rotate", "inscl-carry"):
+        second, third = (
+            json.loads(next(out.glob(f"stages/{strategy}-3-*-0{n}-*/plan.json")).read_text())["plan"] for n in (2, 3)
+        )
+        assert second["hashes"]["log"] != third["hashes"]["log"]
+        rows = [{row for i in plan["tasks"][0]["instructions"] for row in i["rows"]} for plan in (second, third)]
+        assert (strategy == "rotate") <= (not rows[0] & rows[1])
+
+
 def test_events_tell_how_far_the_run_is(tmp_path):
     events: list[Event] = []
     run_with(PaperTrainer(), tmp_path / "run", progress=events.append)

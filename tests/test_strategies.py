@@ -8,6 +8,7 @@ import pytest
 from inscl import add_strategy, plan
 from inscl.errors import PlanError
 from inscl.memory.memory import Memory
+from inscl.replay.plan import Budget, Plan
 from inscl.replay.registry import GROUP, Strategies, Strategy
 from inscl.replay.strategies import STRATEGIES, at_random, equally
 from support import WordEncoder, WordTagger, rows_of
@@ -67,7 +68,7 @@ def test_what_cannot_be_added_is_refused(name, strategy, message):
 
 
 def test_an_installed_package_brings_strategies(package):
-    known = Strategies({"random": Strategy("ours", equally, at_random)})
+    known = Strategies({"random": Strategy("ours", equally, at_random)}, {})
     assert {entry.name for entry in entry_points(group=GROUP)} >= {"even", "random"}
     assert list(known) == ["random", "even", "gone", "three"]
     assert known.named("even").about == "even"
@@ -84,3 +85,102 @@ def test_an_unknown_strategy_is_answered_with_those_there_are():
     assert "randm" not in STRATEGIES
     with pytest.raises(KeyError):
         STRATEGIES["randm"]
+
+
+@pytest.fixture
+def memory(tmp_path):
+    memory = Memory(tmp_path / "memory", encoder=WordEncoder(), tagger=WordTagger())
+    for n, name in enumerate(("letters", "numbers", "colours")):
+        memory.add(name, rows_of(name, 60, instructions=5 + n))
+    return memory
+
+
+def learnt(memory, name, strategy, **more):
+    """A plan, and its stage logged as finished."""
+    made = plan(memory, name, rows_of(name, 40), strategy=strategy, **{"budget_per_task": 2, **more}).plan
+    memory.log_stage(made.finished("model", "rouge_l", {}))
+    return made
+
+
+def replayed(made):
+    return {(task.name, row) for task in made.tasks for i in task.instructions for row in i.rows}
+
+
+def wordings(made):
+    return {(task.name, i.key) for task in made.tasks for i in task.instructions}
+
+
+@pytest.mark.parametrize("strategy", ["rotate", "inscl-rotate"])
+def test_what_was_replayed_does_not_return_before_all_have_been(memory, strategy):
+    stages = [learnt(memory, f"new{n}", strategy) for n in range(4)]
+    for n, made in enumerate(stages[1:], start=1):
+        assert not replayed(made) & set().union(*(replayed(earlier) for earlier in stages[:n]))
+    if strategy == "rotate":  # 5, 6 and 7 wordings, 2 at a stage: all after 3, 3 and 4 stages
+        assert len(set().union(*(wordings(made) for made in stages))) == 5 + 6 + 7
+        assert not wordings(stages[0]) & wordings(stages[1])
+
+
+def test_a_plan_names_the_log_it_looked_at_by_hash_and_is_made_again_after_its_stage(memory):
+    first = learnt(memory, "new0", "rotate")
+    again = plan(memory, "new0", rows_of("new0", 40), strategy="rotate", budget_per_task=2).plan
+    assert again == first  # its own stage is none of the earlier ones
+    second = plan(memory, "new1", rows_of("new1", 40), strategy="rotate", budget_per_task=2).plan
+    assert first.hashes["log"] != second.hashes["log"]
+    assert "log" not in plan(memory, "new1", rows_of("new1", 40), strategy="inscl", budget_per_task=2).plan.hashes
+
+
+def test_a_removed_task_leaves_the_log(memory):
+    learnt(memory, "new0", "rotate")
+    memory.remove("numbers")
+    (stage,) = memory.stages()
+    assert [task["name"] for task in stage["tasks"]] == ["letters", "(removed)", "colours", "(removed)"]
+    assert "rows" not in stage["tasks"][1]
+    assert len(stage["tasks"][0]["rows"]) == 2
+
+
+def test_a_log_of_an_older_release_counts_for_nothing(memory):
+    before = plan(memory, "new", rows_of("new", 40), strategy="rotate", budget_per_task=2).plan
+    memory.log_stage({"name": "old", "tasks": [{"name": "letters", "count": 2}]})
+    after = plan(memory, "new", rows_of("new", 40), strategy="rotate", budget_per_task=2).plan
+    assert after == before
+
+
+def test_remainders_are_carried_from_stage_to_stage(memory):
+    stages = [learnt(memory, f"new{n}", "inscl+carry", budget_per_task=1) for n in range(5)]
+    plain = [plan(memory, f"new{n}", rows_of(f"new{n}", 40), budget_per_task=1).plan for n in range(5)]
+    assert {task.count for made in plain for task in made.tasks} == {1}
+    note = next(note for note in plain[0].notes if "rounding makes all shares exactly equal" in note)
+    assert "at 1 for each earlier task" in note
+    assert "InsInfo takes the same instructions at every stage" in note
+    assert "inscl+carry" in note
+    assert not any("rounding" in note for made in stages for note in made.notes)
+    got = [sum(made.tasks[j].count for made in stages) for j in range(3)]
+    owed = [sum(made.tasks[j].share * made.total for made in stages) for j in range(3)]
+    assert [abs(n - due) < 1 for n, due in zip(got, owed, strict=True)] == [True] * 3
+    assert [due - n for n, due in zip(got, owed, strict=True)] == pytest.approx(
+        [task.carried for task in stages[-1].tasks], abs=1e-6
+    )
+    assert any(task.count != 1 for made in stages for task in made.tasks)
+    with pytest.raises(PlanError, match="Tokens are not carried"):
+        plan(memory, "new", rows_of("new", 40), strategy="inscl+carry", budget=Budget(300, "tokens", per_task=False))
+
+
+def test_a_plan_that_carries_can_be_written_and_read(memory, tmp_path):
+    made = learnt(memory, "new0", "inscl+carry")
+    made.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == made
+    assert "carried" not in (plan(memory, "new1", rows_of("new1", 40)).plan.to_dict()["tasks"][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("random+cary", r"has no part 'cary'; wanted one of carry.* Did you mean 'carry'"),
+        ("randm+carry", "no strategy 'randm'"),
+        ("random+carry=0.3", r"takes no number, got '0.3'\. Write '\+carry'"),
+        ("random+", "has no part ''"),
+    ],
+)
+def test_a_part_that_is_none_is_told(name, message):
+    with pytest.raises(PlanError, match=message):
+        STRATEGIES.named(name)

@@ -46,7 +46,7 @@ StrategyOption = Annotated[
     typer.Option(
         "--strategy",
         help="none, random, inscl, inscl-mean, inscl-density, dynamic, insinfo, proportional, prototype-data, "
-        "prototype-instruction or diverse-instruction.",
+        "prototype-instruction, diverse-instruction, rotate or inscl-rotate; parts follow with +, as in inscl+carry.",
     ),
 ]
 InsInfoOption = Annotated[str, typer.Option("--insinfo", help="InsInfo: paper, mean or density (docs/tags.md).")]

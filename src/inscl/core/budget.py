@@ -1,6 +1,7 @@
 """Share a budget in proportion to weights: exact shares between bounds, rounded once."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from numbers import Integral
 
 import numpy as np
@@ -54,6 +55,81 @@ def allocate(distances: Sequence[float], budget: int, capacities: Sequence[int] 
     return apportion(distances, budget, capacities=capacities)
 
 
+def allocate_carried(
+    distances: Sequence[float],
+    budget: int,
+    carried: Sequence[float],
+    capacities: Sequence[int] | None = None,
+) -> tuple[list[int], list[float]]:
+    """As `allocate`, where each task is also owed what rounding kept from it at earlier stages.
+
+    Task ``j`` is owed its exact share plus ``carried[j]``. The counts are the whole numbers within the capacities that
+    lie nearest to what is owed (least sum of squares) and sum to the same as those of `allocate`; ties go to the
+    earlier task. With budgets of one or two examples per task, `allocate` rounds every stage to the same counts; here
+    small differences add up until they make an example.
+
+    Parameters
+    ----------
+    distances, budget, capacities
+        As in `allocate`.
+    carried : sequence of float, shape (n_tasks,)
+        The second value of the stage before; 0 for a task that was not there.
+
+    Returns
+    -------
+    counts : list of int, shape (n_tasks,)
+    carried : list of float, shape (n_tasks,)
+        What each task is owed still, to 9 decimals; negative for one that got more.
+
+    Raises
+    ------
+    ValueError
+        As `allocate`, and if `carried` is not finite or of another length.
+
+    References
+    ----------
+    Ours; the paper rounds every stage by itself.
+
+    Examples
+    --------
+    >>> allocate_carried([0.5, 0.6], budget=2, carried=[0.0, 0.0])
+    ([1, 1], [-0.090909091, 0.090909091])
+    >>> allocate_carried([0.5, 0.6], budget=2, carried=[-0.5, 0.5])
+    ([0, 2], [0.409090909, -0.409090909])
+    """
+    if len(carried) != len(distances) or not np.isfinite(carried).all():
+        raise ValueError(f"`carried` must hold a finite number for each of {len(distances)} tasks, got {carried!r}.")
+    shares = exact_shares(_check_weights("distances", distances), budget, capacities)
+    owed = [share + Fraction(more) for share, more in zip(shares, carried, strict=True)]
+    counts = _nearest_counts(owed, int(sum(shares)), capacities)
+    return counts, [round(float(due - count), 9) for due, count in zip(owed, counts, strict=True)]
+
+
+def exact_shares(weights: Sequence[float], budget: int, capacities: Sequence[int] | None = None) -> list[Fraction]:
+    """The shares that `allocate` rounds: in proportion to the weights, none above its capacity.
+
+    >>> exact_shares([1.0, 2.0], 4)
+    [Fraction(4, 3), Fraction(8, 3)]
+    """
+    w, shares, free, left = _shared(weights, budget, capacities, 0)
+    total = sum(w[i] for i in free)
+    exact = [Fraction(share) for share in shares]
+    for i in free:
+        exact[i] = Fraction(left * w[i], total)
+    return exact
+
+
+def _nearest_counts(owed: Sequence[Fraction], total: int, capacities: Sequence[int] | None) -> list[int]:
+    """Whole numbers that sum to `total` and lie nearest to what is owed: a step at a time, to whoever misses most."""
+    upper = [total] * len(owed) if capacities is None else [int(most) for most in capacities]
+    counts = [max(0, min(most, due.__floor__())) for due, most in zip(owed, upper, strict=True)]
+    while (missing := total - sum(counts)) != 0:
+        step = 1 if missing > 0 else -1
+        movable = [i for i, most in enumerate(upper) if 0 <= counts[i] + step <= most]
+        counts[max(movable, key=lambda i: step * (owed[i] - counts[i]))] += step
+    return counts
+
+
 def apportion(
     weights: Sequence[float], budget: int, *, capacities: Sequence[int] | None = None, minimum: int = 0
 ) -> list[int]:
@@ -91,14 +167,21 @@ def apportion(
     >>> apportion([1.0, 1.0, 98.0], 10, minimum=1)
     [1, 1, 8]
     """
+    w, shares, free, left = _shared(weights, budget, capacities, minimum)
+    _round_free(w, shares, free, left)
+    return shares
+
+
+def _shared(
+    weights: Sequence[float], budget: int, capacities: Sequence[int] | None, minimum: int
+) -> tuple[list[int], list[int], list[int], int]:
+    """Whole weights, shares at their bounds, the entries strictly between, and what is left for these."""
     w = _as_integers(_check_weights("weights", weights))
     _check_count("budget", budget)
     _check_count("minimum", minimum)
     budget = int(budget)
     upper = [budget] * len(w) if capacities is None else _check_capacities(capacities, len(w))
     lower = [min(int(minimum), most) for most in upper]
-    if not w:
-        return []
     if budget < sum(lower):
         raise ValueError(
             f"`budget` is {budget}, less than the {sum(lower)} that a `minimum` of {minimum} asks for. "
@@ -119,8 +202,7 @@ def apportion(
     else:
         free, left = weighted, left - sum(lower[i] for i in unweighted)
     free, left = _fix_bounded(w, lower, upper, shares, free, left)
-    _round_free(w, shares, free, left)
-    return shares
+    return w, shares, free, left
 
 
 def _fix_bounded(

@@ -35,7 +35,13 @@ def random(counts: Sequence[int], budget: int, rng: np.random.Generator) -> Rows
     return _sorted(rng.choice(total, _size(budget, total), replace=False))
 
 
-def insinfo(counts: Sequence[int], scores: Sequence[float], budget: int, rng: np.random.Generator) -> Rows:
+def insinfo(
+    counts: Sequence[int],
+    scores: Sequence[float],
+    budget: int,
+    rng: np.random.Generator,
+    times: ArrayLike | None = None,
+) -> Rows:
     """More rows from the instructions that say more, at least one from each while the budget lasts.
 
     The budget is shared in proportion to `scores` (InsInfo), capped by what an instruction has and at least
@@ -52,6 +58,9 @@ def insinfo(counts: Sequence[int], scores: Sequence[float], budget: int, rng: np
         Rows wanted.
     rng : numpy.random.Generator
         Source of the draw.
+    times : array_like of int, shape (n_rows,), optional
+        How often each row was replayed before. Given, the score of an instruction is divided by one more than its
+        rows were replayed together, and the rows least replayed are drawn first (ours).
 
     References
     ----------
@@ -65,6 +74,9 @@ def insinfo(counts: Sequence[int], scores: Sequence[float], budget: int, rng: np
     available = _counts(counts)
     if len(scores) != len(available):
         raise ValueError(f"`scores` must have one entry per instruction: {len(available)}, got {len(scores)}.")
+    before = None if times is None else _times(times, available)
+    if before is not None:
+        scores = (np.asarray(scores, dtype=np.float64) / (1 + _per_instruction(before, available))).tolist()
     budget = _size(budget, int(available.sum()))
     present = np.flatnonzero(available)
     if budget >= len(present):
@@ -73,7 +85,7 @@ def insinfo(counts: Sequence[int], scores: Sequence[float], budget: int, rng: np
         quotas = np.zeros_like(available)
         ranked = np.argsort(-np.asarray(scores, dtype=np.float64)[present], kind="stable")
         quotas[present[ranked[:budget]]] = 1
-    return _draw(available, quotas, rng)
+    return _draw(available, quotas, rng, before)
 
 
 def prototype_data(embeddings: ArrayLike, budget: int, seed: int) -> Rows:
@@ -220,11 +232,31 @@ def count_by_instruction(counts: Sequence[int], rows: ArrayLike) -> list[int]:
     return result
 
 
-def _draw(available: Rows, quotas: Rows, rng: np.random.Generator) -> Rows:
-    """`quotas[i]` random rows of each instruction, instruction by instruction."""
-    starts = np.cumsum(available) - available
-    drawn = [starts[i] + rng.choice(int(available[i]), int(quotas[i]), replace=False) for i in np.flatnonzero(quotas)]
-    return _sorted(np.concatenate(drawn)) if drawn else np.empty(0, dtype=np.int64)
+def _draw(available: Rows, quotas: Rows, rng: np.random.Generator, times: Rows | None = None) -> Rows:
+    """`quotas[i]` random rows of each instruction, the least replayed first where `times` are given."""
+    drawn = [np.empty(0, dtype=np.int64)]
+    for i in np.flatnonzero(quotas).tolist():
+        rows, size = _rows_of(available, i), int(quotas[i])
+        if times is None:
+            drawn.append(rng.choice(rows, size, replace=False))
+        else:
+            mixed = rng.permutation(rows)
+            drawn.append(mixed[np.argsort(times[mixed], kind="stable")[:size]])
+    return _sorted(np.concatenate(drawn))
+
+
+def _times(times: ArrayLike, available: Rows) -> Rows:
+    values = np.asarray(times, dtype=np.int64)
+    if values.shape != (available.sum(),) or (values < 0).any():
+        raise ValueError(f"`times` must hold a count of at least 0 for each of {available.sum()} rows.")
+    return values
+
+
+def _per_instruction(values: Rows, available: Rows) -> Rows:
+    """Sums of values of rows over each instruction."""
+    ends = np.cumsum(available)
+    sums: Rows = np.diff(np.concatenate([[0], np.cumsum(values)])[np.concatenate([[0], ends])])
+    return sums
 
 
 def _rows_of(available: Rows, i: int) -> Rows:

@@ -39,6 +39,13 @@ LAST_STAGES = 5  # how many stages at the end `test_rows.last_stages` speaks of
 def _known_strategy(name: str) -> str:
     from inscl.replay.strategies import STRATEGIES
 
+    base, plus, _ = name.partition("+")
+    if plus and base in STRATEGIES:
+        try:
+            STRATEGIES.named(name)
+        except PlanError as error:
+            raise ValueError(str(error)) from None
+        return name
     return member(name, STRATEGIES)
 
 

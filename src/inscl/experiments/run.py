@@ -40,10 +40,11 @@ from inscl.memory.encoder import Encoder
 from inscl.memory.locks import ALONE, alone
 from inscl.models.precision import choose_dtype
 from inscl.provenance import hardware, versions
-from inscl.replay.plan import Budget
+from inscl.replay.log import ReplayLog
+from inscl.replay.plan import Budget, Plan
 from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
-from inscl.stages.folder import Progress, StageFolder, Trainer, read_json
+from inscl.stages.folder import PLAN, Progress, StageFolder, Trainer, read_json
 from inscl.training.checkpoints import write_json
 from inscl.training.config import check_training
 from inscl.training.ranks import processes
@@ -333,7 +334,15 @@ class Run:
             seed=job.seed,
             settings=Settings(**self.config.replay) if self.config.replay else None,
             earlier=job.learnt[:-1],
+            log=lambda: ReplayLog(self._replayed(job)),
         )
+
+    def _replayed(self, job: Job) -> list[dict[str, Any]]:
+        """What the earlier stages of a job's stream replayed, oldest first."""
+        if job.start is None:
+            return []
+        made = Plan.read(self._folder(job.start).path / PLAN)
+        return [*self._replayed(job.start), {"name": made.name, "tasks": made.replayed()}]
 
     def _joint_rows(self, job: Job) -> list[MixtureRow]:
         """The training rows of all tasks; the trainer shuffles them."""

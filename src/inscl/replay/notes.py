@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from inscl.replay.plan import Plan
+from inscl.replay.plan import Plan, TaskPlan
 from inscl.replay.settings import DEFAULT_INSINFO, INSINFO
-from inscl.replay.strategies import STRATEGIES, by_insinfo
+from inscl.replay.strategies import STRATEGIES, by_distance, by_insinfo
 from inscl.replay.views import StageView
 
 Note = Callable[[Plan, StageView], str | None]
@@ -28,6 +28,19 @@ def _equal_distances(made: Plan, stage: StageView) -> str | None:
     if len(made.tasks) < 2 or not stage.has_looked_at("distances") or len(set(stage.distances)) > 1:
         return None
     return "all distances are equal: every earlier task gets the same share"
+
+
+def _rounded_away(made: Plan, stage: StageView) -> str | None:
+    strategy = STRATEGIES[made.strategy]
+    counts = {task.count for task in made.tasks if task.count < task.available}
+    differ = strategy.budget is by_distance and len(set(stage.distances)) > 1
+    if not differ or strategy.carry or not all(task.count for task in made.tasks) or len(counts) != 1:
+        return None
+    repeats = ", and InsInfo takes the same instructions at every stage" if _thin(made) else ""
+    return (
+        f"at {counts.pop()} for each earlier task rounding makes all shares exactly equal, whatever the distances"
+        f"{repeats}; '--strategy {made.strategy}+carry' adds differences up over the stages"
+    )
 
 
 def _other_insinfo(made: Plan, stage: StageView) -> str | None:
@@ -58,8 +71,8 @@ def _cut(made: Plan, stage: StageView) -> str | None:
 
 
 def _never_replayed(made: Plan, stage: StageView) -> str | None:
-    thin = [task for task in made.tasks if 0 < task.count < min(task.all_instructions, task.available)]
-    if not thin or STRATEGIES[made.strategy].selector is not by_insinfo:
+    thin = _thin(made)
+    if not thin:
         return None
     named = _listed([f"'{task.name}' ({task.count} for {task.all_instructions})" for task in thin], 3)
     return (
@@ -75,6 +88,13 @@ def _nothing_of(made: Plan, stage: StageView) -> str | None:
     return f"nothing is replayed of {len(empty)} task(s): {', '.join(repr(name) for name in empty[:5])}"
 
 
+def _thin(made: Plan) -> list[TaskPlan]:
+    """Tasks of which InsInfo always takes the same instructions, since it may take fewer than there are."""
+    if STRATEGIES[made.strategy].selector is not by_insinfo:
+        return []
+    return [task for task in made.tasks if 0 < task.count < min(task.all_instructions, task.available)]
+
+
 def _listed(names: Sequence[str], most: int) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -83,6 +103,7 @@ def _listed(names: Sequence[str], most: int) -> str:
 _NOTES: tuple[Note, ...] = (
     _all_go_in,
     _equal_distances,
+    _rounded_away,
     _other_insinfo,
     _equal_insinfo,
     _merging,

@@ -108,6 +108,7 @@ class TaskPlan:
     distance: float | None = None  # Wasserstein distance to the new task; None where the strategy needs none
     weight: float = 1.0  # of the loss on these rows
     repeats: int = 1  # times each chosen row is shown
+    carried: float | None = None  # examples it is owed still; None where the strategy carries nothing
     instructions: tuple[InstructionPlan, ...] = ()  # those with a chosen row
 
 
@@ -174,7 +175,22 @@ class Plan:
         """The plan as plain JSON-able data, without `source`."""
         plain = asdict(self)
         del plain["source"]
+        for task in plain["tasks"]:
+            if task["carried"] is None:
+                del task["carried"]
         return plain
+
+    def replayed(self) -> list[dict[str, Any]]:
+        """What a log keeps of each earlier task: see `inscl.replay.log.ReplayLog`."""
+        return [
+            {
+                "name": task.name,
+                "count": task.count,
+                "rows": [row for instruction in task.instructions for row in instruction.rows],
+            }
+            | ({} if task.carried is None else {"carried": task.carried})
+            for task in self.tasks
+        ]
 
     def finished(
         self, model: str | Path, scorer: str, scores: Mapping[str, Mapping[str, float | int]]
@@ -189,7 +205,7 @@ class Plan:
         scores : mapping
             Per task, what was scored; a task may be missing.
         """
-        counts = {**{task.name: task.count for task in self.tasks}, self.name: 0}
+        tasks = [*self.replayed(), {"name": self.name, "count": 0}]
         return {
             "name": self.name,
             "stage": self.stage,
@@ -200,7 +216,7 @@ class Plan:
             "rows": self.new.rows,
             "model": str(Path(model).absolute()),
             "scorer": scorer,
-            "tasks": [{"name": task, "count": count, **scores.get(task, {})} for task, count in counts.items()],
+            "tasks": [{**task, **scores.get(task["name"], {})} for task in tasks],
         }
 
     def write(self, path: str | Path) -> None:

@@ -2,10 +2,10 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inscl.core.budget import allocate
+from inscl.core.budget import allocate, allocate_carried
 from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow
 from inscl.data.readers import ReadReport
@@ -26,9 +26,10 @@ from inscl.memory.encoder import Encoded
 from inscl.memory.memory import Memory, read_sides
 from inscl.memory.task import Task, check_name
 from inscl.memory.task_tables import Recipe, write_task
+from inscl.replay.log import ReplayLog
 from inscl.replay.notes import notes_of
 from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan
-from inscl.replay.registry import Rows, Selector
+from inscl.replay.registry import Rows, Selector, Strategy
 from inscl.replay.settings import DEFAULT_INSINFO, Settings
 from inscl.replay.strategies import STRATEGIES
 from inscl.replay.views import Derived, StageView, TaskView
@@ -71,6 +72,7 @@ def plan(
     insinfo: str = DEFAULT_INSINFO,
     settings: Settings | None = None,
     earlier: Sequence[str] | None = None,
+    log: Callable[[], ReplayLog] | None = None,
     tags: Mapping[bytes, Sequence[str]] | None = None,
     shares: Shares = Shares(),
     **reading: Any,
@@ -99,6 +101,9 @@ def plan(
         How tags are cleaned too; takes the place of `weights` and `insinfo`.
     earlier : sequence of str, optional
         The earlier tasks, in order; default all remembered tasks but `name`.
+    log : callable, optional
+        Gives what earlier stages replayed, for strategies that look at it; default what the memory has logged of the
+        stages of other tasks than `name`.
     tags, shares, **reading
         As in `Memory.add`.
 
@@ -123,12 +128,17 @@ def plan(
         new, keep = _new_task(memory, name, data, tags, shares, reading)
         views = [derived.view(task) for task in memory.open(earlier) if task.info.name != name]
         check_encoders([view.task for view in views], memory.encode.identity)
-        stage = StageView(derived.view(new), views, seed, settings, derived)
-        made = _plan(stage, name, strategy, asked)
+        stage = StageView(derived.view(new), views, seed, settings, derived, log or partial(_logged, memory, name))
+        made = _plan(stage, name, strategy, chosen, asked)
     if data is not None and _is_path(data):
         source = {"data": [str(part) for part in data] if isinstance(data, list) else str(data), **reading}
         made = replace(made, source={**source, "shares": asdict(shares)})
     return Replay(made, memory, new, keep)
+
+
+def _logged(memory: Memory, name: str) -> ReplayLog:
+    """What was replayed when other tasks were learnt."""
+    return ReplayLog(stage for stage in memory.stages() if stage["name"] != name)
 
 
 def settings_for(memory: Memory, weights: str = "frequency", insinfo: str = DEFAULT_INSINFO) -> Settings:
@@ -276,23 +286,17 @@ def check_encoders(tasks: Iterable[Task], wanted: str) -> None:
         )
 
 
-def _plan(stage: StageView, name: str, strategy: str, asked: Budget) -> Plan:
+def _plan(stage: StageView, name: str, strategy: str, chosen: Strategy, asked: Budget) -> Plan:
     new = stage.new
-    total = asked.total(new.rows, len(stage.earlier))
-    chosen = STRATEGIES[strategy]
+    total = asked.total(new.rows, len(stage.earlier)) if chosen.budget else 0
     weights = list(chosen.budget(stage)) if chosen.budget else [0.0] * len(stage.earlier)
-    if chosen.budget is None:
-        picks = [np.zeros(0, np.int64) for _ in stage.earlier]
-        total = 0
-    elif asked.unit == "tokens":
-        picks = _within_tokens(stage, weights, total, chosen.selector)
-    else:
-        counts = _allocate(stage, weights, total, [view.rows for view in stage.earlier])
-        picks = [chosen.selector(stage, view, n) for view, n in zip(stage.earlier, counts, strict=True)]
-    measured = stage.has_looked_at("distances")
+    picks, carried = _pick(stage, weights, total, chosen, asked)
+    measured = stage.distances if stage.has_looked_at("distances") else [None] * len(stage.earlier)
     tasks = tuple(
-        _task_plan(stage, view, rows, share, stage.distances[j] if measured else None)
-        for j, (view, rows, share) in enumerate(zip(stage.earlier, picks, _shares(weights), strict=True))
+        replace(_task_plan(stage, view, rows), share=share, distance=distance, carried=owed)
+        for view, rows, share, distance, owed in zip(
+            stage.earlier, picks, _shares(weights), measured, carried, strict=True
+        )
     )
     made = Plan(
         name=name,
@@ -308,6 +312,27 @@ def _plan(stage: StageView, name: str, strategy: str, asked: Budget) -> Plan:
         tasks=tasks,
     )
     return replace(made, notes=notes_of(made, stage))
+
+
+def _pick(
+    stage: StageView, weights: Sequence[float], total: int, chosen: Strategy, asked: Budget
+) -> tuple[list[Rows], Sequence[float | None]]:
+    """The rows of each earlier task, and what each is owed still."""
+    nothing_owed: list[float | None] = [None] * len(stage.earlier)
+    if chosen.budget is None:
+        return [np.zeros(0, np.int64) for _ in stage.earlier], nothing_owed
+    if asked.unit == "tokens":
+        if chosen.carry:
+            raise PlanError("Tokens are not carried from stage to stage. Give a budget in examples, or leave '+carry'.")
+        return _within_tokens(stage, weights, total, chosen.selector), nothing_owed
+    capacities = [view.rows for view in stage.earlier]
+    if chosen.carry:
+        before = [stage.log.carried(view.name) for view in stage.earlier]
+        counts, owed = allocate_carried(weights, total, before, capacities)
+        carried: Sequence[float | None] = owed
+    else:
+        counts, carried = _allocate(stage, weights, total, capacities), nothing_owed
+    return [chosen.selector(stage, view, n) for view, n in zip(stage.earlier, counts, strict=True)], carried
 
 
 def _allocate(stage: StageView, weights: Sequence[float], budget: int, capacities: Sequence[int]) -> list[int]:
@@ -341,7 +366,7 @@ def _within_tokens(stage: StageView, weights: Sequence[float], budget: int, sele
     return picks
 
 
-def _task_plan(stage: StageView, view: TaskView, rows: Rows, share: float, distance: float | None) -> TaskPlan:
+def _task_plan(stage: StageView, view: TaskView, rows: Rows) -> TaskPlan:
     stored = view.task.marks(rows)
     keys = [key.hex() for key in stored["key"].to_pylist()]
     informed = stage.has_looked_at("insinfo")
@@ -368,12 +393,11 @@ def _task_plan(stage: StageView, view: TaskView, rows: Rows, share: float, dista
     return TaskPlan(
         name=view.name,
         content=view.task.info.content,
-        share=share,
+        share=0.0,
         count=len(rows),
         available=view.rows,
         tokens=int(np.sum(stored["tokens"].to_numpy())),
         all_instructions=len(view.keys),
-        distance=distance,
         instructions=tuple(instructions),
     )
 
@@ -395,10 +419,12 @@ def _versions() -> dict[str, str]:
 def _hashes(stage: StageView) -> dict[str, str]:
     """Hashes of all that a plan comes from."""
     infos = [view.task.info for view in stage.earlier]
+    log = {"log": _hash(stage.log.plain(view.name for view in stage.earlier))} if stage.has_looked_at("log") else {}
     return {
         "memory": _hash([(info.name, info.content, info.tags) for info in infos]),
         "new": _hash([stage.new.task.info.content, stage.new.task.info.tags]),
         "embeddings": _hash([info.embeddings for info in (*infos, stage.new.task.info)]),
+        **log,
     }
 
 

@@ -1,9 +1,13 @@
-"""What a strategy is, and the table of all there are: ours, those of installed packages, and those a script adds."""
+"""What a strategy is, and the table of all there are: ours, those of installed packages, and those a script adds.
+
+A name may go on with parts: ``inscl+carry`` is the strategy `inscl` with the part `carry`; ``random+balance=0.3`` gives
+its part a number.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from importlib.metadata import EntryPoint, entry_points
 
 import numpy as np
@@ -35,12 +39,15 @@ class Strategy:
         Of a `StageView`, a `TaskView` and a count: that many different row numbers of the task, ascending.
     insinfo : str, optional
         The InsInfo it stands for; None: as the settings say.
+    carry : bool
+        Whether what rounding keeps from a task is carried to the next stage.
     """
 
     about: str
     budget: BudgetRule | None
     selector: Selector
     insinfo: str | None = None
+    carry: bool = False
 
     def settle(self, name: str, settings: Settings) -> Settings:
         """The settings of a plan by this strategy, called `name`.
@@ -60,6 +67,41 @@ class Strategy:
         return replace(settings, insinfo=self.insinfo)
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a strategy's name may go on with.
+
+    Attributes
+    ----------
+    about : str
+    put : callable
+        From a strategy and a number to the strategy with this part.
+    number : float, optional
+        The number where the name gives none. None: the part takes no number.
+    most : float
+        Numbers lie above 0 and are at most this.
+    """
+
+    about: str
+    put: Callable[[Strategy, float], Strategy]
+    number: float | None = None
+    most: float = 1.0
+
+    def on(self, strategy: Strategy, name: str, number: str) -> Strategy:
+        """The strategy with this part, called `name`; the number as it was written, '' for none."""
+        if not number:
+            return self.put(strategy, self.number or 0.0)
+        value = float(number) if re.fullmatch(r"[0-9]*\.?[0-9]+", number) else 0.0
+        if self.number is None:
+            raise PlanError(f"The part '{name}' of a strategy takes no number, got '{number:.20}'. Write '+{name}'.")
+        if not 0 < value <= self.most:
+            raise PlanError(
+                f"The part '{name}' of a strategy wants a number above 0, at most {self.most:g}, got '{number:.20}'. "
+                f"Write '+{name}={self.number:g}', say."
+            )
+        return self.put(strategy, value)
+
+
 class Strategies(Mapping[str, Strategy]):
     """All strategies by name. It can be read like any mapping; `add` is the way to write.
 
@@ -67,17 +109,19 @@ class Strategies(Mapping[str, Strategy]):
     ----------
     ours : mapping from name to Strategy
         Those that nobody else may name.
+    parts : mapping from name to Part
+        What each can be combined with.
     """
 
-    def __init__(self, ours: Mapping[str, Strategy]) -> None:
-        self._ours = dict(ours)
+    def __init__(self, ours: Mapping[str, Strategy], parts: Mapping[str, Part]) -> None:
+        self._ours, self._parts = dict(ours), parts
         self._added: dict[str, Strategy] = {}
 
     def __getitem__(self, name: str) -> Strategy:
-        for known in (self._ours, self._added):
-            if name in known:
-                return known[name]
-        return _load(self._installed[name])
+        """The strategy of a name, with its parts; one of an installed package is loaded."""
+        base, *parts = name.split("+")
+        found = self._ours.get(base) or self._added.get(base) or _load(self._installed[base])
+        return reduce(self._with, parts, found)
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self._ours, **self._added, **self._installed})
@@ -86,7 +130,13 @@ class Strategies(Mapping[str, Strategy]):
         return len({*self._ours, *self._added, *self._installed})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._ours or name in self._added or name in self._installed
+        base, *parts = str(name).split("+")
+        known = base in self._ours or base in self._added or base in self._installed
+        return known and all(part.partition("=")[0] in self._parts for part in parts)
+
+    def _with(self, strategy: Strategy, part: str) -> Strategy:
+        name, _, number = part.partition("=")
+        return self._parts[name].on(strategy, name, number)
 
     def named(self, name: str) -> Strategy:
         """The strategy of a name.
@@ -96,9 +146,16 @@ class Strategies(Mapping[str, Strategy]):
         PlanError
             If there is none, or the package that brings it cannot be used.
         """
-        if name not in self:
-            raise PlanError(f"There is no strategy '{name}'; wanted one of {', '.join(self)}.{suggest(name, self)}")
-        return self[name]
+        if name in self:
+            return self[name]
+        base, *parts = name.split("+")
+        if base not in self:
+            raise PlanError(f"There is no strategy '{base}'; wanted one of {', '.join(self)}.{suggest(base, self)}")
+        unknown = next(part for part in (part.partition("=")[0] for part in parts) if part not in self._parts)
+        raise PlanError(
+            f"A strategy has no part '{unknown}'; wanted one of {', '.join(self._parts)}."
+            f"{suggest(unknown, self._parts)}"
+        )
 
     def add(self, name: str, strategy: Strategy) -> None:
         """Make a strategy known to this process; one that was added before under the name is replaced.

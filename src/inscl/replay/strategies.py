@@ -4,6 +4,8 @@ To add one, write a function of a `StageView` and a line in `STRATEGIES`; from o
 """
 
 from inscl.core import selection as select
+from inscl.core.rotation import rotate
+from inscl.replay.parts import PARTS
 from inscl.replay.registry import Rows, Strategies, Strategy
 from inscl.replay.views import StageView, TaskView
 
@@ -32,6 +34,24 @@ def by_insinfo(stage: StageView, view: TaskView, count: int) -> Rows:
     return select.insinfo(view.counts.tolist(), scores, count, stage.rng("task", view.name))
 
 
+def by_fresh_insinfo(stage: StageView, view: TaskView, count: int) -> Rows:
+    """As `by_insinfo`, where what earlier stages replayed counts for less, and its rows come last."""
+    scores = [stage.insinfo[key] for key in view.keys]
+    return select.insinfo(view.counts.tolist(), scores, count, stage.rng("task", view.name), stage.times(view))
+
+
+def by_rotation(stage: StageView, view: TaskView, count: int) -> Rows:
+    """What earlier stages replayed least, and among equals what stands best for the rest."""
+    return rotate(
+        view.counts.tolist(),
+        stage.times(view),
+        lambda instructions: view.embeddings[instructions],
+        lambda rows: stage.input_vectors(view, rows),
+        count,
+        stage.rng("task", view.name),
+    )
+
+
 def prototype_data(stage: StageView, view: TaskView, count: int) -> Rows:
     seed = int(stage.rng("task", view.name).integers(2**31))
     return select.prototype_data(stage.example_vectors(view), count, seed)
@@ -55,6 +75,10 @@ STRATEGIES = Strategies(
         ),
         "inscl-mean": Strategy("inscl, with InsInfo per tag", by_distance, by_insinfo, "mean"),
         "inscl-density": Strategy("inscl, with InsInfo from embeddings", by_distance, by_insinfo, "density"),
+        "inscl-rotate": Strategy(
+            "inscl, where what was replayed before counts for less", by_distance, by_fresh_insinfo
+        ),
+        "rotate": Strategy("equal shares, what was replayed least first", equally, by_rotation),
         "dynamic": Strategy("more from distant tasks, random rows", by_distance, at_random),
         "insinfo": Strategy("equal shares, informative instructions first", equally, by_insinfo),
         "proportional": Strategy("shares by task size, random rows", by_size, at_random),
@@ -67,7 +91,8 @@ STRATEGIES = Strategies(
         "diverse-instruction": Strategy(
             "equal shares, instructions least like the new ones first", equally, diverse_instruction
         ),
-    }
+    },
+    PARTS,
 )
 
 

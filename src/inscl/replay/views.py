@@ -13,6 +13,7 @@ from inscl.data.example import SPLITS, key_of
 from inscl.data.split import TRAIN
 from inscl.memory.encoder import Embeddings
 from inscl.memory.task import Task
+from inscl.replay.log import ReplayLog
 from inscl.replay.settings import INSINFO, Settings
 from inscl.tags.clean import MergedTags, TagSpace, clean_tags
 
@@ -50,6 +51,12 @@ class TaskView:
     @property
     def rows(self) -> int:
         return self.task.info.rows[SPLITS[TRAIN]]
+
+    @cached_property
+    def row_keys(self) -> list[bytes]:
+        """Key of each training row."""
+        keys: list[bytes] = self.task.columns(["key"])["key"].slice(0, self.rows).to_pylist()
+        return keys
 
 
 @dataclass
@@ -163,12 +170,22 @@ class StageView:
     seed : int
     settings : Settings
     derived : Derived
+    read_log : callable
+        Gives the log of earlier stages; called when a strategy looks at it.
     """
 
-    def __init__(self, new: TaskView, earlier: list[TaskView], seed: int, settings: Settings, derived: Derived) -> None:
+    def __init__(
+        self,
+        new: TaskView,
+        earlier: list[TaskView],
+        seed: int,
+        settings: Settings,
+        derived: Derived,
+        read_log: Callable[[], ReplayLog] = ReplayLog,
+    ) -> None:
         self.new, self.earlier, self.seed, self.settings = new, earlier, seed, settings
         self.number = len(earlier) + 1
-        self._derived = derived
+        self._derived, self._read_log = derived, read_log
 
     def rng(self, *about: str) -> np.random.Generator:
         """The generator of this seed, this stage and whatever `about` names (a task)."""
@@ -178,6 +195,15 @@ class StageView:
     def distances(self) -> list[float]:
         """Wasserstein distance of each earlier task to the new one."""
         return [self._distance(task) for task in self.earlier]
+
+    @cached_property
+    def log(self) -> ReplayLog:
+        """What earlier stages replayed."""
+        return self._read_log()
+
+    def times(self, view: TaskView) -> npt.NDArray[np.int64]:
+        """How often earlier stages replayed each training row of a task."""
+        return self.log.times(view.name, view.row_keys)
 
     @cached_property
     def pool(self) -> "Pool":
@@ -195,13 +221,19 @@ class StageView:
         return self.pool.insinfo
 
     def has_looked_at(self, measure: str) -> bool:
-        """Whether the strategy has asked for `distances`, or for `tags`, `insinfo` or `merged` of the pool."""
+        """Whether the strategy has asked for `distances`, the `log`, or `tags`, `insinfo` or `merged` of the pool."""
         return measure in vars(self) or ("pool" in vars(self) and measure in vars(self.pool))
 
     def example_vectors(self, view: TaskView) -> Embeddings:
         """Embedding of each training row (instruction and input), in row order."""
         rows = view.task.examples(view.task.side("train"))
         vectors: Embeddings = self._derived.encode([f"{row.instruction}\n{row.input}".strip() for row in rows]).vectors
+        return vectors
+
+    def input_vectors(self, view: TaskView, rows: npt.NDArray[np.int64]) -> Embeddings:
+        """Embedding of the input of some training rows; of the instruction where there is no input."""
+        texts = [row.input or row.instruction for row in view.task.examples(rows.tolist())]
+        vectors: Embeddings = self._derived.encode(texts).vectors
         return vectors
 
     def _distance(self, view: TaskView) -> float:
