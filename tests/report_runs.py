@@ -4,15 +4,16 @@ import json
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 
 from inscl.core.orders import order_of
-from inscl.evaluation.scores import RowScores
+from inscl.data.example import Example
+from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.jobs import UNTRAINED, Job, expert_job, joint_job, streams_of
-from inscl.experiments.results import Cell, Stream, StreamResult, to_table, write_table
+from inscl.experiments.results import Stream, StreamResult, to_table
+from inscl.experiments.run_folder import RunFolder
 from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.replay.strategies import STRATEGIES
 
@@ -86,7 +87,7 @@ class _Maker:
             for i, job in enumerate(stream.jobs()[:stages_done], start=1):
                 self.stage(job, stream.tasks[: i + 1], answered=answered)
         if stages_done is None:
-            write_table(to_table([*map(self.result, streams), *self.joint()]), self.folder)
+            RunFolder(self.folder).write_table(to_table([*map(self.result, streams), *self.joint()]))
 
     def scores(self, job: Job, task: str) -> RowScores:
         """Row scores that depend on the job and the task alone: 0 or 1 with a chance that falls with forgetting."""
@@ -98,7 +99,7 @@ class _Maker:
             chance = 0.1 if age is None else 0.9 if job.joint else 0.95 * keeps**age
             values = (rng.random(self.rows) < chance).astype(float)
             values[0] = 1.0 if len(job.learnt) == 1 else values[0]  # no expert scores 0
-            keys = [f"{task}-{i % 3}" for i in range(self.rows)]
+            keys = instructions_of([Example(f"Do {task}, wording {i % 3}.") for i in range(self.rows)])
             self.known[job.name, task] = RowScores({self.config.scorer: values.tolist()}, keys)
         return self.known[job.name, task]
 
@@ -161,25 +162,18 @@ class _Maker:
             ),
         )  # fmt: skip
 
-    def cells(self, job: Job, scored: Sequence[str]) -> dict[tuple[str, str], Cell]:
-        found = {}
-        for task in scored:
-            mean = fmean(self.scores(job, task).rows[self.config.scorer])
-            found[self.config.scorer, task] = Cell(mean, max(0.0, mean - 0.1), min(1.0, mean + 0.1), self.rows)
-        return found
-
-    def mean(self, job: Job, task: str) -> float:
-        return fmean(self.scores(job, task).rows[self.config.scorer])
+    def scored(self, job: Job, tasks: Sequence[str]) -> dict[str, RowScores]:
+        return {task: self.scores(job, task) for task in tasks}
 
     def result(self, stream) -> StreamResult:
         jobs = stream.jobs()
         return StreamResult(
             stream=self.columns(stream.strategy, stream.budget_name, stream.order_name, stream.seed),
             tasks=stream.tasks,
-            stages=[self.cells(job, stream.tasks[: i + 1]) for i, job in enumerate(jobs, start=1)],
+            stages=[self.scored(job, stream.tasks[: i + 1]) for i, job in enumerate(jobs, start=1)],
             main=self.config.scorer,
-            experts={task: self.mean(expert_job(task, 0), task) for task in self.tasks},
-            zero_shot={task: self.mean(UNTRAINED, task) for task in self.tasks},
+            experts={task: [self.scores(expert_job(task, 0), task)] for task in self.tasks},
+            zero_shot=self.scored(UNTRAINED, self.tasks),
             costs=[
                 {"tokens": 1000.0 + 100 * i, "seconds": 60.0, "replayed_share": 0.2} for i in range(1, len(jobs) + 1)
             ],
@@ -192,8 +186,9 @@ class _Maker:
             StreamResult(
                 stream=self.columns("joint", "", "", seed),
                 tasks=self.tasks,
-                stages=[self.cells(joint_job(self.tasks, seed), self.tasks)],
+                stages=[self.scored(joint_job(self.tasks, seed), self.tasks)],
                 main=self.config.scorer,
+                at_once=True,
             )
             for seed in self.config.seeds
         ]

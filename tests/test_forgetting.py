@@ -21,9 +21,10 @@ from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.evaluation.scoring import rouge_l
 from inscl.experiments.config import parse_config
 from inscl.experiments.run import run
-from inscl.forgetting import Limits, Verdict, analyse
-from inscl.forgetting.facts import StreamFacts, read_facts
-from inscl.forgetting.rates import histories, share
+from inscl.experiments.run_folder import RunFolder
+from inscl.forgetting import ForgettingRule, Verdict, analyse
+from inscl.forgetting.analysis import read_run
+from inscl.forgetting.rates import row_histories, share
 from inscl.models.loading import RECORD
 from support import WordEncoder, WordTagger
 
@@ -120,7 +121,7 @@ def recount(folder: Path, ever_right: float, drop: float) -> dict:
 
 @pytest.mark.parametrize(("ever_right", "drop"), [(0.5, 0.3), (1.0, 1.0), (0.1, 0.05)])
 def test_rates_are_those_of_a_plain_recount(finished, ever_right, drop):
-    found = analyse(finished, limits=Limits(ever_right=ever_right, drop=drop), encoder=WordEncoder())
+    found = analyse(finished, rule=ForgettingRule(ever_right=ever_right, drop=drop), encoder=WordEncoder())
     counts = {
         (row["strategy"], row["stage"], row["task"]): (row["rows"], row["ever_right"], row["forgotten"])
         for row in found.rates.to_pylist()
@@ -130,22 +131,6 @@ def test_rates_are_those_of_a_plain_recount(finished, ever_right, drop):
         if row["ever_right"]:
             assert row["rate_forgotten"] == row["forgotten"] / row["ever_right"]
             assert row["rate_forgotten_low"] <= row["rate_forgotten"] <= row["rate_forgotten_high"]
-
-
-class Scored:
-    """A stage as `histories` sees it."""
-
-    def __init__(self, scores):
-        self._scores = scores
-
-    def __contains__(self, task):
-        return self._scores is not None
-
-    def scores(self, task):
-        return self._scores
-
-    def instructions(self, task):
-        return ["i"] * len(self._scores)
 
 
 tenths = st.integers(0, 10)
@@ -158,9 +143,9 @@ stage_scores = st.lists(st.one_of(st.none(), st.lists(tenths, min_size=1, max_si
 def test_histories_are_exact_in_tenths(stages, ever_right, drop):
     """Integers are the oracle."""
     stages = [*stages[:-1], stages[-1] or [0]]
-    scored = tuple(Scored(None if rows is None else [n / 10 for n in rows]) for rows in stages)
-    stream = StreamFacts(strategy="", budget="", order="", seed=0, tasks=("a",), stages=scored)
-    found = histories(stream, len(stages), "a", Limits(ever_right=ever_right / 10, drop=drop / 10))
+    scored = [None if rows is None else [n / 10 for n in rows] for rows in stages]
+    rule = ForgettingRule(ever_right=ever_right / 10, drop=drop / 10)
+    found = [row for row in row_histories(scored, ["i"] * len(stages[-1]), rule) if row.right]
     expected = {}
     for row, score in enumerate(stages[-1]):
         before = [rows[row] for rows in stages[:-1] if rows is not None and row < len(rows)]
@@ -179,7 +164,7 @@ def test_an_interval_is_the_wider_of_wilsons_and_the_clustered_one(flags, cluste
     wilson = binomtest(sum(flags), len(flags)).proportion_ci(0.95, "wilson")
     assert found.low <= wilson.low + 1e-9
     assert found.high >= wilson.high - 1e-9
-    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert 0 <= found.low <= found.mean <= found.high <= 1
     if clusters == 1 or len(set(flags)) == 1:
         assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
 
@@ -233,7 +218,7 @@ def test_the_last_lines_pool_orders_and_seeds(tmp_path):
     rates = [row for row in found.rates.to_pylist() if row["task"] == "record_field" and row["stage"] == 3]
     assert (line.streams, len(rates)) == (4, 4)
     assert line.forgotten.count == sum(row["forgotten"] for row in rates)
-    assert line.forgotten.of == sum(row["ever_right"] for row in rates)
+    assert line.forgotten.n == sum(row["ever_right"] for row in rates)
 
 
 def test_examples_differ_where_they_can(finished):
@@ -268,17 +253,16 @@ def test_answers_that_are_gone_are_counted_as_not_judged(folder):
         f"{len(gone)} of {found.forgotten.num_rows} forgotten examples are not judged: its answer was not kept.",
     )
     line = next(line for line in found.lines if (line.task, line.strategy) == ("record_field", "none"))
-    assert (line.not_judged, line.unrelated.of) == (len(gone), 0)
+    assert (line.not_judged, line.unrelated) == (len(gone), None)
 
 
 def test_answers_of_other_rows_are_not_taken_for_these(folder):
     (path,) = folder.glob("stages/none-*-03-*/predictions/test/record_field.jsonl")
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[1:]) + "\n")
-    facts = read_facts(folder)
-    stream = next(stream for stream in facts.streams if stream.strategy == "none")
-    assert stream.stages[2].answers("record_field") is None
-    assert stream.stages[2].answers("price_list") is not None
+    stream = next(stream for stream in RunFolder.read(folder).streams if stream.key.strategy == "none")
+    assert "record_field" not in stream.stages[2].answers
+    assert "price_list" in stream.stages[2].answers
 
 
 def test_the_command_writes_tidy_files_and_prints_a_table(folder, words, capsys):
@@ -353,10 +337,10 @@ def test_damage_is_named(folder):
         analyse(folder, encoder=WordEncoder())
     (folder / "streams.json").write_text("[")
     with pytest.raises(InsclError, match=r"streams.json is damaged"):
-        read_facts(folder)
+        read_run(folder)
     (folder / "streams.json").unlink()
     with pytest.raises(InsclError, match="has not finished a stage of any stream yet"):
-        read_facts(folder)
+        read_run(folder)
 
 
 def test_a_run_without_its_memory_says_what_is_missing(folder):
@@ -377,7 +361,7 @@ def test_any_judge_may_be_given(finished):
 
     found = analyse(finished, judge=Lenient())
     assert {row["judge"] for row in found.forgotten.to_pylist()} == {"lenient"}
-    assert all(line.unrelated.count == 0 for line in found.lines)
+    assert all(line.unrelated.count == 0 for line in found.lines if line.unrelated)
     with pytest.raises(ConfigError, match="`stage` must be"):
         analyse(finished, judge=Lenient(), stage="some")
 

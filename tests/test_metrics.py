@@ -18,7 +18,7 @@ from inscl.core.metrics import (
     learning,
     ratio_of_sums,
     relative_gain,
-    summarise_gain,
+    summarize_gain,
 )
 
 SCORES = [[50.0, 10.0], [40.0, 80.0, 6.0], [45.0, 20.0, 30.0]]
@@ -88,14 +88,14 @@ def test_only_the_cells_of_the_formulas_are_read():
 
 def test_summary_of_relative_gain():
     gains = [10.0, 90.0, 80.0, 70.0, 60.0, 50.0, 100.0]
-    summary = summarise_gain(gains)
+    summary = summarize_gain(gains)
     assert summary.mean == pytest.approx(sum(gains) / 7)
     assert summary.std == pytest.approx(np.std(gains))
     assert summary.last_five == pytest.approx(statistics.mean(gains[2:]))
     assert summary.final == 100.0
-    assert summarise_gain([3.0]) == metrics.GainSummary(mean=3.0, std=0.0, last_five=3.0, final=3.0)
+    assert summarize_gain([3.0]) == metrics.GainSummary(mean=3.0, std=0.0, last_five=3.0, final=3.0)
     with pytest.raises(ValueError, match="at least one stage"):
-        summarise_gain([])
+        summarize_gain([])
 
 
 @pytest.mark.parametrize(

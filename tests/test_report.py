@@ -19,7 +19,8 @@ from inscl.cli import main
 from inscl.core.stats import resampled_difference
 from inscl.errors import ConfigError, InsclError
 from inscl.experiments.config import load_config
-from inscl.experiments.summary import final_rows, summarise
+from inscl.experiments.run_folder import RunFolder
+from inscl.experiments.summary import summarize as summarize_table
 from inscl.replay.plan import Plan
 from inscl.report import figures, summarize
 from inscl.report.draw import COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
@@ -121,7 +122,7 @@ def test_what_became_of_a_task_is_its_last_score_minus_its_first(three):
 
 def test_one_stream_has_the_interval_of_its_test_rows(single):
     line = next(line for line in summarize(single).lines if line.strategy == "none")
-    rows = final_rows(single, pq.read_table(single / "results.parquet"))
+    rows = RunFolder(single).final_rows()
     ((_, mine),) = [(key, rows) for key, rows in rows.items() if key.strategy == "none"]
     drawn = resampled_difference([mine], [{task: [0.0] * len(values) for task, values in mine.items()}])
     assert (line.gain_final.low, line.gain_final.high) == (drawn.low, drawn.high)
@@ -138,7 +139,7 @@ def test_final_rows_make_up_the_final_relative_gain(three):
         for row in table.to_pylist()
         if row["metric"] == "relative_gain_final"
     }
-    rows = final_rows(three, table)
+    rows = RunFolder(three).final_rows()
     assert rows.keys() == finals.keys()
     assert {key: fmean(fmean(task) for task in tasks.values()) for key, tasks in rows.items()} == pytest.approx(finals)
 
@@ -156,13 +157,14 @@ def test_differences_are_paired_and_have_both_intervals(three):
         half = T_975[2] * stdev(values) / 3**0.5
         assert d.paired.mean == pytest.approx(fmean(values))
         assert d.paired.low == pytest.approx(fmean(values) - half, abs=0.01)
-        assert d.resampled_low < d.paired.mean < d.resampled_high
+        assert d.resampled.low < d.paired.mean < d.resampled.high
     table = pq.read_table(three / "results.parquet")
-    printed = {(a.strategy, a.baseline): a for a in summarise(table, final_rows(three, table)).differences}
-    for d in facts.differences:  # what `inscl run` prints
-        a = printed[d.line, d.baseline]
-        assert (a.mean, a.low, a.high) == pytest.approx((d.paired.mean, d.paired.low, d.paired.high))
-        assert (a.resampled_low, a.resampled_high) == (d.resampled_low, d.resampled_high)
+    printed = summarize_table(table, RunFolder(three).final_rows()).differences
+    for a, d in zip(printed, facts.differences, strict=True):  # what `inscl run` prints
+        assert (a.line, a.baseline) == (d.line, d.baseline)
+        assert a.paired.mean == pytest.approx(d.paired.mean)
+        assert a.paired.ends == pytest.approx(d.paired.ends)
+        assert a.resampled == d.resampled
 
 
 def test_joint_training_is_measured_against_the_experts(three):
@@ -185,7 +187,7 @@ def test_runs_of_one_experiment_are_pooled_and_others_stand_beside(tmp_path):
     whole = made_run(tmp_path / "whole", seeds=(0, 1, 2))
     pooled, at_once = summarize([a, b]), summarize(whole)
     assert [line.gain_final for line in pooled.lines] == [line.gain_final for line in at_once.lines]
-    assert [d.resampled_low for d in pooled.differences] == [d.resampled_low for d in at_once.differences]
+    assert [d.resampled for d in pooled.differences] == [d.resampled for d in at_once.differences]
     assert any("Pooled as one experiment: 'a', 'b'" in note for note in pooled.notes)
     beside = summarize([a, other])
     assert {line.label for line in beside.lines} >= {"inscl · a", "inscl · other"}
@@ -232,7 +234,7 @@ def test_the_tables_of_a_run_are_enough_for_a_report(tmp_path):
     for line, before in zip(facts.lines, whole.lines, strict=True):
         assert line.gain_final == replace(before.gain_final, low=None, high=None, over="")
     assert facts.finished
-    assert all(d.resampled_low is None for d in facts.differences)
+    assert all(d.resampled is None for d in facts.differences)
     write_run_report([run], tmp_path / "report", figures=())
 
 
@@ -287,11 +289,11 @@ def test_forgotten_answers_are_found_in_the_predictions(single):
     run = open_runs([single])[0]
     count = 0
     for stream in run.streams:
-        last = json.loads((stream.stages[-1].path / "scores.json").read_text())["test"]
-        for j, task in enumerate(stream.tasks[:-1]):
-            learnt = json.loads((stream.stages[j].path / "scores.json").read_text())["test"][task]
-            pairs = zip(learnt["rows"]["rouge_l"], last[task]["rows"]["rouge_l"], strict=True)
-            count += sum(before == 1 and after == 0 for before, after in pairs)
+        *earlier, last = [json.loads((f.path / "scores.json").read_text())["test"] for f in stream.folders]
+        for task in stream.tasks[:-1]:
+            before = [stage[task]["rows"]["rouge_l"] for stage in earlier if task in stage]
+            pairs = zip(map(max, zip(*before, strict=True)), last[task]["rows"]["rouge_l"], strict=True)
+            count += sum(best == 1 and after == 0 for best, after in pairs)
     assert facts.forgotten.found == count > 0
     assert all(e.once.startswith("right") and e.now == "pay 1 coin" for e in facts.forgotten.examples)
     assert facts.forgotten.judges == ()

@@ -10,20 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl.experiments import results
-from inscl.experiments.results import (
-    CSV,
-    PARQUET,
-    SCHEMA,
-    Cell,
-    Stream,
-    StreamResult,
-    cell_of,
-    compare,
-    stream_rows,
-    to_table,
-    write_table,
-)
+from inscl.evaluation.scores import RowScores, score_estimate
+from inscl.experiments.comparison import strategy_difference
+from inscl.experiments.results import SCHEMA, Stream, StreamResult, stream_rows, to_table
+from inscl.experiments.run_folder import CSV, PARQUET, RunFolder
 
 TASKS = ["a", "b", "c"]
 EXPERTS = {"a": 50.0, "b": 80.0, "c": 10.0}
@@ -34,13 +24,20 @@ def stream(strategy="inscl", seed=0, budget="24 per task", order="given"):
     return Stream(run_id="r", model="m", strategy=strategy, budget=budget, order=order, seed=seed)
 
 
-def result(matrix=MATRIX, **changes):
-    stages = [
-        {("rouge_l", task): Cell(value, value - 1, value + 1, 30) for task, value in zip(TASKS, row, strict=False)}
-        for row in matrix
-    ]
-    given = {"stream": stream(), "tasks": TASKS, "stages": stages, "experts": EXPERTS,
-             "zero_shot": {"a": 5.0, "b": 8.0, "c": 1.0}}  # fmt: skip
+def rows_of(value, n=30):
+    """`n` rows that all score `value`."""
+    return RowScores({"rouge_l": [value] * n}, [str(i) for i in range(n)])
+
+
+def seeds_of(scores):
+    return None if scores is None else {task: [rows_of(value)] for task, value in scores.items()}
+
+
+def result(matrix=MATRIX, experts=EXPERTS, zero_shot=None, untrained=True, **changes):
+    stages = [{task: rows_of(value) for task, value in zip(TASKS, row, strict=False)} for row in matrix]
+    known = {"a": 5.0, "b": 8.0, "c": 1.0} if zero_shot is None else zero_shot
+    given = {"stream": stream(), "tasks": TASKS, "stages": stages, "experts": seeds_of(experts),
+             "zero_shot": {task: rows_of(value) for task, value in known.items()} if untrained else None}  # fmt: skip
     return StreamResult(**given | changes)
 
 
@@ -80,8 +77,9 @@ scores = st.integers(1, 100)
 def test_relative_gain_in_exact_fractions(drawn):
     matrix, experts = drawn
     tasks = [f"t{j}" for j in range(len(experts))]
-    stages = [{("rouge_l", t): Cell(v, v, v, 1) for t, v in zip(tasks, row, strict=True)} for row in matrix]
-    found = StreamResult(stream=stream(), tasks=tasks, stages=stages, experts=dict(zip(tasks, experts, strict=True)))
+    stages = [{t: rows_of(v, 1) for t, v in zip(tasks, row, strict=True)} for row in matrix]
+    scores = seeds_of(dict(zip(tasks, experts, strict=True)))
+    found = StreamResult(stream=stream(), tasks=tasks, stages=stages, experts=scores)
     gains = values(found, "relative_gain")
     for i in range(1, len(tasks)):
         exact = 100 * sum(Fraction(matrix[i][j], experts[j]) for j in range(i)) / i
@@ -95,7 +93,7 @@ def test_an_unfinished_stream_has_its_stages_and_no_whole():
 
 
 def test_what_is_not_measured_is_left_out():
-    metrics = {row.metric for row in stream_rows(result(experts=None, zero_shot=None))}
+    metrics = {row.metric for row in stream_rows(result(experts=None, untrained=False))}
     assert metrics == {"rouge_l", "average_performance", "backward_transfer", "forgetting", "forgetting_rate"}
     one = result([[50]], tasks=["a"], experts={"a": 50.0}, zero_shot={"a": 1.0})
     assert {r.metric for r in stream_rows(one)} == {"rouge_l", "expert", "average_performance", "learning"}
@@ -122,12 +120,12 @@ def test_missing_scores_are_named(changes, message):
 
 def test_cells_carry_mean_interval_and_rows(rng):
     rows = rng.random(40)
-    cell = cell_of(rows, clusters=[i % 8 for i in range(40)])
-    assert cell.value == pytest.approx(math.fsum(rows) / 40)
-    assert cell.low < cell.value < cell.high
+    cell = score_estimate(rows, clusters=[i % 8 for i in range(40)])
+    assert cell.mean == pytest.approx(math.fsum(rows) / 40)
+    assert cell.low < cell.mean < cell.high
     assert cell.n == 40
     with pytest.raises(ValueError, match="at least one"):
-        cell_of([])
+        score_estimate([])
 
 
 def test_table_has_the_columns_and_costs():
@@ -142,7 +140,7 @@ def test_table_has_the_columns_and_costs():
 
 def test_both_files_hold_the_table_exactly(tmp_path):
     table = to_table([result([[50 / 3, 20], [40, 0.1, 5], [25, 60, 8]]), result(stream=stream('a "b",\nc', 1))])
-    write_table(table, tmp_path / "deep" / "run")
+    RunFolder(tmp_path / "deep" / "run").write_table(table)
     folder = tmp_path / "deep" / "run"
     assert pq.read_table(folder / PARQUET).equals(table)
     with (folder / CSV).open(newline="") as file:
@@ -157,7 +155,7 @@ def test_both_files_hold_the_table_exactly(tmp_path):
 
 def test_a_failing_write_leaves_the_old_files(tmp_path, monkeypatch):
     old, new = to_table([result()]), to_table([result(), result(stream=stream(seed=1))])
-    write_table(old, tmp_path)
+    RunFolder(tmp_path).write_table(old)
 
     def full(table, file):
         file.write(b"half")
@@ -165,7 +163,7 @@ def test_a_failing_write_leaves_the_old_files(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pyarrow.csv.write_csv", full)
     with pytest.raises(OSError, match="No space"):
-        write_table(new, tmp_path)
+        RunFolder(tmp_path).write_table(new)
     assert pq.read_table(tmp_path / PARQUET).equals(old)
     assert (tmp_path / CSV).read_text().startswith('"run_id"')
     assert len(list(tmp_path.iterdir())) == 2
@@ -180,18 +178,18 @@ def test_strategies_are_compared_on_the_streams_both_have():
         + [with_final(20, strategy="none", budget="", seed=seed) for seed in (0, 1)]
         + [with_final(99, seed=0, budget="5%")]
     )
-    found = compare(table, "inscl", "none", budget="24 per task")
+    found = strategy_difference(table, "inscl", "none", budget="24 per task")
     gains = np.array([(30 - 20), (40 - 20)]) / 50 * 100 / 2
     assert (found.mean, found.n) == (pytest.approx(gains.mean()), 2)
     half = 12.706 * gains.std(ddof=1) / 2**0.5  # t(0.975, 1) of the printed tables
     assert (found.low, found.high) == pytest.approx((gains.mean() - half, gains.mean() + half), abs=0.01)
     with pytest.raises(ValueError, match="several values of 'relative_gain_final' for order 'given' and seed 0"):
-        compare(table, "inscl", "none")
+        strategy_difference(table, "inscl", "none")
     with pytest.raises(ValueError, match="for both 'inscl' and 'random'"):
-        compare(table, "inscl", "random", budget="24 per task")
+        strategy_difference(table, "inscl", "random", budget="24 per task")
 
 
 def test_every_row_is_one_number_of_one_place():
     rows = [(row["stage"], row["task"], row["metric"]) for row in to_table([result()]).to_pylist()]
     assert len(rows) == len(set(rows))
-    assert results.SCHEMA.names[:6] == ["run_id", "model", "strategy", "budget", "order", "seed"]
+    assert SCHEMA.names[:6] == ["run_id", "model", "strategy", "budget", "order", "seed"]

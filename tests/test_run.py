@@ -16,7 +16,8 @@ from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.experiments.config import StreamConfig, parse_config
 from inscl.experiments.data import StreamData
 from inscl.experiments.run import Event, run
-from inscl.experiments.summary import summarise
+from inscl.experiments.run_folder import RunFolder
+from inscl.experiments.summary import summarize
 from inscl.models.loading import RECORD
 from support import WordEncoder, WordTagger
 
@@ -189,7 +190,7 @@ def test_joint_training_sees_every_row_once(tmp_path):
 
 
 def test_a_seed_changes_the_training_rows_and_never_the_test_rows(tmp_path):
-    data = StreamData(config_of(), tmp_path, WordEncoder(), WordTagger())
+    data = StreamData(config_of(), RunFolder(tmp_path), WordEncoder(), WordTagger())
     data.remember()
     samples = []
     for seed in (0, 1):
@@ -284,15 +285,15 @@ def test_the_record_says_what_the_numbers_come_from(tmp_path):
 
 def test_the_summary_pairs_strategies_by_stream(tmp_path):
     result = run_with(PaperTrainer(), tmp_path / "run", config_of(seeds=[0, 1], strategies=["none", "random"]))
-    summary = summarise(result.table)
+    summary = summarize(result.table)
     by_name = {line.strategy: line for line in summary.lines}
     assert (by_name["none"].budget, by_name["random"].budget) == ("", "4 per task")
     assert by_name["random"].streams == 2
     finals = {name: values(result, name, "relative_gain_final") for name in by_name}
     assert by_name["random"].gain_final == pytest.approx(fmean(finals["random"]))
     (difference,) = summary.differences
-    assert (difference.strategy, difference.baseline, difference.n) == ("random", "none", 2)
-    assert difference.mean == pytest.approx(fmean(finals["random"]) - fmean(finals["none"]))
+    assert (difference.line, difference.baseline, difference.paired.n) == ("random", "none", 2)
+    assert difference.paired.mean == pytest.approx(fmean(finals["random"]) - fmean(finals["none"]))
     # 20 rows a stage, over three stages, and the replayed ones.
     assert by_name["random"].tokens == 3 * 20 + 4 + 8
 

@@ -14,19 +14,20 @@ from typing import Any
 
 from inscl.data.example import Example
 from inscl.errors import DataError, InsclError
-from inscl.evaluation.evaluate import Prediction, answer_limit, predict, ready
+from inscl.evaluation.evaluate import answer_limit, predict, ready
 from inscl.evaluation.perplexity import Perplexity, perplexity
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores, row_key
 from inscl.evaluation.scoring import SCORERS
 from inscl.evaluation.server import Server
-from inscl.experiments.run import RUN
+from inscl.experiments.run_folder import RunFolder, run_of
 from inscl.files import whole_file
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
 from inscl.models.loading import RECORD, LoadedModel, load, resolve
 from inscl.models.precision import choose_dtype
 from inscl.provenance import versions
-from inscl.stages.folder import MODEL, PREDICTIONS, SCORES, StageFolder, read_json
+from inscl.stages.folder import StageFolder, read_json, stage_of
 from inscl.stages.learn import REQUEST, TEST_ROWS, StageProgress
 from inscl.stages.trainer import ANSWERS_LOOKED_AT
 from inscl.training.config import StageConfig, stage_config
@@ -167,11 +168,11 @@ def read_assessment(place: str | Path) -> Assessment:
     path = Path(place)
     if path.is_file():
         return _read_file(path)
-    stage = path.parent if path.name == MODEL and (path.parent / SCORES).exists() else path
-    if (stage / SCORES).exists():
+    stage = stage_of(path)
+    if stage is not None:
         return _of_stage(stage)
-    if (path / RUN).exists():
-        stages = sorted(found.parent.name for found in path.glob(f"stages/*/{SCORES}"))
+    if (run := RunFolder(path)).exists:
+        stages = [stage.path.name for stage in run.scored()]
         listed = f" It has {', '.join(stages)}." if stages else ""
         raise DataError(f"'{place}' is a whole run. Name one of its stages, such as {path / 'stages'}/STAGE.{listed}")
     raise DataError(
@@ -191,10 +192,8 @@ def with_perplexity(assessment: Assessment, dtype: str) -> Assessment:
 
 def memory_of(place: str | Path) -> Path | None:
     """The memory of the run that a stage's folder belongs to; None where it is no run's."""
-    for parent in Path(place).absolute().parents[:3]:
-        if (parent / RUN).exists():
-            return parent / "memory" / "whole"
-    return None
+    run = run_of(place)
+    return None if run is None else run.memory()
 
 
 def _rows(
@@ -237,8 +236,8 @@ def _half_bytes(text: str, **_: Any) -> dict[str, range]:
 
 def _known(model: str | Path) -> str:
     """The model's name; the folder of a run's stage stands for the model in it."""
-    inner = Path(model) / MODEL
-    return str(inner if (Path(model) / SCORES).exists() and inner.is_dir() else model)
+    stage = StageFolder(Path(model))
+    return str(stage.model if stage.scored and stage.model.is_dir() else model)
 
 
 def _loaded(model: str, dtype: str) -> LoadedModel:
@@ -283,12 +282,12 @@ def _checked(task: str, rows: RowScores) -> RowScores:
     return rows
 
 
-def _of_stage(folder: Path) -> Assessment:
+def _of_stage(stage: StageFolder) -> Assessment:
     """What a stage scored; its rows' keys come from its answers."""
-    scored = StageFolder(folder).scores()
+    folder, scored = stage.path, stage.scores()
     if not scored:
         raise DataError(f"The stage in '{folder}' has scored nothing yet. Finish it by running its command again.")
-    answered = _answers(folder / PREDICTIONS / "test")
+    answered = stage.answer_sets()
     tasks = {task: _checked(task, _with_keys(task, rows, answered.get(task, []))) for task, rows in scored.items()}
     return Assessment(str(folder), str(folder), _settings(folder), tasks)
 
@@ -308,21 +307,9 @@ def _with_keys(task: str, rows: RowScores, answered: Sequence[Sequence[Predictio
     )
 
 
-def _answers(folder: Path) -> dict[str, list[list[Prediction]]]:
-    """Per task the sets of rows that were answered."""
-    found: dict[str, list[list[Prediction]]] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        with path.open(encoding="utf-8") as lines:
-            rows = [Prediction(**json.loads(line)) for line in lines]
-        found.setdefault(rows[0].task, []).append(rows)
-    return found
-
-
 def _settings(folder: Path) -> dict[str, Any]:
     """How a stage scored, as it or its run recorded."""
-    known = read_json(folder / REQUEST)
-    run = memory_of(folder)
-    if not known and run is not None:
-        known = read_json(run.parent.parent / RUN)
+    run = run_of(folder)
+    known = read_json(folder / REQUEST) or (run.record if run else {})
     settings = {key: known.get("config", {}).get(key) for key in SETTINGS}
     return {**settings, "dtype": known.get("dtype") or settings["dtype"]} if known else {}

@@ -47,5 +47,5 @@ def _page(folder: Path) -> Path:
     from inscl.forgetting.analysis import analyse
     from inscl.report.page import write_run_report
 
-    analyse(folder).write(folder)
+    analyse(folder).write()
     return write_run_report([folder], folder / "report", figures=("svg",))

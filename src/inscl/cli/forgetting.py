@@ -22,9 +22,9 @@ from inscl.cli.app import (
 )
 
 if TYPE_CHECKING:
+    from inscl.core.stats import Estimate
+    from inscl.experiments.run_folder import RunFolder
     from inscl.forgetting.analysis import Analysis, Line
-    from inscl.forgetting.facts import RunFacts
-    from inscl.forgetting.rates import Share
     from inscl.forgetting.verdict import Judge
 
 REPLIES = "judge_replies.jsonl"  # in the run's folder
@@ -62,22 +62,21 @@ def forgetting(
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
-    from inscl.forgetting.analysis import analyse
-    from inscl.forgetting.facts import read_facts
-    from inscl.forgetting.rates import Limits
+    from inscl.forgetting.analysis import analyse, read_run
+    from inscl.forgetting.rates import ForgettingRule
     from inscl.memory.encoder import SentenceEncoder
 
-    limits = Limits(ever_right=ever_right, drop=drop)
-    facts = read_facts(run)
+    rule = ForgettingRule(ever_right=ever_right, drop=drop)
+    folder = read_run(run)
     with _progress(quiet) as tell:
         found = analyse(
-            facts,
-            judge=_judge(judge, facts, base_url, model, workers, tell),
-            limits=limits,
+            folder,
+            judge=_judge(judge, folder, base_url, model, workers, tell),
+            rule=rule,
             stage=stage,  # type: ignore[arg-type]  # it is checked there
             encoder=SentenceEncoder(encoder) if encoder else None,
         )
-    found.write(run)
+    found.write()
     for note in found.notes:
         remark(f"note: {note}")
     if json:
@@ -90,7 +89,7 @@ def forgetting(
 
 def _judge(
     name: str,
-    facts: "RunFacts",
+    run: "RunFolder",
     base_url: str | None,
     model: str | None,
     workers: int,
@@ -112,8 +111,8 @@ def _judge(
     from inscl.forgetting.analysis import server_judge
     from inscl.llm.client import Asker
 
-    asker = Asker(base_url, model, facts.folder / REPLIES, workers=workers, most_tokens=ANSWER_TOKENS)
-    return server_judge(facts, asker, tell)
+    asker = Asker(base_url, model, run.path / REPLIES, workers=workers, most_tokens=ANSWER_TOKENS)
+    return server_judge(run, asker, tell)
 
 
 @contextmanager
@@ -138,7 +137,7 @@ def print_analysis(found: "Analysis", examples: int) -> None:
     print_table(table_of(columns, [_cells(line, several) for line in found.lines]))
     print(printable(_legend(found)))
     for line in found.lines:
-        if line.task is None and line.forgotten.count:
+        if line.task is None and line.forgotten and line.forgotten.count:
             print(printable(f"{_strategy(line)}: {_reasons(line)}"))
     for task, rows in found.examples(examples).items():
         print(printable(f"\n{shorten(task, WIDTH)}"))
@@ -152,9 +151,9 @@ def _cells(line: "Line", several: bool) -> tuple[Any, ...]:
         "all" if line.task is None else line.task,
         _strategy(line),
         *([line.streams] if several else []),
-        f"{lost.count} of {lost.of}",
+        _count(lost) or "0 of 0",
         _per_cent(lost),
-        f"{other.count} of {other.of}" if other.of else "",
+        _count(other),
     )
 
 
@@ -167,17 +166,21 @@ def _reasons(line: "Line") -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items())
 
 
-def _per_cent(share: "Share") -> str:
-    if share.value is None or share.low is None or share.high is None:
+def _count(share: "Estimate | None") -> str:
+    return "" if share is None else f"{share.count} of {share.n}"
+
+
+def _per_cent(share: "Estimate | None") -> str:
+    if share is None or share.ends is None:
         return ""
-    return f"{100 * share.value:.0f} ({100 * share.low:.0f} … {100 * share.high:.0f})"
+    return f"{100 * share.mean:.0f} ({100 * share.ends[0]:.0f} … {100 * share.ends[1]:.0f})"
 
 
 def _legend(found: "Analysis") -> str:
-    limits = found.limits
+    rule = found.rule
     return (
-        f"forgotten: rows once right (score of at least {limits.ever_right:g} at an earlier stage) that score at least "
-        f"{limits.drop:g} lower at the last stage, of all once right. unrelated: of these, answers that do not attempt "
+        f"forgotten: rows once right (score of at least {rule.ever_right:g} at an earlier stage) that score at least "
+        f"{rule.drop:g} lower at the last stage, of all once right. unrelated: of these, answers that do not attempt "
         f"the task (judge: {found.judge})."
     )
 

@@ -206,10 +206,9 @@ def _as_json(done: "Learnt", settings: "StageConfig") -> dict[str, Any]:
 
 
 def score_of(scores: "RowScores", scorer: str) -> Mapping[str, Any]:
-    cells = {score: cell for (score, _), cell in scores.cells("").items()}
-    main = cells[scorer]
-    others = {score: cell.value for score, cell in cells.items() if score != scorer}
-    return {"score": main.value, "low": main.low, "high": main.high, "n": main.n, "capped": scores.capped, **others}
+    main = scores.estimate(scorer)
+    others = {score: scores.mean(score) for score in scores.rows if score != scorer}
+    return {"score": main.mean, "low": main.low, "high": main.high, "n": main.n, "capped": scores.capped, **others}
 
 
 def percent_text(value: float) -> str:

@@ -8,6 +8,7 @@ import typer
 from inscl.cli.app import JsonOption, QuietOption, app, print_json, print_table, printable, remark, table_of
 
 if TYPE_CHECKING:
+    from inscl.core.stats import Estimate
     from inscl.experiments.config import StreamConfig
     from inscl.experiments.summary import Summary
 
@@ -39,11 +40,12 @@ def carry_out(config: "StreamConfig", out: Path, *, workers: int, json: bool, qu
 
     prepare_libraries()
     from inscl.experiments.run import run as run_streams
-    from inscl.experiments.summary import final_rows, summarise
+    from inscl.experiments.run_folder import RunFolder
+    from inscl.experiments.summary import summarize
 
     with RunView(quiet=quiet) as view:
         result = run_streams(config, out, workers=workers, progress=view.show)
-    summary = summarise(result.table, final_rows(out, result.table))
+    summary = summarize(result.table, RunFolder(out).final_rows())
     if json:
         print_json(summary.to_dict())
     else:
@@ -79,16 +81,15 @@ def print_summary(summary: "Summary", config: "StreamConfig") -> None:
     print_table(table_of(columns, rows))
     print(printable(_legend(config)))
     if summary.differences:
-        heads = [("difference in final RG", "left"), ("budget", "left"), ("mean", "right")]
+        heads = [("difference in final RG", "left"), ("mean", "right")]
         intervals = [("streams, t", "right"), ("streams and rows", "right"), ("streams", "right")]
         cells = [
             (
-                f"{d.strategy} - {d.baseline}",
-                d.budget,
-                f"{d.mean:+.1f}",
-                _interval(d.low, d.high) or "one stream: none",
-                _interval(d.resampled_low, d.resampled_high),
-                d.n,
+                f"{d.line} - {d.baseline}",
+                f"{d.paired.mean:+.1f}",
+                _interval(d.paired) or "one stream: none",
+                _interval(d.resampled),
+                d.paired.n,
             )
             for d in summary.differences
         ]
@@ -99,8 +100,9 @@ def print_summary(summary: "Summary", config: "StreamConfig") -> None:
         )
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:+.1f} … {high:+.1f}"
+def _interval(of: "Estimate | None") -> str:
+    ends = of and of.ends
+    return f"{ends[0]:+.1f} … {ends[1]:+.1f}" if ends else ""
 
 
 def _legend(config: "StreamConfig") -> str:

@@ -74,10 +74,10 @@ def ratio_of_sums(scores: Scores, experts: Sequence[float]) -> list[float]:
     return [100 * math.fsum(_at(scores, i, j) for j in range(i)) / math.fsum(e[:i]) for i in range(1, n)]
 
 
-def summarise_gain(gains: Sequence[float]) -> GainSummary:
+def summarize_gain(gains: Sequence[float]) -> GainSummary:
     """Mean, standard deviation, mean of the last five stages and final value of `relative_gain`.
 
-    >>> summarise_gain([80.0, 75.0])
+    >>> summarize_gain([80.0, 75.0])
     GainSummary(mean=77.5, std=2.5, last_five=77.5, final=75.0)
     """
     if not gains:

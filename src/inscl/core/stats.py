@@ -47,6 +47,11 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     @property
+    def count(self) -> int:
+        """How many of the `n` are true, where the mean is a share."""
+        return round(self.mean * self.n)
+
+    @property
     def shown(self) -> tuple[float, float] | None:
         """The ends as words and figures show them: an interval over two streams says only that there are two."""
         return None if self.over == "streams" and self.n < ENOUGH_STREAMS else self.ends

@@ -17,9 +17,9 @@ from inscl.core.stats import bootstrap_interval
 from inscl.data.example import Example, example_key, instruction_key, key_of
 from inscl.data.template import TEMPLATE_ID, prompt_ids, render, to_messages
 from inscl.errors import ConfigError, DataError
+from inscl.evaluation.predictions import Prediction, read_predictions, write_predictions
 from inscl.evaluation.scoring import SCORERS, exact_match
 from inscl.evaluation.server import Server
-from inscl.files import whole_file
 from inscl.models.kernels import flexible_attention
 from inscl.models.loading import LoadedModel, load
 from inscl.models.precision import choose_dtype
@@ -56,21 +56,6 @@ class TaskScore:
     capped: int
     truncated: int
     scorer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One answered row, as it stands in the file of predictions."""
-
-    task: str
-    instruction: str
-    input: str
-    references: list[str]
-    prediction: str
-    capped: bool
-    truncated: bool
-    loss: float | None
-    tokens: int
 
 
 def answer_limit(examples: Sequence[Example], tokenizer: Any, *, chat: bool = False) -> int:
@@ -183,7 +168,7 @@ def predict(
     files = {
         name: out / f"{asked.key(name, rows, source.identity)}.jsonl" if out else None for name, rows in tasks.items()
     }
-    found = {name: _read(path) for name, path in files.items()}
+    found = {name: read_predictions(path) if path and path.exists() else None for name, path in files.items()}
     missing = {name: rows for name, rows in tasks.items() if found[name] is None}
     if not missing:
         return {name: found[name] or [] for name in tasks}
@@ -198,7 +183,8 @@ def predict(
 
         for name, predictions in answerer(group, tell).items():
             found[name] = predictions
-            _write(files[name], predictions)
+            if path := files[name]:
+                write_predictions(path, predictions)
             done += len(predictions)
     return {name: found[name] or [] for name in tasks}
 
@@ -364,20 +350,3 @@ def _score(rows: Sequence[Prediction], scorer: str, seed: int) -> TaskScore:
         truncated=sum(row.truncated for row in rows),
         scorer=scorer,
     )
-
-
-def _write(path: Path | None, rows: Sequence[Prediction]) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        for row in rows:
-            record = {name: getattr(row, name) for name in Prediction.__slots__}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def _read(path: Path | None) -> list[Prediction] | None:
-    if path is None or not path.exists():
-        return None
-    with path.open(encoding="utf-8") as file:
-        return [Prediction(**json.loads(line)) for line in file]

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from inscl.core.stats import Estimate, bootstrap_interval
 from inscl.data.example import Example, instruction_key, key_of, normalise
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scoring import SCORERS, exact_match
-from inscl.experiments.results import Cell, cell_of
-
-if TYPE_CHECKING:
-    from inscl.evaluation.evaluate import Prediction
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,15 @@ class RowScores:
         """Mean of a score over the first `limit` rows."""
         return float(np.mean(self.rows[score][:limit]))
 
-    def cells(self, task: str, limit: int | None = None) -> dict[tuple[str, str], Cell]:
-        """Every score of the task with its interval, over the first `limit` rows."""
-        groups = self.instructions[:limit]
-        return {(score, task): cell_of(values[:limit], groups) for score, values in self.rows.items()}
+    def estimate(self, score: str, limit: int | None = None) -> Estimate:
+        """Mean of a score with its interval, over the first `limit` rows."""
+        return score_estimate(self.rows[score][:limit], self.instructions[:limit])
+
+    def are_of(self, answered: Sequence[Prediction]) -> bool:
+        """Whether these answers are to the rows that were scored, as far as keys, or else instructions, tell."""
+        if self.keys:
+            return list(self.keys) == [row_key(row.instruction, row.input, row.references) for row in answered]
+        return list(self.instructions) == instructions_of(answered)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON holds."""
@@ -60,7 +64,7 @@ class RowScores:
         return cls(plain["rows"], plain["instructions"], plain["capped"], plain.get("keys", []))
 
     @classmethod
-    def of(cls, predictions: Sequence["Prediction"], scorer: str) -> "RowScores":
+    def of(cls, predictions: Sequence[Prediction], scorer: str) -> "RowScores":
         """Scores of a task's answers, by a scorer and by exact match; the loss too, where every row has one."""
         scores = {
             scorer: [SCORERS[scorer](row.prediction, row.references) for row in predictions],
@@ -72,6 +76,19 @@ class RowScores:
         return cls(scores, instructions_of(predictions), sum(row.capped for row in predictions), keys)
 
 
+def score_estimate(scores: ArrayLike, clusters: Sequence[object] | None = None, level: float = 0.95) -> Estimate:
+    """Mean of row scores with a bootstrap interval, clustered by instruction where `clusters` are given.
+
+    >>> found = score_estimate([0.0, 0.0, 1.0, 1.0], clusters=["a", "a", "b", "b"])
+    >>> found.mean, found.low, found.high, found.n, found.clusters
+    (0.5, 0.0, 1.0, 4, 2)
+    """
+    low, high = bootstrap_interval(scores, clusters, level)
+    values = np.asarray(scores, dtype=np.float64)
+    groups = None if clusters is None else len(set(clusters))
+    return Estimate(mean=float(values.mean()), low=low, high=high, n=values.size, clusters=groups, over="test rows")
+
+
 def row_key(instruction: str, input: str, references: Sequence[str]) -> str:
     """What was asked and which answers are accepted, each as 64 bits of a hash.
 
@@ -81,6 +98,6 @@ def row_key(instruction: str, input: str, references: Sequence[str]) -> str:
     return f"{key_of('asked', normalise(instruction), input).hex()[:16]}-{key_of('accepted', *references).hex()[:16]}"
 
 
-def instructions_of(examples: Sequence["Example | Prediction"]) -> list[str]:
+def instructions_of(examples: Sequence[Example | Prediction]) -> list[str]:
     """Short keys of the rows' instructions."""
     return [instruction_key(example.instruction).hex()[:12] for example in examples]

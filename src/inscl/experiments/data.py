@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from inscl.data.example import Example, Split, example_key, key_of
 from inscl.data.split import Shares
 from inscl.errors import DataError
 from inscl.experiments.config import Checkout, DemoTasks, StreamConfig, TaskFiles
+from inscl.experiments.run_folder import RunFolder
 from inscl.memory.encoder import Encoder
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
@@ -22,16 +22,18 @@ class StreamData:
     Parameters
     ----------
     config : StreamConfig
-    folder : Path
-        ``whole`` in it holds the tasks as they are, ``seed-N`` the training rows of a seed where
-        ``limits.train`` draws them.
+    folder : RunFolder
+        Its memory holds the tasks as they are, and beside them the training rows of a seed where ``limits.train``
+        draws them.
     encoder, tagger : optional
         As for `Memory`.
     """
 
-    def __init__(self, config: StreamConfig, folder: Path, encoder: Encoder | None = None, tagger: Any = None) -> None:
+    def __init__(
+        self, config: StreamConfig, folder: RunFolder, encoder: Encoder | None = None, tagger: Any = None
+    ) -> None:
         self.config, self.folder, self._tagger = config, folder, tagger
-        self.whole = Memory(folder / "whole", encoder=encoder, tagger=tagger)
+        self.whole = Memory(folder.memory(), encoder=encoder, tagger=tagger)
         self.sources = sources_of(config)
         self._samples: dict[int, Memory] = {}
 
@@ -70,7 +72,7 @@ class StreamData:
         if limit is None:
             return self.whole
         if seed not in self._samples:
-            sample = Memory(self.folder / f"seed-{seed}", encoder=_FromCache(self.whole), tagger=self._tagger)
+            sample = Memory(self.folder.memory(seed), encoder=_FromCache(self.whole), tagger=self._tagger)
             for name in self.names:
                 if name not in sample:
                     sample.add(name, self._sample(name, seed, limit), tags=self._tags(name), shares=Shares(0.0, 0.0))

@@ -1,24 +1,25 @@
 """From what was scored to one tidy table: a row per number, with where it comes from.
 
-    row scores -> `cell_of` -> Cell -> `StreamResult` -> `stream_rows` -> `to_table` -> `write_table`
+    row scores -> `StreamResult` -> `stream_rows` -> `to_table`
 
 Stages count from 1 as in the formulas (docs/method.md); stage 0 is the untrained model. A number of the whole
 stream has no stage, a number over several tasks no task. Scores, experts and the untrained model share one
 scale.
+
+Test rows stand in a fixed order, and a stage may score only the first of them. A ratio or a difference of two models'
+scores is always taken over the rows that count on both sides: an expert against itself keeps exactly 100 per cent.
 """
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean
+from typing import NamedTuple, TypeVar
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import ArrayLike
 
 from inscl.core import metrics
-from inscl.core.stats import Estimate, bootstrap_interval, paired_difference
+from inscl.evaluation.scores import RowScores
 
 SCHEMA = pa.schema(
     {
@@ -37,16 +38,20 @@ SCHEMA = pa.schema(
         "n": pa.int64(),  # rows of a score; tasks or stages of a metric
     }
 )
-PARQUET, CSV = "results.parquet", "results.csv"
+FINAL = "relative_gain_final"
+Reference = Mapping[str, Sequence[RowScores]]  # task -> row scores of a model per seed
 
 
-class Cell(NamedTuple):
-    """Score of one model on one task: mean over `n` test rows, with its interval."""
+T = TypeVar("T")
 
-    value: float
-    low: float
-    high: float
-    n: int
+
+class StreamKey(NamedTuple):
+    """What tells a stream of a run from the others."""
+
+    strategy: str
+    budget: str
+    order: str
+    seed: int
 
 
 class Row(NamedTuple):
@@ -59,17 +64,6 @@ class Row(NamedTuple):
     low: float | None = None
     high: float | None = None
     n: int | None = None
-
-
-def cell_of(scores: ArrayLike, clusters: Sequence[object] | None = None, level: float = 0.95) -> Cell:
-    """Mean of row scores with a bootstrap interval, clustered by instruction where `clusters` are given.
-
-    >>> cell_of([0.0, 0.0, 1.0, 1.0], clusters=["a", "a", "b", "b"])
-    Cell(value=0.5, low=0.0, high=1.0, n=4)
-    """
-    low, high = bootstrap_interval(scores, clusters, level)
-    values = np.asarray(scores, dtype=np.float64)
-    return Cell(float(values.mean()), low, high, values.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,23 +87,76 @@ class StreamResult:
     stream : Stream
     tasks : sequence of str
         All tasks in the order they are learnt.
-    stages : sequence of mapping from (score name, task) to Cell
-        What each finished stage's model scored; of `main`, at least the tasks learnt so far.
+    stages : sequence of mapping from task to RowScores
+        What each finished stage's model scored: at least the tasks learnt so far.
+    limits : sequence of int or None
+        How many of a task's first rows count at each stage; None or nothing: all.
     main : str
         The score that the metrics are made from; others ("exact_match", "loss") are listed as they are.
-    experts, zero_shot : mapping from task to float, optional
-        `main` of the task's expert (mean over its seeds) and of the untrained model.
+    experts : mapping from task to sequence of RowScores, optional
+        Of each task's expert, per seed.
+    zero_shot : mapping from task to RowScores, optional
+        Of the untrained model.
+    joint : mapping from task to sequence of RowScores, optional
+        Of joint training, per seed.
     costs : sequence of mapping from str to float
         Per stage what it cost: tokens, seconds, ...
+    at_once : bool
+        Whether the one stage learnt all tasks: joint training.
     """
 
     stream: Stream
     tasks: Sequence[str]
-    stages: Sequence[Mapping[tuple[str, str], Cell]]
+    stages: Sequence[Mapping[str, RowScores]]
+    limits: Sequence[int | None] = ()
     main: str = "rouge_l"
-    experts: Mapping[str, float] | None = None
-    zero_shot: Mapping[str, float] | None = None
+    experts: Reference | None = None
+    zero_shot: Mapping[str, RowScores] | None = None
+    joint: Reference | None = None
     costs: Sequence[Mapping[str, float]] = field(default=())
+    at_once: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last stage is there."""
+        return self.at_once or len(self.stages) == len(self.tasks)
+
+    def rows(self, stage: int, task: str) -> int:
+        """How many rows of a task count at a stage (counted from 0); 0 where it was not scored."""
+        scored = self.stages[stage].get(task)
+        limit = self.limits[stage] if self.limits else None
+        return 0 if scored is None else scored.n if limit is None else min(scored.n, limit)
+
+    def row_scores(self, stage: int, task: str) -> Sequence[float]:
+        """Main scores of the rows that count at a stage (counted from 0)."""
+        return self.stages[stage][task].rows[self.main][: self.rows(stage, task)]
+
+    def score(self, stage: int, task: str, rows: int | None = None) -> float:
+        """Main score of a stage (counted from 0) on the first `rows` rows; NaN where it was not scored."""
+        n = self.rows(stage, task)
+        return self.stages[stage][task].mean(self.main, n if rows is None else rows) if n else math.nan
+
+    def pairs(self, stage: int, reference: Reference, what: str = "expert") -> list[tuple[float, float]]:
+        """Main score and the reference's mean over its seeds, on the same rows, for every task learnt at a stage.
+
+        Raises
+        ------
+        ValueError
+            If a task's reference is missing or does not score above 0.
+        """
+        learnt = self.tasks if self.at_once else self.tasks[: stage + 1]
+        return [self._pair(stage, task, reference, what) for task in learnt]
+
+    def _pair(self, stage: int, task: str, reference: Reference, what: str) -> tuple[float, float]:
+        models = _of_task(reference, task, what)
+        rows = min([self.rows(stage, task), *(scores.n for scores in models)])
+        base = fmean(scores.mean(self.main, rows or None) for scores in models)
+        if not base > 0:
+            raise ValueError(
+                f"The {what} of task '{task}' scores {base}: ratios to it are undefined. Train it longer, or "
+                "leave the task out."
+            )
+        return self.score(stage, task, rows), base
 
 
 def stream_rows(result: StreamResult) -> list[Row]:
@@ -124,23 +171,11 @@ def stream_rows(result: StreamResult) -> list[Row]:
     ValueError
         If a score that is needed is missing, or an expert does not score above 0; the message names the task.
     """
-    rows = [
-        Row(stage, task, score, *cell)
-        for stage, cells in enumerate(result.stages, start=1)
-        for (score, task), cell in cells.items()
-    ]
-    rows += [
-        Row(stage, None, name, value)
-        for stage, costs in enumerate(result.costs, start=1)
-        for name, value in costs.items()
-    ]
-    rows += [Row(0, task, result.main, value) for task, value in (result.zero_shot or {}).items()]
-    rows += [Row(None, task, "expert", value) for task, value in (result.experts or {}).items()]
-    scores = _matrix(result)
-    if result.experts is not None and len(scores) > 1:
-        rows += _gains(scores, _experts(result)[: len(scores)])
-    if len(scores) == len(result.tasks):
-        rows += _stream_metrics(result, scores)
+    rows = [*_scores(result), *_costs(result), *_references(result)]
+    if result.experts is not None and not result.at_once:
+        rows += _gains(result, result.experts)
+    if result.finished:
+        rows += _at_once(result) if result.at_once else _stream_metrics(result)
     return rows
 
 
@@ -150,136 +185,126 @@ def to_table(results: Iterable[StreamResult]) -> pa.Table:
     return pa.Table.from_pylist(records, schema=SCHEMA)
 
 
-def write_table(table: pa.Table, folder: Path) -> None:
-    """Write ``results.parquet`` and ``results.csv``; each is the old file or the new one, never half."""
-    from pyarrow import csv, parquet
-
-    folder.mkdir(parents=True, exist_ok=True)
-    writers: dict[str, Callable[[pa.Table, Any], None]] = {PARQUET: parquet.write_table, CSV: csv.write_csv}
-    partial = {name: folder / f".{name}.{os.getpid()}.partial" for name in writers}
-    try:
-        for name, write in writers.items():
-            with partial[name].open("wb") as file:
-                write(table, file)
-                file.flush()
-                os.fsync(file.fileno())
-        for name in writers:
-            partial[name].replace(folder / name)
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
+def _scores(result: StreamResult) -> Iterator[Row]:
+    for stage, scored in enumerate(result.stages):
+        for task, scores in scored.items():
+            n = result.rows(stage, task)
+            for name in scores.rows:
+                found = scores.estimate(name, n)
+                yield Row(stage + 1, task, name, found.mean, found.low, found.high, found.n)
 
 
-def compare(
-    table: pa.Table,
-    strategy: str,
-    baseline: str,
-    *,
-    metric: str = "relative_gain_final",
-    budget: str | None = None,
-    level: float = 0.95,
-) -> Estimate:
-    """Difference of a stream metric between two strategies, paired by order and seed.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        With the columns of `SCHEMA`, of one model.
-    strategy, baseline : str
-        The difference is strategy - baseline.
-    metric : str
-        A metric of the whole stream.
-    budget : str, optional
-        Budget of both; a strategy without a budget (the budget column is empty) is paired with any.
-    level : float
-
-    Returns
-    -------
-    Estimate
-        Over the streams that both have.
-
-    Raises
-    ------
-    ValueError
-        If no stream has both, or a strategy has several values for one order and seed.
-    """
-    a, b = (_by_stream(table, name, metric, budget) for name in (strategy, baseline))
-    both = sorted(a.keys() & b.keys())
-    if not both:
-        raise ValueError(
-            f"No stream (order and seed) has '{metric}' for both '{strategy}' and '{baseline}'. Run both first."
-        )
-    return paired_difference([a[key] for key in both], [b[key] for key in both], level)
+def _costs(result: StreamResult) -> Iterator[Row]:
+    for stage, costs in enumerate(result.costs, start=1):
+        yield from (Row(stage, None, name, value) for name, value in costs.items())
 
 
-def _by_stream(table: pa.Table, strategy: str, metric: str, budget: str | None) -> dict[tuple[str, int], float]:
-    found: dict[tuple[str, int], float] = {}
-    for row in table.to_pylist():
-        if (row["strategy"], row["metric"], row["stage"], row["task"]) != (strategy, metric, None, None):
-            continue
-        if budget is None or row["budget"] in ("", budget):
-            key = row["order"], row["seed"]
-            if key in found:
-                raise ValueError(
-                    f"'{strategy}' has several values of '{metric}' for order '{key[0]}' and seed {key[1]}. "
-                    "Give `budget`, and the rows of one run and model."
-                )
-            found[key] = row["value"]
-    return found
+def _references(result: StreamResult) -> Iterator[Row]:
+    """The untrained model and the experts, over all their rows."""
+    for task, scores in (result.zero_shot or {}).items():
+        yield Row(0, task, result.main, scores.mean(result.main))
+    for task, models in (result.experts or {}).items():
+        yield Row(None, task, "expert", fmean(scores.mean(result.main) for scores in models))
 
 
-def _matrix(result: StreamResult) -> list[list[float]]:
-    """Main scores, stage by stage over the tasks in their order; NaN where a task was not scored."""
-    nothing = Cell(float("nan"), 0.0, 0.0, 0)
-    return [[cells.get((result.main, task), nothing).value for task in result.tasks] for cells in result.stages]
-
-
-def _experts(result: StreamResult) -> list[float]:
-    return [_of_task(result.experts or {}, task, "expert") for task in result.tasks]
-
-
-def _of_task(values: Mapping[str, float], task: str, what: str) -> float:
+def _of_task(values: Mapping[str, T], task: str, what: str) -> T:
     if task not in values:
         raise ValueError(f"Task '{task}' has no score of the {what}; there are scores of {[*values]}.")
-    if what == "expert" and not values[task] > 0:
-        raise ValueError(
-            f"The expert of task '{task}' scores {values[task]}: ratios to it are undefined. Train it longer, or "
-            "leave the task out."
-        )
     return values[task]
 
 
-def _gains(scores: list[list[float]], experts: list[float]) -> list[Row]:
+def _gains(result: StreamResult, experts: Reference) -> Iterator[Row]:
     """Relative Gain and the ratio of sums at each stage from the second on."""
-    rows = []
-    for name, measure in (("relative_gain", metrics.relative_gain), ("ratio_of_sums", metrics.ratio_of_sums)):
-        for stage, value in enumerate(measure(scores, experts), start=2):
-            rows.append(Row(stage, None, name, value, n=stage - 1))
-    return rows
+    pairs = [result.pairs(stage, experts) for stage in range(len(result.stages))]
+    for stage, value in enumerate(_relative_gain(pairs), start=2):
+        yield Row(stage, None, "relative_gain", value, n=stage - 1)
+    for stage, (*earlier, _) in enumerate(pairs[1:], start=2):
+        sums = math.fsum(score for score, _ in earlier) / math.fsum(base for _, base in earlier)
+        yield Row(stage, None, "ratio_of_sums", 100 * sums, n=stage - 1)
 
 
-def _stream_metrics(result: StreamResult, scores: list[list[float]]) -> list[Row]:
-    """The metrics of a finished stream."""
-    n = len(scores)
+def _relative_gain(pairs: Sequence[Sequence[tuple[float, float]]]) -> list[float]:
+    """Where each stage has experts' scores of its own: with ratios for scores, experts are 1."""
+    return metrics.relative_gain(_ratios(pairs), [1.0] * len(pairs)) if len(pairs) > 1 else []
 
-    def row(metric: str, value: float, count: int) -> Row:
-        return Row(None, None, metric, value, n=count)
 
-    rows = [row("average_performance", metrics.average_performance(scores), n)]
-    if n > 1:
-        rows.append(row("backward_transfer", metrics.backward_transfer(scores), n - 1))
-        rows.append(row("forgetting", metrics.forgetting(scores), n - 1))
-        rows += [Row(None, task, "forgetting_rate", _rate(scores, j)) for j, task in enumerate(result.tasks)]
-    if n > 1 and result.zero_shot is not None:
-        zero_shot = [_of_task(result.zero_shot, task, "untrained model") for task in result.tasks]
-        rows.append(row("forward_transfer", metrics.forward_transfer(scores, zero_shot), n - 1))
+def _ratios(pairs: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
+    return [[score / base for score, base in of_stage] for of_stage in pairs]
+
+
+def _at_once(result: StreamResult) -> Iterator[Row]:
+    """Joint training has no earlier tasks: its metrics are over all of them."""
+    n = len(result.tasks)
+    yield Row(None, None, "average_performance", fmean(result.score(0, task) for task in result.tasks), n=n)
     if result.experts is not None:
-        experts = _experts(result)
-        rows.append(row("learning", metrics.learning(scores, experts), n))
-        if n > 1:
-            gain = metrics.summarise_gain(metrics.relative_gain(scores, experts))
-            rows += [row(f"relative_gain_{name}", value, n - 1) for name, value in asdict(gain).items()]
-    return rows
+        yield Row(None, None, FINAL, 100 * fmean(*_ratios([result.pairs(0, result.experts)])), n=n)
+
+
+def _stream_metrics(result: StreamResult) -> Iterator[Row]:
+    """The metrics of a finished stream."""
+    n = len(result.stages)
+    last = [[result.score(i, task) for task in result.tasks] for i in range(n)]
+    yield _whole("average_performance", metrics.average_performance(last), n)
+    if n > 1:
+        yield from _kept(result, _comparable(result))
+    if n > 1 and result.zero_shot is not None:
+        yield _whole("forward_transfer", _forward_transfer(result, last, result.zero_shot), n - 1)
+    if result.experts is not None:
+        yield from _against_experts(result, result.experts)
+    if n > 1 and result.joint:
+        yield from _against_joint(result, result.joint)
+
+
+def _whole(metric: str, value: float, n: int) -> Row:
+    return Row(None, None, metric, value, n=n)
+
+
+def _comparable(result: StreamResult) -> list[list[float]]:
+    """Scores of which a column is over the rows that count at every stage since its task was learnt, (n, n)."""
+    n = len(result.tasks)
+    counted = [[result.rows(i, task) for i in range(j, n)] for j, task in enumerate(result.tasks)]
+    rows = [min(filter(None, counts), default=None) for counts in counted]
+    return [
+        [result.score(i, task, rows[j]) if j <= i else math.nan for j, task in enumerate(result.tasks)]
+        for i in range(n)
+    ]
+
+
+def _kept(result: StreamResult, scores: list[list[float]]) -> Iterator[Row]:
+    """What compares a task's last score with its earlier ones."""
+    n = len(scores)
+    yield _whole("backward_transfer", metrics.backward_transfer(scores), n - 1)
+    yield _whole("forgetting", metrics.forgetting(scores), n - 1)
+    for j, task in enumerate(result.tasks):
+        yield Row(None, task, "forgetting_rate", _rate(scores, j))
+
+
+def _forward_transfer(result: StreamResult, scores: list[list[float]], zero_shot: Mapping[str, RowScores]) -> float:
+    before = [0, *range(len(result.tasks) - 1)]  # the stage just before each task
+    untrained = [
+        _of_task(zero_shot, task, "untrained model").mean(result.main, result.rows(i, task) or None)
+        for i, task in zip(before, result.tasks, strict=True)
+    ]
+    return metrics.forward_transfer(scores, untrained)
+
+
+def _against_experts(result: StreamResult, experts: Reference) -> Iterator[Row]:
+    """Learning, and the Relative Gain of the whole stream."""
+    n = len(result.stages)
+    pairs = [result.pairs(stage, experts) for stage in range(n)]
+    yield _whole("learning", metrics.learning(_ratios(pairs), [1.0] * n), n)
+    if gains := _relative_gain(pairs):
+        for name, value in asdict(metrics.summarize_gain(gains)).items():
+            yield _whole(f"relative_gain_{name}", value, n - 1)
+
+
+def _against_joint(result: StreamResult, joint: Reference) -> Iterator[Row]:
+    """The last model's earlier tasks in per cent of joint training's; nothing where that scores 0 on one."""
+    try:
+        (ratios,) = _ratios([result.pairs(len(result.stages) - 1, joint, "joint model")])
+    except ValueError:
+        return
+    yield _whole("share_of_joint", 100 * fmean(ratios[:-1]), len(ratios) - 1)
 
 
 def _rate(scores: list[list[float]], j: int) -> float | None:

@@ -1,10 +1,6 @@
 """A whole experiment: tasks x budgets x orders x strategies x seeds, each model trained once, resumable anywhere.
 
-run.json          the configuration, versions, hardware and data that the numbers come from
-memory/           the run's own memory (see `inscl.experiments.data`); the user's is never touched
-stages/NAME/      a folder per model (see `inscl.stages.folder` and `inscl.experiments.jobs`)
-streams.json      the stages of each stream
-results.parquet   every number (see `inscl.experiments.results`), also as CSV
+What it leaves on disk is in `inscl.experiments.run_folder`.
 """
 
 import json
@@ -19,7 +15,6 @@ from inscl.core.orders import order_of
 from inscl.data.example import Example, Split
 from inscl.data.mixture import MixtureRow
 from inscl.errors import ConfigError, InsclError
-from inscl.evaluation.scores import RowScores
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.data import StreamData
 from inscl.experiments.jobs import (
@@ -34,28 +29,24 @@ from inscl.experiments.jobs import (
     streams_of,
 )
 from inscl.experiments.lanes import Lane, Lanes, Step, in_turn, lanes_of
-from inscl.experiments.results import PARQUET, Cell, Stream, StreamResult, to_table, write_table
+from inscl.experiments.results import to_table
+from inscl.experiments.run_folder import FORMAT, PARQUET, RunFolder
 from inscl.experiments.track import stage_metrics
 from inscl.memory.encoder import Encoder
 from inscl.memory.locks import ALONE, alone
 from inscl.models.precision import choose_dtype
 from inscl.provenance import hardware, versions
 from inscl.replay.log import ReplayLog
-from inscl.replay.plan import Budget, Plan
+from inscl.replay.plan import Budget
 from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
-from inscl.stages.folder import PLAN, Progress, StageFolder, Trainer, read_json
-from inscl.training.checkpoints import write_json
+from inscl.stages.folder import Progress, StageFolder, Trainer
 from inscl.training.config import check_training
 from inscl.training.ranks import processes
 from inscl.training.tracking import Tracked, send, task_metrics
 
-FORMAT = 1
-RUN, STREAMS = "run.json", "streams.json"
 # What may change between two calls: more work of the same kind, or what is kept of it.
 MAY_CHANGE = frozenset({"orders", "strategies", "budgets", "seeds", "experts", "joint", "keep", "report_to"})
-COSTS = {"tokens": "tokens", "replayed_share": "replayed_share", "seconds": "seconds", "peak_memory": "peak_memory"}
-UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +164,8 @@ class Run:
         tagger: Any = None,
     ) -> None:
         self.config, self.out, self.progress = config, out, progress or (lambda event: None)
-        self.record = _open(config, out)
-        self.data = StreamData(config, out / "memory", encoder or _encoder(config), tagger)
+        self.folder = _open(config, out)
+        self.data = StreamData(config, self.folder, encoder or _encoder(config), tagger)
         self.trainer = trainer or self._trainer()
         self.jobs: dict[Job, Scored] = {}
         self.done: set[Job] = set()
@@ -190,14 +181,14 @@ class Run:
         for seed in {*self.config.seeds, *self._expert_seeds}:
             self.data.memory(seed)
         if workers == 1:
-            streams = self._do_all()
+            self._do_all()
         else:
             make = partial(Run, self.config, self.out)
             with Lanes(make, self.out, workers, self._pass_on, self.done.add) as self.lanes:
-                streams = self._do_all()
-        return RunResult(self.out, self._table(streams), self.trained, self.scored)
+                self._do_all()
+        return RunResult(self.out, self._table(), self.trained, self.scored)
 
-    def _do_all(self) -> list[StreamPlan]:
+    def _do_all(self) -> None:
         bounds = self._bounds()
         known = self._streams(None) if not self._curriculum else []
         self._do_bounds(bounds, known)
@@ -205,10 +196,9 @@ class Run:
         if self._curriculum:
             streams = self._streams(self._dev_scores())
             self._do_bounds(bounds, streams)  # an expert that begins a stream is asked about the next task too
-        write_json(self.out / STREAMS, [_described(stream) for stream in streams])
+        self.folder.write_streams(streams)
         for lanes in lanes_of(streams) if self.lanes else [in_turn(streams)]:
             self._do_lanes(lanes, streams)
-        return streams
 
     # ---------------------------------------------------------------- what there is to do
 
@@ -271,7 +261,7 @@ class Run:
         self.progress(replace(event, job=len(self.done), jobs=len(self.jobs)))
 
     def _folder(self, job: Job) -> StageFolder:
-        return StageFolder(self.out / "stages" / job.name)
+        return self.folder.stage(job.name)
 
     def _do(self, job: Job, stream: StreamPlan | None = None, stage: int = 1) -> None:
         """Train and score a model, unless that is done."""
@@ -295,9 +285,8 @@ class Run:
         """Send a stage's scores, and what its stream comes to so far, to the trackers that have its loss."""
         folder = self._folder(job)
         if Tracked.read(folder.path).places:
-            so_far = [replace(stream, tasks=stream.tasks[:stage])] if stream else []
-            metrics = stage_metrics(self._results(so_far)[0]) if so_far else task_metrics(folder.scores())
-            send(folder.path, metrics)
+            so_far = RunFolder(self.out).result_so_far(stream, stage) if stream else None
+            send(folder.path, stage_metrics(so_far) if so_far else task_metrics(folder.scores()))
 
     def _rows(self, job: Job) -> dict[Split, dict[str, list[Example]]]:
         """The rows that a job's model is scored on, per side and task."""
@@ -341,8 +330,9 @@ class Run:
         """What the earlier stages of a job's stream replayed, oldest first."""
         if job.start is None:
             return []
-        made = Plan.read(self._folder(job.start).path / PLAN)
-        return [*self._replayed(job.start), {"name": made.name, "tasks": made.replayed()}]
+        made = self._folder(job.start).plan()
+        earlier = self._replayed(job.start)
+        return earlier if made is None else [*earlier, {"name": made.name, "tasks": made.replayed()}]
 
     def _joint_rows(self, job: Job) -> list[MixtureRow]:
         """The training rows of all tasks; the trainer shuffles them."""
@@ -373,62 +363,16 @@ class Run:
         found = [self._folder(expert_job(task, seed)).scores(side)[task] for seed in self._expert_seeds]
         return fmean(scores.mean(self.config.scorer) for scores in found)
 
-    def _table(self, streams: Sequence[StreamPlan]) -> Any:
+    def _table(self) -> Any:
         """All numbers, written down; those that do not need experts even where an expert scores 0."""
-        results = self._results(streams)
+        results = RunFolder(self.out).results()
         try:
             table = to_table(results)
         except ValueError as error:
-            write_table(to_table(replace(result, experts=None) for result in results), self.out)
+            self.folder.write_table(to_table(replace(result, experts=None) for result in results))
             raise InsclError(f"{error} The scores are in {self.out / PARQUET}, without what needs experts.") from error
-        write_table(table, self.out)
+        self.folder.write_table(table)
         return table
-
-    def _results(self, streams: Iterable[StreamPlan]) -> list[StreamResult]:
-        zero = {task: rows.mean(self.config.scorer) for task, rows in self._folder(UNTRAINED).scores().items()}
-        experts = {task: self._expert(task) for task in self.data.names} if self._expert_seeds else None
-        found = [self._result(stream, zero, experts) for stream in streams]
-        if self.config.joint:
-            found += [self._joint_result(seed) for seed in self.config.seeds]
-        return found
-
-    def _result(
-        self, stream: StreamPlan, zero: Mapping[str, float], experts: Mapping[str, float] | None
-    ) -> StreamResult:
-        stages, costs = [], []
-        for job, wanted in stream.scored(self.config.test_rows):
-            folder = self._folder(job)
-            scores, trained = folder.scores(), folder.read()["trained"]
-            stages.append(_cells(scores, wanted))
-            costs.append({name: float(trained[key]) for name, key in COSTS.items() if key in trained})
-        columns = self._columns(stream.strategy, stream.budget_name, stream.order_name, stream.seed)
-        return StreamResult(
-            stream=columns,
-            tasks=stream.tasks,
-            stages=stages,
-            main=self.config.scorer,
-            experts=experts,
-            zero_shot=zero,
-            costs=costs,
-        )
-
-    def _joint_result(self, seed: int) -> StreamResult:
-        """Joint training as a stream of one stage: its scores and its mean, and no metric that needs stages."""
-        names = self.data.names
-        folder = self._folder(joint_job(names, seed))
-        trained = folder.read()["trained"]
-        return StreamResult(
-            stream=self._columns("joint", "", UPPER_BOUND_ORDER, seed),
-            tasks=names,
-            stages=[_cells(folder.scores(), dict.fromkeys(names, most_rows(self.config.test_rows)))],
-            main=self.config.scorer,
-            costs=[{name: float(trained[key]) for name, key in COSTS.items() if key in trained}],
-        )
-
-    def _columns(self, strategy: str, budget: str, order: str, seed: int) -> Stream:
-        return Stream(
-            run_id=self.out.name, model=self.config.model, strategy=strategy, budget=budget, order=order, seed=seed
-        )
 
     # ---------------------------------------------------------------- around it
 
@@ -436,11 +380,10 @@ class Run:
         from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelTrainer
 
         check_training(self.config)
-        if "dtype" not in self.record:
-            self.record = {**self.record, "dtype": choose_dtype(self.config.dtype)}
-            write_json(self.out / RUN, self.record)
+        if "dtype" not in self.folder.record:
+            self.folder.note(dtype=choose_dtype(self.config.dtype))
         return ModelTrainer(
-            self.config.model_copy(update={"dtype": self.record["dtype"]}),
+            self.config.model_copy(update={"dtype": self.folder.record["dtype"]}),
             answers=lambda task: self.data.rows(task, "train", ANSWERS_LOOKED_AT),
             chat=lambda: self.data.chat,
         )
@@ -451,9 +394,7 @@ class Run:
             info.name: {"content": info.content, "rows": info.rows, "instructions": info.instructions}
             for info in self.data.whole.tasks()
         }
-        if self.record.get("tasks") != tasks:
-            self.record = {**self.record, "tasks": tasks}
-            write_json(self.out / RUN, self.record)
+        self.folder.note(tasks=tasks)
 
     def _steps(self, job: Job, stream: StreamPlan | None, stage: int) -> Callable[[str], Progress]:
         where: dict[str, Any] = {
@@ -474,28 +415,27 @@ class Run:
         return step
 
 
-def _open(config: StreamConfig, out: Path) -> dict[str, Any]:
-    """The run's record: a new one, or that of a run with the same configuration."""
-    found, wanted = read_json(out / RUN), config.resolved()
-    record = found
-    if not record:
-        record = {"inscl_run": FORMAT, "versions": versions(), "hardware": hardware()}
-    elif changed := [key for key in wanted if key not in MAY_CHANGE and record["config"].get(key) != wanted[key]]:
+def _open(config: StreamConfig, out: Path) -> RunFolder:
+    """The run's folder with its record: a new one, or that of a run with the same configuration."""
+    folder, wanted = RunFolder(out), config.resolved()
+    if not folder.record:
+        folder.note(inscl_run=FORMAT, versions=versions(), hardware=hardware(), config=wanted)
+        return folder
+    found = folder.record["config"]
+    if changed := [key for key in wanted if key not in MAY_CHANGE and found.get(key) != wanted[key]]:
         key = changed[0]
         raise ConfigError(
             f"'{out}' holds a run of another configuration: {', '.join(f'`{name}`' for name in changed)} changed "
-            f"(`{key}` was {_short(record['config'].get(key))}, is {_short(wanted[key])}). Restore it, or name another "
+            f"(`{key}` was {_short(found.get(key))}, is {_short(wanted[key])}). Restore it, or name another "
             "folder with --out."
         )
-    record = {**record, "config": wanted}
-    if record != found:
-        write_json(out / RUN, record)
-    return record
+    folder.note(config=wanted)
+    return folder
 
 
 def _refuse_strangers(out: Path) -> None:
     """Leave a folder alone that holds something else."""
-    if out.exists() and not (out / RUN).exists() and any(path.name != ALONE for path in out.iterdir()):
+    if out.exists() and not RunFolder(out).exists and any(path.name != ALONE for path in out.iterdir()):
         raise ConfigError(f"'{out}' is not empty and holds no run. Name another folder with --out.")
 
 
@@ -521,13 +461,6 @@ def _has(folder: StageFolder, side: str, tasks: Mapping[str, Sequence[Example]])
     return all(task in known and known[task].n >= len(rows) for task, rows in tasks.items())
 
 
-def _cells(scores: Mapping[str, RowScores], wanted: Scored) -> dict[tuple[str, str], Cell]:
-    found: dict[tuple[str, str], Cell] = {}
-    for task, limit in wanted.items():
-        found |= scores[task].cells(task, limit)
-    return found
-
-
 def _title(job: Job, stream: StreamPlan | None) -> str:
     if not job.learnt:
         return "untrained model"
@@ -536,17 +469,6 @@ def _title(job: Job, stream: StreamPlan | None) -> str:
     budget = f" with {stream.budget_name}" if stream.budget else ""
     where = f"order {stream.order_name}, seed {stream.seed}, stage {len(job.learnt)}"
     return f"{stream.strategy}{budget}, {where}"
-
-
-def _described(stream: StreamPlan) -> dict[str, Any]:
-    return {
-        "strategy": stream.strategy,
-        "budget": stream.budget_name,
-        "order": stream.order_name,
-        "seed": stream.seed,
-        "tasks": list(stream.tasks),
-        "stages": [job.name for job in stream.jobs()],
-    }
 
 
 def _short(value: Any) -> str:

@@ -1,31 +1,13 @@
 """A run in one table: a line per strategy and budget, and the paired differences between strategies."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from inscl.core.stats import Estimate, resampled_difference
-from inscl.experiments.results import compare
-from inscl.stages.folder import StageFolder, read_json
-
-if TYPE_CHECKING:
-    from inscl.experiments.config import StreamConfig
-
-FINAL = "relative_gain_final"
-
-
-class StreamKey(NamedTuple):
-    """What tells a stream of a run from the others."""
-
-    strategy: str
-    budget: str
-    order: str
-    seed: int
-
+from inscl.experiments.comparison import Comparison, Contender, Place, comparisons, line_label
+from inscl.experiments.results import FINAL, StreamKey
 
 FinalRows = Mapping[StreamKey, Mapping[str, list[float]]]  # per stream: task -> (n_rows,), per cent of the expert
 
@@ -43,6 +25,8 @@ class Line:
         Relative Gain, in per cent.
     performance, backward, forgetting, learning : float
         Average performance, backward transfer, forgetting; learning is a share of the experts'.
+    share_of_joint : float
+        What is kept of joint training's scores on the earlier tasks, in per cent.
     tokens, seconds : float
         Of training, summed over the stages of a stream.
     """
@@ -57,34 +41,9 @@ class Line:
     backward: float | None
     forgetting: float | None
     learning: float | None
+    share_of_joint: float | None
     tokens: float | None
     seconds: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Against:
-    """Difference in final Relative Gain between two strategies, paired by order and seed.
-
-    Attributes
-    ----------
-    low, high : float, optional
-        t-interval over the streams; one stream gives none.
-    n : int
-        Streams.
-    resampled_low, resampled_high : float, optional
-        Interval with streams and test rows drawn again together (`inscl.core.stats.resampled_difference`), of test rows
-        alone where there is one stream; None without row scores.
-    """
-
-    strategy: str
-    baseline: str
-    budget: str
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-    resampled_low: float | None = None
-    resampled_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,75 +51,30 @@ class Summary:
     """What a run says of its strategies."""
 
     lines: tuple[Line, ...]
-    differences: tuple[Against, ...]
+    differences: tuple[Comparison, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON holds."""
         return asdict(self)
 
 
-def summarise(table: Any, final: FinalRows | None = None) -> Summary:
-    """Summarise the table of a run.
+def summarize(table: Any, final: FinalRows | None = None) -> Summary:
+    """Summarize the table of a run.
 
     Parameters
     ----------
     table : pyarrow.Table
         With the columns of `inscl.experiments.results.SCHEMA`.
     final : mapping, optional
-        Row scores from `final_rows`: differences then have the resampled interval too.
+        From `inscl.experiments.run_folder.RunFolder.final_rows`: differences then have the resampled interval too.
     """
-    rows = table.to_pylist()
-    pairs = list(dict.fromkeys((row["strategy"], row["budget"]) for row in rows))
-    lines = tuple(_line(*pair, [r for r in rows if (r["strategy"], r["budget"]) == pair]) for pair in pairs)
-    return Summary(lines=lines, differences=tuple(_differences(table, lines, final or {})))
-
-
-def final_rows(folder: Path, table: Any) -> dict[StreamKey, dict[str, list[float]]]:
-    """What makes up the final Relative Gain of each finished stream of a run, row by row.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the run.
-    table : pyarrow.Table
-        Of the run.
-
-    Returns
-    -------
-    dict from stream to dict from task to list of float, shape (n_rows,)
-        Scores of the last model in per cent of the task's expert, for every task but the newest: their mean over
-        the rows and then over the tasks is the final Relative Gain. Streams without one are left out, and those whose
-        row scores are gone.
-    """
-    from inscl.experiments.run import RUN, STREAMS
-
-    config = recorded_config(read_json(folder / RUN))
-    rows = table.to_pylist()
-    finished = {_key(row) for row in rows if row["metric"] == FINAL}
-    experts = {row["task"]: row["value"] for row in rows if row["metric"] == "expert"}
-    found = {}
-    for stream in json.loads((folder / STREAMS).read_text(encoding="utf-8")):
-        if _key(stream) in finished:
-            tasks, limit = stream["tasks"], config.test_rows.at(len(stream["tasks"]) - 1, len(stream["tasks"]))
-            scores = StageFolder(folder / "stages" / stream["stages"][-1]).scores()
-            if scores.keys() >= set(tasks):
-                found[_key(stream)] = {
-                    task: [100 * score / experts[task] for score in scores[task].rows[config.scorer][:limit]]
-                    for task in tasks[:-1]
-                }
-    return found
-
-
-def recorded_config(record: Mapping[str, Any]) -> "StreamConfig":
-    """The configuration in a run's record; settings that this version does not know are left out."""
-    from inscl.experiments.config import StreamConfig
-
-    known = {key: value for key, value in record["config"].items() if key in StreamConfig.model_fields}
-    return StreamConfig.model_validate(known)
-
-
-def _key(row: Mapping[str, Any]) -> StreamKey:
-    return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
+    by_line: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        by_line.setdefault((row["strategy"], row["budget"]), []).append(row)
+    lines = {pair: _line(*pair, rows) for pair, rows in by_line.items()}
+    budgets = {budget for _, budget in by_line}
+    contenders = [_contender(line_label(*pair, budgets), pair, rows, final or {}) for pair, rows in by_line.items()]
+    return Summary(lines=tuple(lines.values()), differences=tuple(comparisons(contenders)))
 
 
 def _line(strategy: str, budget: str, rows: list[dict[str, Any]]) -> Line:
@@ -185,6 +99,7 @@ def _line(strategy: str, budget: str, rows: list[dict[str, Any]]) -> Line:
         backward=mean("backward_transfer"),
         forgetting=mean("forgetting"),
         learning=mean("learning"),
+        share_of_joint=mean("share_of_joint"),
         tokens=total("tokens"),
         seconds=total("seconds"),
     )
@@ -194,33 +109,7 @@ def _over(values: list[float], mean: Callable[[Iterable[float]], float]) -> floa
     return mean(values) if values else None
 
 
-def _differences(table: Any, lines: tuple[Line, ...], final: FinalRows) -> Iterable[Against]:
-    """Every line against every earlier one with the same budget, or without one."""
-    measured = [line for line in lines if line.gain_final is not None]
-    for i, line in enumerate(measured):
-        for other in measured[:i]:
-            if line.strategy == other.strategy or (other.budget and other.budget != line.budget):
-                continue
-            found = compare(table, line.strategy, other.strategy, metric=FINAL, budget=line.budget)
-            resampled = _resampled(line, other, final)
-            yield Against(
-                strategy=line.strategy,
-                baseline=other.strategy,
-                budget=line.budget,
-                mean=found.mean,
-                low=found.low,
-                high=found.high,
-                n=found.n,
-                resampled_low=resampled.low if resampled else None,
-                resampled_high=resampled.high if resampled else None,
-            )
-
-
-def _resampled(line: Line, other: Line, final: FinalRows) -> Estimate | None:
-    """Difference in final Relative Gain over the streams that both have, streams and test rows drawn again."""
-    a, b = (
-        {(key.order, key.seed): rows for key, rows in final.items() if key[:2] == (of.strategy, of.budget)}
-        for of in (line, other)
-    )
-    both = sorted(a.keys() & b.keys())
-    return resampled_difference([a[key] for key in both], [b[key] for key in both]) if both else None
+def _contender(label: str, pair: tuple[str, str], rows: Iterable[Mapping[str, Any]], final: FinalRows) -> Contender:
+    finals: dict[Place, float] = {(row["order"], row["seed"]): row["value"] for row in rows if row["metric"] == FINAL}
+    mine = {(key.order, key.seed): kept for key, kept in final.items() if key[:2] == pair}
+    return Contender(label=label, strategy=pair[0], budget=pair[1], finals=finals, rows=mine)

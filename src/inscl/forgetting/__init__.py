@@ -2,8 +2,8 @@
 
 from inscl.forgetting.analysis import Analysis, analyse
 from inscl.forgetting.offline import OfflineJudge
-from inscl.forgetting.rates import Limits
+from inscl.forgetting.rates import ForgettingRule
 from inscl.forgetting.server import ServerJudge
 from inscl.forgetting.verdict import Case, Judge, Verdict
 
-__all__ = ["Analysis", "Case", "Judge", "Limits", "OfflineJudge", "ServerJudge", "Verdict", "analyse"]
+__all__ = ["Analysis", "Case", "ForgettingRule", "Judge", "OfflineJudge", "ServerJudge", "Verdict", "analyse"]

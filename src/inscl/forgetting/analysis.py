@@ -1,75 +1,30 @@
-"""The forgetting analysis of a run: how much of what was once right is lost, and what stands there now.
-
-forgetting.parquet   a row per stream, stage and earlier task: rates, also as CSV
-forgotten.parquet    a row per forgotten example of the stages that were judged
-"""
+"""The forgetting analysis of a run: how much of what was once right is lost, and what stands there now."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-
+from inscl.core.stats import Estimate
 from inscl.data.example import Example
 from inscl.errors import ConfigError, InsclError
-from inscl.files import whole_file
-from inscl.forgetting.facts import Answer, RunFacts, StreamFacts, read_facts
+from inscl.experiments.results import StreamKey
+from inscl.experiments.run_folder import RunFolder, stream_key
+from inscl.forgetting.fates import Place, RowFate, fates, judged, places_of
 from inscl.forgetting.offline import OfflineJudge
-from inscl.forgetting.rates import Limits, RowHistory, Share, histories, share
+from inscl.forgetting.rates import ForgettingRule, RowHistory, histories
 from inscl.forgetting.server import SHOWN, ServerJudge
-from inscl.forgetting.verdict import RELATED, UNRELATED, Case, Judge, Verdict
+from inscl.forgetting.tables import forgotten_share, forgotten_table, rates_table, unrelated_share, write_analysis
+from inscl.forgetting.verdict import Judge
 from inscl.llm.client import Asker
 from inscl.memory.encoder import Encoder
 
 if TYPE_CHECKING:
     from inscl.memory.memory import Memory
 
-RATES, RATES_CSV, FORGOTTEN = "forgetting.parquet", "forgetting.csv", "forgotten.parquet"
 TRAINING_ROWS = 300  # training rows of a task that the offline judge looks at
 Stages = Literal["last", "all"]
-
-_STREAM = [("run_id", pa.string()), ("strategy", pa.string()), ("budget", pa.string()), ("order", pa.string())]
-_PLACE = [*_STREAM, ("seed", pa.int64()), ("stage", pa.int32()), ("task", pa.string())]
-RATES_SCHEMA = pa.schema(
-    [
-        *_PLACE,
-        ("rows", pa.int64()),  # scored at this stage
-        ("ever_right", pa.int64()),  # of these, right at an earlier stage
-        ("forgotten", pa.int64()),  # of these, not any more
-        ("rate_forgotten", pa.float64()),  # null: no row was ever right
-        ("rate_forgotten_low", pa.float64()),
-        ("rate_forgotten_high", pa.float64()),
-        ("judge", pa.string()),  # null: this stage was not judged
-        ("related", pa.int64()),
-        ("unrelated", pa.int64()),
-        ("not_judged", pa.int64()),
-        ("rate_unrelated", pa.float64()),  # of the judged forgotten rows; null: none
-        ("rate_unrelated_low", pa.float64()),
-        ("rate_unrelated_high", pa.float64()),
-        ("ever_right_from", pa.float64()),  # the settings
-        ("drop_from", pa.float64()),
-    ]
-)
-FORGOTTEN_SCHEMA = pa.schema(
-    [
-        *_PLACE,
-        ("row", pa.int64()),  # place in the task's test side
-        ("best", pa.float64()),
-        ("best_stage", pa.int32()),
-        ("score", pa.float64()),
-        ("judge", pa.string()),
-        ("kind", pa.string()),  # null: not judged
-        ("reason", pa.string()),
-        ("nearest_task", pa.string()),
-        ("instruction", pa.string()),
-        ("input", pa.string()),
-        ("reference", pa.string()),  # the first of the accepted answers
-        ("once", pa.string()),  # the answer at `best_stage`; null: not kept
-        ("now", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +36,9 @@ class Line:
     task : str, optional
     strategy, budget : str
     streams : int
-    forgotten : Share
+    forgotten : Estimate, optional
         Of the rows that were ever right.
-    unrelated : Share
+    unrelated : Estimate, optional
         Of the judged forgotten rows.
     not_judged : int
     reasons : mapping from reason to int
@@ -94,36 +49,10 @@ class Line:
     strategy: str
     budget: str
     streams: int
-    forgotten: Share
-    unrelated: Share
+    forgotten: Estimate | None
+    unrelated: Estimate | None
     not_judged: int
     reasons: Mapping[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lost:
-    """One forgotten row of a stream, seen from a stage; None for an answer that was not kept."""
-
-    stream: StreamFacts
-    stage: int
-    task: str
-    history: RowHistory
-    once: Answer | None
-    now: Answer | None
-    verdict: Verdict
-
-    @property
-    def case(self) -> Case | None:
-        """What a judge is asked."""
-        if self.now is None:
-            return None
-        return Case(
-            task=self.task,
-            instruction=self.now.instruction,
-            input=self.now.input,
-            answer=self.now.text,
-            references=self.now.references,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,19 +61,20 @@ class Analysis:
 
     Attributes
     ----------
-    run_id, judge : str
-    limits : Limits
+    run : RunFolder
+    judge : str
+    rule : ForgettingRule
     rates, forgotten : pyarrow.Table
-        With the columns of `RATES_SCHEMA` and `FORGOTTEN_SCHEMA`.
+        With the columns of `inscl.forgetting.tables`.
     lines : tuple of Line
         Each task and strategy at the last stage, then each strategy over all tasks.
     notes : tuple of str
         What a reader must know: unfinished streams, answers that are gone or were not judged.
     """
 
-    run_id: str
+    run: RunFolder
     judge: str
-    limits: Limits
+    rule: ForgettingRule
     rates: Any
     forgotten: Any
     lines: tuple[Line, ...]
@@ -156,7 +86,7 @@ class Analysis:
         Those that dropped furthest come first, and each further one shows, where there is one, another reason or
         another answer than those before.
         """
-        last = _last_stages(self.forgotten.to_pylist())
+        last = last_stages(self.forgotten.to_pylist())
         last.sort(key=lambda row: (row["score"] - row["best"], row["strategy"], row["seed"], row["row"]))
         tasks = [line.task for line in self.lines if line.task is not None]
         found = {task: [row for row in last if row["task"] == task] for task in dict.fromkeys(tasks)}
@@ -165,33 +95,25 @@ class Analysis:
     def to_dict(self, examples: int = 2) -> dict[str, Any]:
         """As plain data that JSON holds."""
         return {
-            "run_id": self.run_id,
+            "run_id": self.run.name,
             "judge": self.judge,
-            "limits": asdict(self.limits),
+            "rule": asdict(self.rule),
             "notes": list(self.notes),
             "lines": [asdict(line) for line in self.lines],
             "rates": self.rates.to_pylist(),
             "examples": self.examples(examples),
         }
 
-    def write(self, folder: Path) -> None:
-        """Write the tables into the run's folder; each file is the old one or the new one, never half."""
-        from pyarrow import csv, parquet
-
-        for name, table, write in (
-            (FORGOTTEN, self.forgotten, parquet.write_table),
-            (RATES_CSV, self.rates, csv.write_csv),
-            (RATES, self.rates, parquet.write_table),
-        ):
-            with whole_file(folder / name, "wb") as file:
-                write(table, file)
+    def write(self) -> None:
+        """Write the tables into the run's folder."""
+        write_analysis(self.run, self.rates, self.forgotten)
 
 
 def analyse(
-    run: str | Path | RunFacts,
+    run: str | Path | RunFolder,
     *,
     judge: Judge | None = None,
-    limits: Limits | None = None,
+    rule: ForgettingRule | None = None,
     stage: Stages = "last",
     encoder: Encoder | None = None,
 ) -> Analysis:
@@ -199,12 +121,12 @@ def analyse(
 
     Parameters
     ----------
-    run : path or RunFacts
+    run : path or RunFolder
         Folder of ``inscl run`` or ``inscl demo``, finished or not. Nothing in it changes but the embedding cache of its
         memory; `Analysis.write` stores the tables there.
     judge : Judge, optional
         Default: `inscl.forgetting.offline.OfflineJudge` on the run's training data.
-    limits : Limits, optional
+    rule : ForgettingRule, optional
         When a row was right, and when it is forgotten.
     stage : {"last", "all"}
         The stages whose forgotten examples are judged: the last finished one of each stream, or every one.
@@ -224,163 +146,73 @@ def analyse(
     """
     if stage not in ("last", "all"):
         raise ConfigError(f"`stage` must be last or all, got {stage!r}.")
-    facts, limits = run if isinstance(run, RunFacts) else read_facts(run), limits or Limits()
-    judge = judge or offline_judge(facts, encoder)
-    seen = {place: histories(*place, limits) for place in _places(facts)}
-    asked = [place for place in seen if stage == "all" or place[1] == len(place[0].stages)]
-    lost = _judged([entry for place in asked for entry in _lost(*place, seen[place])], judge)
-    lost_at: dict[Place, list[Lost]] = {}
+    folder, rule = run if isinstance(run, RunFolder) else read_run(run), rule or ForgettingRule()
+    judge = judge or offline_judge(folder, encoder)
+    seen = {place: [row for row in histories(*place, rule) if row.right] for place in places_of(folder)}
+    asked = {place for place in seen if stage == "all" or place[1] == len(place[0].stages)}
+    forgotten = {place: [row for row in rows if row.forgotten] for place, rows in seen.items() if place in asked}
+    lost = judged([entry for place, rows in forgotten.items() for entry in fates(place, rows)], judge)
+    lost_at: dict[Place, list[RowFate]] = {}
     for entry in lost:
         lost_at.setdefault((entry.stream, entry.stage, entry.task), []).append(entry)
     return Analysis(
-        run_id=facts.run_id,
+        run=folder,
         judge=judge.name,
-        limits=limits,
-        rates=_rates_table(facts, seen, set(asked), lost_at, judge.name, limits),
-        forgotten=_forgotten_table(facts, lost, judge.name),
+        rule=rule,
+        rates=rates_table(folder, seen, lost_at, asked, judge.name, rule),
+        forgotten=forgotten_table(folder, lost, judge.name),
         lines=tuple(_lines(seen, lost_at)),
-        notes=tuple(_notes(facts, lost)),
+        notes=tuple(_notes(folder, lost)),
     )
 
 
-def offline_judge(facts: RunFacts, encoder: Encoder | None = None) -> OfflineJudge:
+def read_run(path: str | Path) -> RunFolder:
+    """The folder of a run of which something can be forgotten.
+
+    Raises
+    ------
+    InsclError
+        If it holds no run, no stream has begun, or a file is damaged.
+    """
+    run = RunFolder.read(path)
+    if not any(stream.stages for stream in run.streams):
+        raise InsclError(
+            f"The run in '{path}' has not finished a stage of any stream yet, so nothing can be forgotten. Go on "
+            "with it, then ask again."
+        )
+    return run
+
+
+def offline_judge(run: RunFolder, encoder: Encoder | None = None) -> OfflineJudge:
     """The offline judge on the run's training rows, with the embedding cache of the run's memory."""
     from inscl.memory.encoder import SentenceEncoder
 
-    named = facts.config.get("encoder")
-    memory = _memory(facts, encoder or (SentenceEncoder(named) if named else None))
-    return OfflineJudge(_training(facts, memory, TRAINING_ROWS), memory.encode.vectors)
+    named = run.config.encoder
+    memory = _memory(run, encoder or (SentenceEncoder(named) if named else None))
+    return OfflineJudge(_training(run, memory, TRAINING_ROWS), memory.encode.vectors)
 
 
-def server_judge(facts: RunFacts, asker: Asker, progress: Callable[[int, int], None] | None = None) -> ServerJudge:
+def server_judge(run: RunFolder, asker: Asker, progress: Callable[[int, int], None] | None = None) -> ServerJudge:
     """A judge through a server that is shown training rows of the run."""
-    return ServerJudge(asker, _training(facts, _memory(facts), SHOWN), progress)
+    return ServerJudge(asker, _training(run, _memory(run), SHOWN), progress)
 
 
-def _memory(facts: RunFacts, encoder: Encoder | None = None) -> "Memory":
+def _memory(run: RunFolder, encoder: Encoder | None = None) -> "Memory":
     from inscl.memory.memory import Memory
 
-    memory = Memory(facts.folder / "memory" / "whole", encoder=encoder)
-    if missing := [task for task in facts.tasks if task not in memory]:
+    memory = Memory(run.memory(), encoder=encoder)
+    if missing := [task for task in run.tasks if task not in memory]:
         raise InsclError(
-            f"The run's memory in '{facts.folder}' has no training rows of task '{missing[0]}', which a judge compares "
+            f"The run's memory in '{run.path}' has no training rows of task '{missing[0]}', which a judge compares "
             "answers with. Bring the folder `memory` of the run back."
         )
     return memory
 
 
-def _training(facts: RunFacts, memory: "Memory", rows: int) -> dict[str, list[Example]]:
+def _training(run: RunFolder, memory: "Memory", rows: int) -> dict[str, list[Example]]:
     from inscl.memory.task import rows_of
 
-    return {task: rows_of(memory.task(task), "train", rows) for task in facts.tasks}
-
-
-Place = tuple[StreamFacts, int, str]  # a stream, a stage of it, and a task learnt before
-
-
-def _places(facts: RunFacts) -> Iterator[Place]:
-    for stream in facts.streams:
-        for stage in range(2, len(stream.stages) + 1):
-            for task in stream.tasks[: stage - 1]:
-                yield stream, stage, task
-
-
-def _lost(stream: StreamFacts, stage: int, task: str, rows: Iterable[RowHistory]) -> Iterator[Lost]:
-    now = stream.stages[stage - 1].answers(task)
-    for history in rows:
-        if history.forgotten:
-            before = stream.stages[history.best_stage - 1].answers(task)
-            yield Lost(
-                stream=stream,
-                stage=stage,
-                task=task,
-                history=history,
-                once=None if before is None else before[history.row],
-                now=None if now is None else now[history.row],
-                verdict=Verdict(kind=None, reason="its answer was not kept"),
-            )
-
-
-def _judged(lost: Sequence[Lost], judge: Judge) -> list[Lost]:
-    """The same with verdicts; equal cases are judged once."""
-    cases = [entry.case for entry in lost]
-    distinct = list(dict.fromkeys(case for case in cases if case is not None))
-    verdicts = dict(zip(distinct, judge(distinct), strict=True)) if distinct else {}
-    return [
-        entry if case is None else replace(entry, verdict=verdicts[case])
-        for entry, case in zip(lost, cases, strict=True)
-    ]
-
-
-def _columns(facts: RunFacts, stream: StreamFacts, stage: int, task: str) -> dict[str, Any]:
-    return {
-        "run_id": facts.run_id,
-        "strategy": stream.strategy,
-        "budget": stream.budget,
-        "order": stream.order,
-        "seed": stream.seed,
-        "stage": stage,
-        "task": task,
-    }
-
-
-def _rates_table(
-    facts: RunFacts,
-    seen: Mapping[Place, Sequence[RowHistory]],
-    asked: set[Place],
-    lost_at: Mapping[Place, Sequence[Lost]],
-    judge: str,
-    limits: Limits,
-) -> Any:
-    records = []
-    for place, rows in seen.items():
-        stream, stage, task = place
-        record = _columns(facts, stream, stage, task)
-        record |= {"rows": len(stream.stages[stage - 1].scores(task)), "ever_right": len(rows)}
-        record |= _named("rate_forgotten", _forgotten_share(rows))
-        record |= {"forgotten": sum(row.forgotten for row in rows)}
-        record |= {"ever_right_from": limits.ever_right, "drop_from": limits.drop}
-        if place in asked:
-            here = lost_at.get(place, ())
-            kinds = Counter(entry.verdict.kind for entry in here)
-            record |= {"judge": judge, "related": kinds[RELATED], "unrelated": kinds[UNRELATED]}
-            record |= {"not_judged": kinds[None], **_named("rate_unrelated", _unrelated_share(here))}
-        records.append(record)
-    return pa.Table.from_pylist(records, schema=RATES_SCHEMA)
-
-
-def _named(name: str, of: Share) -> dict[str, float | None]:
-    return {name: of.value, f"{name}_low": of.low, f"{name}_high": of.high}
-
-
-def _forgotten_share(rows: Sequence[RowHistory]) -> Share:
-    return share([row.forgotten for row in rows], [row.instruction for row in rows])
-
-
-def _unrelated_share(lost: Iterable[Lost]) -> Share:
-    judged = [entry for entry in lost if entry.verdict.kind is not None]
-    flags = [entry.verdict.kind == UNRELATED for entry in judged]
-    return share(flags, [entry.history.instruction for entry in judged])
-
-
-def _forgotten_table(facts: RunFacts, lost: Iterable[Lost], judge: str) -> Any:
-    records = []
-    for entry in lost:
-        asked = entry.now or entry.once
-        records.append(
-            {
-                **_columns(facts, entry.stream, entry.stage, entry.task),
-                **{name: getattr(entry.history, name) for name in ("row", "best", "best_stage", "score")},
-                "judge": judge,
-                **asdict(entry.verdict),
-                "instruction": asked.instruction if asked else "",
-                "input": asked.input if asked else "",
-                "reference": asked.references[0] if asked and asked.references else "",
-                "once": entry.once.text if entry.once else None,
-                "now": entry.now.text if entry.now else None,
-            }
-        )
-    return pa.Table.from_pylist(records, schema=FORGOTTEN_SCHEMA)
+    return {task: rows_of(memory.task(task), "train", rows) for task in run.tasks}
 
 
 @dataclass
@@ -389,10 +221,10 @@ class _Pool:
 
     streams: set[int] = field(default_factory=set)
     rows: list[RowHistory] = field(default_factory=list)
-    lost: list[Lost] = field(default_factory=list)
+    lost: list[RowFate] = field(default_factory=list)
 
 
-def _lines(seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, Sequence[Lost]]) -> Iterator[Line]:
+def _lines(seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, Sequence[RowFate]]) -> Iterator[Line]:
     """The last stage of every stream, per task and strategy, then over all tasks."""
     single: dict[tuple[str | None, str, str], _Pool] = {}
     whole: dict[tuple[str | None, str, str], _Pool] = {}
@@ -400,7 +232,7 @@ def _lines(seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, S
         stream, stage, task = place
         if stage == len(stream.stages):
             for pools, of in ((single, task), (whole, None)):
-                pool = pools.setdefault((of, stream.strategy, stream.budget), _Pool())
+                pool = pools.setdefault((of, *stream.key[:2]), _Pool())
                 pool.streams.add(id(stream))
                 pool.rows += rows
                 pool.lost += lost_at.get(place, ())
@@ -412,18 +244,18 @@ def _lines(seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, S
             strategy=strategy,
             budget=budget,
             streams=len(pool.streams),
-            forgotten=_forgotten_share(pool.rows),
-            unrelated=_unrelated_share(pool.lost),
+            forgotten=forgotten_share(pool.rows),
+            unrelated=unrelated_share(pool.lost),
             not_judged=sum(entry.verdict.kind is None for entry in pool.lost),
             reasons=dict(Counter(entry.verdict.reason for entry in pool.lost if entry.verdict.kind).most_common()),
         )
 
 
-def _notes(facts: RunFacts, lost: Sequence[Lost]) -> Iterator[str]:
-    if open_ones := [stream for stream in facts.streams if not stream.finished]:
+def _notes(run: RunFolder, lost: Sequence[RowFate]) -> Iterator[str]:
+    if open_ones := [stream for stream in run.streams if not stream.finished]:
         first = open_ones[0]
         yield (
-            f"The run is not finished: {len(open_ones)} of {len(facts.streams)} streams lack stages (the first: "
+            f"The run is not finished: {len(open_ones)} of {len(run.streams)} streams lack stages (the first: "
             f"{first.title}, {len(first.stages)} of {len(first.tasks)} stages). What is there is analysed."
         )
     reasons = Counter(entry.verdict.reason for entry in lost if entry.verdict.kind is None)
@@ -431,14 +263,12 @@ def _notes(facts: RunFacts, lost: Sequence[Lost]) -> Iterator[str]:
         yield f"{n} of {len(lost)} forgotten examples are not judged: {reason}."
 
 
-def _last_stages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def last_stages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of each stream's last stage among them."""
-    stream = ("strategy", "budget", "order", "seed")
-    last: dict[tuple[Any, ...], int] = {}
+    last: dict[StreamKey, int] = {}
     for row in rows:
-        key = tuple(row[name] for name in stream)
-        last[key] = max(last.get(key, 0), row["stage"])
-    return [row for row in rows if row["stage"] == last[tuple(row[name] for name in stream)]]
+        last[stream_key(row)] = max(row["stage"], last.get(stream_key(row), 0))
+    return [row for row in rows if row["stage"] == last[stream_key(row)]]
 
 
 def _various(rows: Sequence[dict[str, Any]], n: int) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Which rows were once right and are not any more, and how many of them there are: counts, no judgement."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inscl.core.stats import ratio_estimate
+from inscl.core.stats import Estimate, ratio_estimate
 from inscl.errors import ConfigError
-from inscl.forgetting.facts import StreamFacts
+from inscl.experiments.run_folder import StreamFolder
 
 EVER_RIGHT, DROP = 0.5, 0.3
 _ROUNDING = 1e-9  # 0.7 - 0.4 is a little less than 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ForgettingRule:
     """When a row counts as right, and when as forgotten.
 
     Attributes
@@ -38,7 +37,7 @@ class Limits:
 
 
 class RowHistory(NamedTuple):
-    """A row that was once right.
+    """A test row that was scored at an earlier stage too.
 
     Attributes
     ----------
@@ -50,7 +49,10 @@ class RowHistory(NamedTuple):
         Its best score at an earlier stage, and its score now.
     best_stage : int
         The last stage with that best score.
+    right : bool
+        Whether it was once right.
     forgotten : bool
+        Whether it was, and is not any more.
     """
 
     row: int
@@ -58,53 +60,63 @@ class RowHistory(NamedTuple):
     best: float
     best_stage: int
     score: float
+    right: bool
     forgotten: bool
 
 
-@dataclass(frozen=True)
-class Share:
-    """Part of a number of rows, with its 95 % interval; None without rows."""
-
-    count: int
-    of: int
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-def histories(stream: StreamFacts, stage: int, task: str, limits: Limits) -> list[RowHistory]:
-    """The rows of a task that an earlier stage of the stream answered right, seen from a stage.
+def histories(stream: StreamFolder, stage: int, task: str, rule: ForgettingRule | None = None) -> list[RowHistory]:
+    """What became of each row of a task, seen from a stage of the stream.
 
     Every earlier stage that scored the row counts, also one before the task was learnt.
 
     Parameters
     ----------
-    stream : StreamFacts
+    stream : StreamFolder
     stage : int
         From 2; the first is 1.
     task : str
         Scored at that stage.
-    limits : Limits
+    rule : ForgettingRule, optional
     """
-    now = stream.stages[stage - 1]
-    clusters, score = now.instructions(task), np.asarray(now.scores(task), dtype=np.float64)
-    earlier = np.full((stage - 1, score.size), -np.inf)  # (n_stages, n_rows)
-    for before, scores in zip(stream.stages, earlier, strict=False):
-        if task in before:
-            known = before.scores(task)[: score.size]
-            scores[: len(known)] = known
+    scored = [known.scores.get(task) for known in stream.stages[:stage]]
+    rows = [None if scores is None else scores.rows[stream.scorer] for scores in scored]
+    return row_histories(rows, stream.stages[stage - 1].scores[task].instructions, rule or ForgettingRule())
+
+
+def row_histories(
+    stages: Sequence[Sequence[float] | None], instructions: Sequence[str], rule: ForgettingRule
+) -> list[RowHistory]:
+    """What became of each row, from its scores at every stage up to now; rows without an earlier score are left out.
+
+    Parameters
+    ----------
+    stages : sequence of (sequence of float, shape (at most n_rows,), or None)
+        The last one is now and has all rows; None: the task was not scored at that stage.
+    instructions : sequence of str, shape (n_rows,)
+    rule : ForgettingRule
+
+    Examples
+    --------
+    >>> [(row.row, row.best, row.right, row.forgotten)
+    ...  for row in row_histories([[1, 0.4], [0, 0]], "ab", ForgettingRule())]
+    [(0, 1.0, True, True), (1, 0.4, False, False)]
+    """
+    score = np.asarray(stages[-1], dtype=np.float64)
+    earlier = np.full((len(stages) - 1, score.size), -np.inf)  # (n_stages, n_rows)
+    for known, scores in zip(stages, earlier, strict=False):
+        if known is not None:
+            scores[: len(known)] = known[: score.size]
     best = earlier.max(axis=0)
-    best_stage = stage - 1 - earlier[::-1].argmax(axis=0)
-    forgotten = best - score >= limits.drop - _ROUNDING
-    return [
-        RowHistory(row, clusters[row], *values)
-        for row, values in enumerate(zip(*(a.tolist() for a in (best, best_stage, score, forgotten)), strict=True))
-        if values[0] >= limits.ever_right - _ROUNDING
-    ]
+    best_stage = len(stages) - 1 - earlier[::-1].argmax(axis=0)
+    right = best >= rule.ever_right - _ROUNDING
+    forgotten = right & (best - score >= rule.drop - _ROUNDING)
+    columns = (a.tolist() for a in (best, best_stage, score, right, forgotten))
+    found = (RowHistory(row, instructions[row], *values) for row, values in enumerate(zip(*columns, strict=True)))
+    return [row for row in found if row.best > -np.inf]
 
 
-def share(flags: Sequence[bool], clusters: Sequence[str]) -> Share:
-    """How many of some rows are true, with a 95 % interval for other rows like these.
+def share(flags: Sequence[bool], clusters: Sequence[str]) -> Estimate | None:
+    """How many of some rows are true, with a 95 % interval for other rows like these; None without rows.
 
     The interval is at each end the wider one of two: Student's t with an error that counts instructions and not rows
     (`inscl.core.stats.ratio_estimate`), because rows of one instruction stand or fall together, and Wilson's, because
@@ -122,13 +134,13 @@ def share(flags: Sequence[bool], clusters: Sequence[str]) -> Share:
 
     Examples
     --------
-    >>> share([True, False, False, False], ["a", "a", "b", "b"]).value
+    >>> share([True, False, False, False], ["a", "a", "b", "b"]).mean
     0.25
     >>> round(share([True] * 12, ["a", "b"] * 6).low, 2)
     0.76
     """
     if not flags:
-        return Share(0, 0, None, None, None)
+        return None
     n, count = len(flags), sum(flags)
     low, high = _wilson(count, n)
     sums: Counter[str] = Counter()
@@ -138,13 +150,12 @@ def share(flags: Sequence[bool], clusters: Sequence[str]) -> Share:
     if len(sums) > 1 and 0 < count < n:
         mean = ratio_estimate([sums[cluster] for cluster in sizes], list(sizes.values()))
         low, high = min(low, max(0.0, mean.low(0.025))), max(high, min(1.0, mean.high(0.025)))
-    return Share(count, n, count / n, low, high)
+    return Estimate(mean=count / n, low=low, high=high, n=n, clusters=len(sizes), over="test rows")
 
 
 def _wilson(count: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share."""
-    z = 1.959963984540054
-    centre = (count + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(count * (n - count) / n + z * z / 4)
-    # Exactly 0 and 1 at the ends, where rounding would miss them.
-    return (0.0 if count == 0 else centre - half), (1.0 if count == n else centre + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(count, n).proportion_ci(0.95, "wilson")
+    return float(found.low), float(found.high)

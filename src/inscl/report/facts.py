@@ -15,12 +15,13 @@ import numpy as np
 
 from inscl.core.stats import Estimate, bootstrap_interval, resampled_difference
 from inscl.errors import InsclError
+from inscl.experiments.comparison import Comparison, Contender, comparisons, line_label
+from inscl.experiments.results import FINAL, StreamKey
 from inscl.experiments.run import MAY_CHANGE
-from inscl.experiments.summary import FINAL, StreamKey, final_rows
+from inscl.experiments.run_folder import RunFolder, StreamFolder, stream_key
 from inscl.report.estimate import estimate
 from inscl.report.forgotten import ForgottenFacts, forgotten_facts
 from inscl.report.replayed import ReplayFacts, replay_facts
-from inscl.report.runs import RunFolder, StreamFolder
 
 NOT_THE_EXPERIMENT = MAY_CHANGE | {"tagger"}
 _STREAM_METRICS = {  # of the table -> of a line, and the factor to what is shown
@@ -165,21 +166,6 @@ class LineFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DifferenceFacts:
-    """Difference in final Relative Gain between two lines, over the streams (order and seed) that both have.
-
-    `paired` has Student's t-interval over the streams; `resampled_low` and `resampled_high` come from streams and test
-    rows drawn again together.
-    """
-
-    line: str
-    baseline: str
-    paired: Estimate
-    resampled_low: float | None
-    resampled_high: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class JointFacts:
     """Joint training: all tasks at once, the ceiling."""
 
@@ -196,7 +182,7 @@ class Facts:
     scorer: str
     tasks: tuple[str, ...]
     lines: tuple[LineFacts, ...]
-    differences: tuple[DifferenceFacts, ...]
+    differences: tuple[Comparison, ...]
     joint: tuple[JointFacts, ...]
     streams: tuple[StreamFacts, ...]
     replay: ReplayFacts
@@ -251,7 +237,7 @@ def summarize(runs: str | Path | Sequence[str | Path | RunFolder]) -> Facts:
     tasks = tuple(dict.fromkeys(task for run in folders for task in run.tasks))
     named: list[Named] = []
     lines: list[LineFacts] = []
-    differences: list[DifferenceFacts] = []
+    differences: list[Comparison] = []
     joint: list[JointFacts] = []
     streams: list[StreamFacts] = []
     for pool in pools:
@@ -284,8 +270,13 @@ def summarize(runs: str | Path | Sequence[str | Path | RunFolder]) -> Facts:
 
 def open_runs(runs: Iterable[str | Path | RunFolder]) -> list[RunFolder]:
     """The folders of runs, each under a name of its own."""
-    folders = [run if isinstance(run, RunFolder) else RunFolder(Path(run)) for run in runs]
+    folders = [run if isinstance(run, RunFolder) else RunFolder.read(run) for run in runs]
     for run in folders:
+        if not run.streams:
+            raise InsclError(
+                f"The run '{run.path}' has not begun its streams yet: there is nothing to report. "
+                "Run the same `inscl run` command again to go on."
+            )
         if sum(other.name == run.name for other in folders) > 1:
             run.name = str(run.path)
     return folders
@@ -387,14 +378,13 @@ class _Pool:
 
     def __init__(self, runs: Sequence[RunFolder], name: str) -> None:
         self.runs, self.name = runs, name
-        self.budgets = {stream.key.budget for run in runs for stream in run.streams} - {""}
+        self.budgets = {stream.key.budget for run in runs for stream in run.streams}
         self.named: list[Named] = []
         self.facts: list[StreamFacts] = []
         for run in runs:
             numbers: dict[StreamKey, list[dict[str, Any]]] = {}
             for row in run.rows:
-                key = StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
-                numbers.setdefault(key, []).append(row)
+                numbers.setdefault(stream_key(row), []).append(row)
             for stream in run.streams:
                 if stream.key in numbers:
                     named = Named(self._label(stream.key), run, stream)
@@ -402,8 +392,8 @@ class _Pool:
                     self.facts.append(_stream_facts(named, numbers[stream.key]))
 
     def _label(self, key: StreamKey) -> str:
-        budget = f" ({key.budget})" if key.budget and len(self.budgets) > 1 else ""
-        return f"{key.strategy}{budget}" + (f" · {self.name}" if self.name else "")
+        label = line_label(key.strategy, key.budget, self.budgets)
+        return f"{label} · {self.name}" if self.name else label
 
     def lines(self) -> list[LineFacts]:
         labels = dict.fromkeys(named.label for named in self.named)
@@ -441,38 +431,19 @@ class _Pool:
             **metrics,
         )
 
-    def differences(self, lines: Sequence[LineFacts]) -> Iterable[DifferenceFacts]:
+    def differences(self, lines: Sequence[LineFacts]) -> Iterable[Comparison]:
         """Every line against every earlier one of the same budget, or of none."""
-        rows = self._final_rows()
-        finals = {
-            (stream.line, stream.order, stream.seed): stream.metrics["gain_final"]
-            for stream in self.facts
-            if "gain_final" in stream.metrics
-        }
-        for i, line in enumerate(lines):
-            for other in lines[:i]:
-                if line.strategy == other.strategy or (other.budget and other.budget != line.budget):
-                    continue
-                both = [key[1:] for key in finals if key[0] == line.label and (other.label, *key[1:]) in finals]
-                paired = estimate([finals[line.label, *key] - finals[other.label, *key] for key in both])
-                if paired is None:
-                    continue
-                a, b = ([rows.get((label, *key), {}) for key in both] for label in (line.label, other.label))
-                found = resampled_difference(a, b) if all(a + b) else None
-                yield DifferenceFacts(
-                    line=line.label,
-                    baseline=other.label,
-                    paired=paired,
-                    resampled_low=found.low if found else None,
-                    resampled_high=found.high if found else None,
-                )
+        rows = {key: kept for run in self.runs for key, kept in run.final_rows().items()}
+        return comparisons([self._contender(line, rows) for line in lines])
 
-    def _final_rows(self) -> dict[tuple[str, str, int], dict[str, list[float]]]:
-        return {
-            (self._label(key), key.order, key.seed): rows
-            for run in self.runs
-            for key, rows in final_rows(run.path, run.table).items()
+    def _contender(self, line: LineFacts, rows: Mapping[StreamKey, Mapping[str, list[float]]]) -> Contender:
+        finals = {
+            (stream.order, stream.seed): stream.metrics["gain_final"]
+            for stream in self.facts
+            if stream.line == line.label and "gain_final" in stream.metrics
         }
+        mine = {(key.order, key.seed): kept for key, kept in rows.items() if self._label(key) == line.label}
+        return Contender(label=line.label, strategy=line.strategy, budget=line.budget, finals=finals, rows=mine)
 
     def joint(self) -> Iterable[JointFacts]:
         """Joint training over its seeds, against the experts of the same run."""
@@ -550,12 +521,14 @@ def _task_facts(done: Sequence[tuple[Named, StreamFacts]]) -> Iterable[TaskFacts
 
 
 def _of_gain(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
-    return _of_rows(final_rows(named.run.path, named.run.table).get(named.stream.key, {}))
+    return _of_rows(named.run.final_rows().get(named.stream.key, {}))
 
 
 def _of_performance(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
-    scores, scorer = named.run.row_scores(named.stream, len(stream.tasks)), named.run.config.scorer
-    return _of_rows({task: [100 * s for s in scores[task].rows[scorer]] for task in stream.tasks if task in scores})
+    if not named.stream.finished:
+        return None
+    found, last = named.run.result(named.stream), len(stream.tasks) - 1
+    return _of_rows({task: [100 * score for score in found.row_scores(last, task)] for task in stream.tasks})
 
 
 def _of_change(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
@@ -580,14 +553,12 @@ def _changes(named: Named, task: str) -> tuple[list[float], Sequence[str]]:
 
     Where the last stages score more rows than the earlier ones, the rows that both have.
     """
-    tasks, scorer = named.stream.tasks, named.run.config.scorer
-    learnt = named.run.row_scores(named.stream, tasks.index(task) + 1).get(task)
-    now = named.run.row_scores(named.stream, len(tasks)).get(task)
-    if learnt is None or now is None:
+    if not named.stream.finished:
         return [], []
-    pairs = zip(learnt.rows[scorer], now.rows[scorer], strict=False)
-    changes = [100 * (after - before) for before, after in pairs]
-    return changes, now.instructions[: len(changes)]
+    found, learnt, last = named.run.result(named.stream), named.stream.tasks.index(task), len(named.stream.tasks) - 1
+    pairs = zip(found.row_scores(learnt, task), found.row_scores(last, task), strict=False)
+    changes = [100 * (now - before) for before, now in pairs]
+    return changes, found.stages[last][task].instructions[: len(changes)]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -1,22 +1,24 @@
 """What was forgotten, by kind, with the answers side by side: once, now, and the reference.
 
-The kinds come from the tables that `inscl forgetting RUN` writes into the run's folder. Without them the examples are
-looked up in the answers: rows that were right when their task was learnt and are not any more.
+Which rows are forgotten says `inscl.forgetting`, here as there. The kinds come from the tables that `inscl forgetting
+RUN` writes into the run's folder; without them the forgotten rows are looked up, and nobody has judged them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inscl.experiments.summary import StreamKey
+from inscl.experiments.run_folder import RunFolder, StreamFolder
+from inscl.forgetting.analysis import last_stages
+from inscl.forgetting.fates import RowFate, fates
+from inscl.forgetting.rates import histories
+from inscl.forgetting.tables import read_analysis
 from inscl.report.replayed import First
-from inscl.report.runs import RunFolder, StreamFolder
 
-RATES, TABLE = "forgetting.parquet", "forgotten.parquet"
-EVER_RIGHT, DROP = 0.5, 0.3  # what counts as forgotten without the tables
 EXAMPLES_PER_TASK = 3
 COUNTS = ("ever_right", "related", "unrelated", "not_judged")
 Labels = Mapping[tuple[str, str, str], str]  # run, strategy and budget -> label of the line
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,115 +73,84 @@ class ForgottenFacts:
 
 def forgotten_facts(runs: Sequence[RunFolder], firsts: Sequence[First]) -> ForgottenFacts:
     """Kinds and examples from the runs' tables where they are, else examples from the answers."""
-    if not all((run.path / name).exists() for run in runs for name in (RATES, TABLE)):
-        examples = [example for first in firsts for example in _from_answers(*first)]
+    tables = [read_analysis(run) for run in runs]
+    known = [found for found in tables if found]
+    if len(known) < len(tables):
+        examples = [example for first in firsts for example in _looked_up(*first)]
         return ForgottenFacts(judges=(), kinds=(), examples=_largest(examples), found=len(examples))
     labels = {(run.name, *stream.key[:2]): label for label, run, stream in firsts}
-    counted = [counts for run in runs for counts in _rates(run, labels)]
-    examples = [example for run in runs for example in _from_table(run, labels)]
+    pairs = list(zip(runs, known, strict=True))
+    rates = [found for run, (rows, _) in pairs for found in _labelled(run, [r for r in rows if r["judge"]], labels)]
+    lost = [found for run, (_, rows) in pairs for found in _labelled(run, rows, labels)]
     return ForgottenFacts(
-        judges=tuple(dict.fromkeys(judge for judge, _, _ in counted)),
-        kinds=tuple(_kinds(counted)),
-        examples=_largest(examples),
-        found=len(examples),
+        judges=tuple(dict.fromkeys(row["judge"] for _, row in rates)),
+        kinds=tuple(_kinds(rates)),
+        examples=_largest(_example(label, row) for label, row in lost),
+        found=len(lost),
     )
 
 
-def _rates(run: RunFolder, labels: Labels) -> Iterable[tuple[str, tuple[str, str], Mapping[str, int]]]:
-    """Judge, line and task, and counts of each stream's last judged stage."""
-    rows = [row for row in _read(run, RATES) if row["judge"]]
-    last: dict[StreamKey, int] = {}
-    for row in rows:
-        last[_key(row)] = max(row["stage"], last.get(_key(row), 0))
-    for row in rows:
-        label = labels.get((run.name, row["strategy"], row["budget"]))
-        if label and row["stage"] == last[_key(row)]:
-            yield row["judge"], (label, row["task"]), {name: row[name] or 0 for name in COUNTS}
+def _labelled(run: RunFolder, rows: Sequence[dict[str, Any]], labels: Labels) -> Iterable[tuple[str, Record]]:
+    """The rows of each stream's last stage among them, with the label of their line."""
+    for row in last_stages(rows):
+        if label := labels.get((run.name, row["strategy"], row["budget"])):
+            yield label, row
 
 
-def _kinds(counted: Iterable[tuple[str, tuple[str, str], Mapping[str, int]]]) -> Iterable[KindFacts]:
+def _kinds(rates: Iterable[tuple[str, Record]]) -> Iterable[KindFacts]:
     totals: dict[tuple[str, str], dict[str, int]] = {}
-    for _, place, counts in counted:
-        total = totals.setdefault(place, dict.fromkeys(COUNTS, 0))
-        for name, n in counts.items():
-            total[name] += n
+    for label, row in rates:
+        total = totals.setdefault((label, row["task"]), dict.fromkeys(COUNTS, 0))
+        for name in COUNTS:
+            total[name] += row[name] or 0
     for (line, task), total in totals.items():
         yield KindFacts(line=line, task=task, **total)
 
 
-def _read(run: RunFolder, name: str) -> list[dict[str, Any]]:
-    from pyarrow import parquet
-
-    return list(parquet.read_table(run.path / name).to_pylist())
-
-
-def _key(row: Mapping[str, Any]) -> StreamKey:
-    return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
-
-
-def _from_table(run: RunFolder, labels: Labels) -> Iterable[Example]:
-    """The forgotten rows of each stream's last judged stage."""
-    rows = _read(run, TABLE)
-    last: dict[StreamKey, int] = {}
-    for row in rows:
-        last[_key(row)] = max(row["stage"], last.get(_key(row), 0))
-    for row in rows:
-        label = labels.get((run.name, row["strategy"], row["budget"]))
-        if label is None or row["stage"] != last[_key(row)]:
-            continue
-        yield Example(
-            line=label,
-            task=row["task"],
-            instruction=row["instruction"],
-            input=row["input"],
-            reference=row["reference"],
-            once=row["once"],
-            now=row["now"],
-            best=100 * row["best"],
-            score=100 * row["score"],
-            kind=row["kind"] or "",
-            reason=row["reason"] or "",
-        )
+def _example(label: str, row: Record) -> Example:
+    return Example(
+        line=label,
+        task=row["task"],
+        **{name: row[name] or "" for name in ("instruction", "input", "reference", "once", "now", "kind", "reason")},
+        best=100 * row["best"],
+        score=100 * row["score"],
+    )
 
 
-def _text(reference: object) -> str:
-    """The first reference, where there are several."""
-    return str(reference[0]) if isinstance(reference, list) and reference else str(reference)
-
-
-def _from_answers(label: str, run: RunFolder, stream: StreamFolder) -> Iterable[Example]:
-    """Rows of a finished stream that were right when their task was learnt and are not after the last stage."""
+def _looked_up(label: str, run: RunFolder, stream: StreamFolder) -> Iterable[Example]:
+    """What a finished stream has forgotten after its last stage, where its answers are kept."""
     for task in stream.tasks[:-1]:
-        for row in answers_of(run, stream, task):
-            if row["best"] >= 100 * EVER_RIGHT and row["best"] - row["score"] >= 100 * DROP:
-                yield Example(line=label, task=task, kind="", reason="", **row)
+        for fate in answers_of(stream, task):
+            if fate.history.forgotten:
+                yield _example(label, _record(fate))
 
 
-def answers_of(run: RunFolder, stream: StreamFolder, task: str) -> list[dict[str, Any]]:
-    """The answers to a task's test rows when it was learnt and after the last stage, with their scores in points.
+def answers_of(stream: StreamFolder, task: str) -> list[RowFate]:
+    """What became of a task's test rows after the last stage.
 
-    Rows that both stages scored; none where the stream is not finished, or its answers are gone.
+    Rows with both answers; none where the stream is not finished, or its answers are gone.
     """
-    learnt, last = stream.tasks.index(task) + 1, len(stream.tasks)
-    scorer = run.config.scorer
-    once, now = (run.answers(stream, stage, task) for stage in (learnt, last))
-    best, score = (run.row_scores(stream, stage).get(task) for stage in (learnt, last))
-    if best is None or score is None:
+    if not stream.finished or len(stream.tasks) < 2:
         return []
-    rows = zip(once, now, best.rows[scorer], score.rows[scorer], strict=False)
-    return [
-        {
-            "instruction": a["instruction"],
-            "input": a["input"],
-            "reference": _text(a["references"]),
-            "once": a["prediction"],
-            "now": b["prediction"],
-            "best": 100 * before,
-            "score": 100 * after,
-        }
-        for a, b, before, after in rows
-        if (a["instruction"], a["input"]) == (b["instruction"], b["input"])
-    ]
+    place = (stream, len(stream.tasks), task)
+    return [fate for fate in fates(place, histories(*place)) if fate.once and fate.now]
+
+
+def _record(fate: RowFate) -> Record:
+    assert fate.once is not None
+    assert fate.now is not None
+    return {
+        "task": fate.task,
+        "instruction": fate.now.instruction,
+        "input": fate.now.input,
+        "reference": (fate.now.references or [""])[0],
+        "once": fate.once.prediction,
+        "now": fate.now.prediction,
+        "kind": "",
+        "reason": "",
+        "best": fate.history.best,
+        "score": fate.history.score,
+    }
 
 
 def _largest(examples: Iterable[Example]) -> tuple[Example, ...]:

@@ -12,9 +12,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from inscl.core.stats import ENOUGH_STREAMS
+from inscl.core.stats import ENOUGH_STREAMS, Estimate
 from inscl.errors import ConfigError, InsclError, require
-from inscl.experiments.summary import StreamKey
+from inscl.experiments.comparison import Comparison
+from inscl.experiments.results import StreamKey
+from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.files import whole_file
 from inscl.report import figures as draw
 from inscl.report.draw import rules, variables
@@ -22,7 +24,6 @@ from inscl.report.facts import Facts, RunFacts, open_runs, summarize
 from inscl.report.figures import Figure
 from inscl.report.forgotten import Example, answers_of
 from inscl.report.plan import PlanFacts, plan_insinfo, plan_verdict, summarize_plan
-from inscl.report.runs import RunFolder, StreamFolder
 from inscl.report.verdict import best_line, duration, minus, thousands, verdict
 
 KINDS = ("svg", "png")
@@ -184,15 +185,16 @@ def _sections(facts: Facts) -> list[tuple[str, str]]:
     return [(key, name) for key, name in named.items() if there.get(key, True)]
 
 
-def _difference(found: Any) -> tuple[str, ...]:
-    def spread(low: float | None, high: float | None) -> str:
-        return "–" if low is None or high is None else f"{minus(low, sign=True)} to {minus(high, sign=True)}"
+def _difference(found: Comparison) -> tuple[str, ...]:
+    def spread(of: Estimate | None) -> str:
+        ends = of and of.ends
+        return f"{minus(ends[0], sign=True)} to {minus(ends[1], sign=True)}" if ends else "–"
 
     return (
         f"{found.line} against {found.baseline}",
         minus(found.paired.mean, sign=True),
-        spread(found.paired.low, found.paired.high),
-        spread(found.resampled_low, found.resampled_high),
+        spread(found.paired),
+        spread(found.resampled),
         str(found.paired.n),
     )
 
@@ -245,7 +247,7 @@ def _write_answers(out: Path, facts: Facts, runs: Sequence[RunFolder]) -> list[d
         lines = [
             (label, f"order {stream.key.order}, seed {stream.key.seed}", rows)
             for label, run, stream in first
-            if task in stream.tasks and (rows := answers_of(run, stream, task))
+            if task in stream.tasks and (rows := answers_of(stream, task))
         ]
         if lines:
             name = f"answers-{i:02d}.html"

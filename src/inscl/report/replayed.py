@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from inscl.errors import InsclError
+from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.replay.plan import Plan
-from inscl.report.runs import RunFolder, StreamFolder
 
 First = tuple[str, RunFolder, StreamFolder]  # label of a line, and the first stream of an order
 TOP_TAGS = 8
@@ -112,7 +112,7 @@ def replay_facts(firsts: Iterable[First]) -> ReplayFacts:
     budgets: list[BudgetFacts] = []
     infos: list[InsInfoFacts] = []
     for label, run, stream in firsts:
-        plans = [plan for stage in range(2, len(stream.tasks) + 1) if (plan := stream.plan(stage))]
+        plans = [plan for folder in stream.folders[1:] if (plan := folder.plan())]
         for plan in plans:
             for task in plan.tasks:
                 if task.distance is not None:
@@ -192,8 +192,9 @@ def _all_instructions(
     from inscl.replay.views import Derived, StageView
 
     sampled = run.config.limits.train is not None
-    folder = run.path / "memory" / (f"seed-{stream.key.seed}" if sampled else "whole")
-    memory = Memory(folder, encoder=_CacheOnly(plan.settings["encoder"])).existing()
+    memory = Memory(
+        run.memory(stream.key.seed if sampled else None), encoder=_CacheOnly(plan.settings["encoder"])
+    ).existing()
     known = {field.name for field in fields(Settings)}
     settings = Settings(**{key: value for key, value in plan.settings.items() if key in known})
     derived, tagged = Derived(memory.encode), any(i.tags for i in chosen)

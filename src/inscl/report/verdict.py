@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from inscl.core.stats import Estimate
-from inscl.report.facts import DifferenceFacts, Facts, LineFacts
+from inscl.experiments.comparison import Comparison
+from inscl.report.facts import Facts, LineFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +105,8 @@ def _sure(facts: Facts, best: LineFacts) -> Sentence:
     return _told_apart(best, rival, found)
 
 
-def _told_apart(best: LineFacts, rival: LineFacts, found: DifferenceFacts) -> Sentence:
-    paired = found.paired if found.line == best.label else -found.paired
+def _told_apart(best: LineFacts, rival: LineFacts, found: Comparison) -> Sentence:
+    paired = found.of(best.label)
     against = f"{best.label} leads {rival.label} by {paired.mean:.1f} points of Relative Gain"
     streams = _plural(paired.n, "stream")
     if paired.shown is None:
@@ -113,7 +114,7 @@ def _told_apart(best: LineFacts, rival: LineFacts, found: DifferenceFacts) -> Se
         words = f"{against}. {few} little about other orders and seeds: run more before you choose."
         return Sentence(about="Certainty", figure=streams, words=words)
     words = f"{against} {interval(paired)}"
-    if paired.shown[0] <= 0:
+    if not found.counts or paired.mean < 0:
         return Sentence(about="Certainty", figure=streams, words=f"{words}: these do not tell them apart.")
     return Sentence(
         about="Certainty", figure=streams, words=f"{words}. It was chosen as the best of them, so expect a little less."

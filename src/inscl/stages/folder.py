@@ -19,8 +19,10 @@ from typing import Any, Protocol
 from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.errors import InsclError
+from inscl.evaluation.predictions import Prediction, answer_sets
 from inscl.evaluation.scores import RowScores
 from inscl.models.loading import RECORD
+from inscl.replay.plan import Plan
 from inscl.replay.planner import Replay
 from inscl.training.checkpoints import write_json
 
@@ -56,6 +58,11 @@ class StageFolder:
     def trained(self) -> bool:
         """Whether the finished model is there."""
         return (self.model / RECORD).exists()
+
+    @property
+    def scored(self) -> bool:
+        """Whether anything was scored, or trained, in it."""
+        return (self.path / SCORES).exists()
 
     def prepare(self, replay: Callable[[], Replay], chat: bool) -> None:
         """Write plan and mixture, unless they are there."""
@@ -101,6 +108,23 @@ class StageFolder:
         """What was scored so far."""
         return {task: RowScores.from_dict(plain) for task, plain in self.read().get(side, {}).items()}
 
+    def answers(self, side: str = "test") -> dict[str, list[Prediction]]:
+        """The answers behind the scores; a task is left out whose answers are gone or belong to other rows."""
+        kept, found = self.answer_sets(side), {}
+        for task, scores in self.scores(side).items():
+            if mine := next((rows for rows in kept.get(task, ()) if scores.are_of(rows)), None):
+                found[task] = mine
+        return found
+
+    def answer_sets(self, side: str = "test") -> dict[str, list[list[Prediction]]]:
+        """Per task all sets of rows that were answered, the newest first."""
+        return answer_sets(self.path / PREDICTIONS / side)
+
+    def plan(self) -> Plan | None:
+        """What was replayed; None where nothing was planned."""
+        path = self.path / PLAN
+        return Plan.read(path) if path.exists() else None
+
     def read(self) -> dict[str, Any]:
         """The scores file; empty where there is none."""
         return read_json(self.path / SCORES)
@@ -119,6 +143,12 @@ class StageFolder:
 
     def _write(self, content: dict[str, Any]) -> None:
         write_json(self.path / SCORES, content)
+
+
+def stage_of(path: Path) -> StageFolder | None:
+    """The stage in a folder, or that of a model's folder; None where there is none."""
+    places = (path.parent, path) if path.name == MODEL else (path,)
+    return next((stage for stage in map(StageFolder, places) if stage.scored), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from inscl.data.example import Example
-from inscl.evaluation.evaluate import Prediction, answer_limit, generate_and_score
+from inscl.evaluation.evaluate import answer_limit, generate_and_score
+from inscl.evaluation.predictions import Prediction, answer_sets
 from inscl.evaluation.scores import RowScores
 from inscl.models.loading import RECORD, LoadedModel
 from inscl.stages.folder import Progress
@@ -129,11 +130,8 @@ def predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str)
     scorer : str
         Name of the scorer beside exact match.
     """
-    files = {}
-    for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
-        with path.open(encoding="utf-8") as lines:
-            rows = [Prediction(**json.loads(line)) for line in lines]
-        files[_asked(rows[0].task, rows)] = rows
+    kept = [rows for sets in answer_sets(folder).values() for rows in sets]
+    files = {_asked(rows[0].task, rows): rows for rows in reversed(kept)}  # of equal questions the newest answers
     return {task: RowScores.of(files[_asked(task, examples)], scorer) for task, examples in tasks.items()}
 
 

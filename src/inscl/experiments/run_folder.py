@@ -1,0 +1,383 @@
+"""A run's folder: the one place that knows what lies where in it, writes it and reads it, finished or not.
+
+run.json          the configuration, versions, hardware and data that the numbers come from
+memory/           the run's own memory: `whole`, and `seed-N` where training rows are drawn per seed
+stages/NAME/      a folder per model (see `inscl.stages.folder` and `inscl.experiments.jobs`)
+streams.json      the stages of each stream
+results.parquet   every number (see `inscl.experiments.results`), also as CSV
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from inscl.errors import InsclError
+from inscl.evaluation.predictions import Prediction
+from inscl.evaluation.scores import RowScores
+from inscl.experiments.config import StreamConfig
+from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan, expert_job, joint_job
+from inscl.experiments.results import FINAL, Reference, Stream, StreamKey, StreamResult, to_table
+from inscl.files import whole_file
+from inscl.replay.plan import Plan
+from inscl.stages.folder import StageFolder, read_json
+from inscl.training.checkpoints import write_json
+
+FORMAT = 1
+RECORD, STREAMS, PARQUET, CSV = "run.json", "streams.json", "results.parquet", "results.csv"
+COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
+UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
+
+
+class FinishedStage:
+    """A stage that is scored: row scores, answers and plan, each read when first asked for."""
+
+    def __init__(self, folder: StageFolder) -> None:
+        self._folder = folder
+
+    @cached_property
+    def scores(self) -> dict[str, RowScores]:
+        """Scores of each task's rows, in the fixed order of its test side."""
+        return self._folder.scores()
+
+    @cached_property
+    def answers(self) -> dict[str, list[Prediction]]:
+        """The answers behind the scores; a task is left out whose answers are gone or belong to other rows."""
+        return self._folder.answers()
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """What was replayed; None where nothing was planned."""
+        return self._folder.plan()
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """What training took."""
+        trained = self._folder.read().get("trained", {})
+        return {name: float(trained[name]) for name in COSTS if name in trained}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamFolder:
+    """A stream of a run.
+
+    Attributes
+    ----------
+    key : StreamKey
+    tasks : tuple of str
+        All tasks in the order they are learnt.
+    folders : tuple of StageFolder
+        Of every stage, there or not.
+    scorer : str
+        The score that counts.
+    """
+
+    key: StreamKey
+    tasks: tuple[str, ...]
+    folders: tuple[StageFolder, ...]
+    scorer: str
+
+    @cached_property
+    def stages(self) -> tuple[FinishedStage, ...]:
+        """The stages that are scored, the first first."""
+        found = map(FinishedStage, self.folders)
+        wanted = (self.tasks[: number + 1] for number in range(1, len(self.tasks) + 1))  # learnt ones, and the next
+        scored = takewhile(lambda pair: pair[0].scores.keys() >= set(pair[1]), zip(found, wanted, strict=False))
+        return tuple(stage for stage, _ in scored)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last stage is there."""
+        return len(self.stages) == len(self.tasks)
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        strategy, budget, order, seed = self.key
+        return f"{strategy}{f' with {budget}' if budget else ''}, order {order}, seed {seed}"
+
+
+class RunFolder:
+    """What lies in a run's folder; `read` opens one that must be a run's.
+
+    Parameters
+    ----------
+    path : path
+        Need not exist yet.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+    record : dict
+        What ``run.json`` holds; empty where there is none.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = self.path.resolve().name
+        self.record: dict[str, Any] = read_json(self.path / RECORD) if self.path.is_dir() else {}
+
+    @classmethod
+    def read(cls, path: str | Path) -> "RunFolder":
+        """The folder of a run.
+
+        Raises
+        ------
+        InsclError
+            If the folder holds none.
+        """
+        found = cls(path)
+        if "config" not in found.record:
+            raise InsclError(
+                f"'{path}' holds no run: there is no {RECORD}. Name a folder that `inscl run` or `inscl demo` wrote."
+            )
+        return found
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.path / RECORD).exists()
+
+    # ---------------------------------------------------------------- what a run writes
+
+    def note(self, **facts: Any) -> None:
+        """Add to the record, and write it where that changes it."""
+        if self.record != (noted := {**self.record, **facts}):
+            self.record = noted
+            write_json(self.path / RECORD, noted)
+
+    def write_streams(self, streams: Iterable[StreamPlan]) -> None:
+        """Write which stages each stream has."""
+        write_json(self.path / STREAMS, [_described(stream) for stream in streams])
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write the table of all numbers; each file is the old one or the new one, never half."""
+        from pyarrow import csv, parquet
+
+        write_tables(self.path, {CSV: (csv.write_csv, table), PARQUET: (parquet.write_table, table)})
+
+    # ---------------------------------------------------------------- where things are
+
+    def memory(self, seed: int | None = None) -> Path:
+        """Folder of the run's memory: of all rows, or of the training rows drawn for a seed."""
+        return self.path / "memory" / ("whole" if seed is None else f"seed-{seed}")
+
+    def stage(self, name: str) -> StageFolder:
+        """Folder of a model, by the name of its job."""
+        return StageFolder(self.path / "stages" / Path(name).name)
+
+    def scored(self) -> list[StageFolder]:
+        """Folders of the models that were scored, by name."""
+        found = map(StageFolder, sorted((self.path / "stages").glob("*")))
+        return [stage for stage in found if stage.scored]
+
+    # ---------------------------------------------------------------- what a run says
+
+    @cached_property
+    def config(self) -> StreamConfig:
+        """The recorded configuration; settings that this version does not know are left out."""
+        known = {key: value for key, value in self.record["config"].items() if key in StreamConfig.model_fields}
+        return StreamConfig.model_validate(known)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks in the order of the configuration."""
+        return tuple(self.record.get("tasks") or self.streams[0].tasks)
+
+    @cached_property
+    def streams(self) -> tuple[StreamFolder, ...]:
+        """The streams, each as far as it is; none where they have not begun."""
+        if not (self.path / STREAMS).exists():
+            return ()
+        try:
+            listed = json.loads((self.path / STREAMS).read_text(encoding="utf-8"))
+            return tuple(self._stream(entry) for entry in listed)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InsclError(
+                f"{self.path / STREAMS} is damaged ({error!r}). Remove it, and run the same `inscl run` again."
+            ) from error
+
+    def _stream(self, entry: Mapping[str, Any]) -> StreamFolder:
+        return StreamFolder(
+            key=stream_key(entry),
+            tasks=tuple(entry["tasks"]),
+            folders=tuple(map(self.stage, entry["stages"])),
+            scorer=self.config.scorer,
+        )
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """Every number: the run's own table if it covers all streams, else made from what is scored so far."""
+        from pyarrow import parquet
+
+        path = self.path / PARQUET
+        if path.exists():
+            table = parquet.read_table(path)
+            if self._listed <= _finished(table):
+                return table
+        results = [result for result in self.results() if result.stages]
+        try:
+            return to_table(results)
+        except ValueError:  # an expert that scores 0: what needs experts is left out
+            return to_table(replace(result, experts=None) for result in results)
+
+    @property
+    def _listed(self) -> set[StreamKey]:
+        return {stream.key for stream in self.streams}
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as plain rows."""
+        return list(self.table.to_pylist())
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stream has reached its last stage."""
+        return self._listed <= _finished(self.table)
+
+    def stages_done(self) -> tuple[int, int]:
+        """Stages that are scored, and stages in all."""
+        scored = {
+            (stream_key(row), row["stage"])
+            for row in self.rows
+            if row["metric"] == self.config.scorer and row["stage"] and row["order"] != UPPER_BOUND_ORDER
+        }
+        return len(scored), sum(len(stream.tasks) for stream in self.streams)
+
+    def limit(self, stream: StreamFolder, stage: int) -> int | None:
+        """How many rows of a task count at a stage (counted from 1); None: all."""
+        return self.config.test_rows.at(stage - 1, len(stream.tasks))
+
+    # ---------------------------------------------------------------- what was measured
+
+    def results(self) -> list[StreamResult]:
+        """What every stream has measured so far, and joint training where it is done."""
+        joint = {seed: self._joint_stage(seed) for seed in self.config.seeds} if self.config.joint else {}
+        done = {seed: stage for seed, stage in joint.items() if stage.scores.keys() >= set(self.tasks)}
+        return [*map(self.result, self.streams), *(self._joint_result(seed, stage) for seed, stage in done.items())]
+
+    def result(self, stream: StreamFolder) -> StreamResult:
+        """What a stream has measured so far."""
+        return StreamResult(
+            stream=self._columns(stream.key),
+            tasks=stream.tasks,
+            stages=[_known(stage.scores, stream.tasks[: i + 1]) for i, stage in enumerate(stream.stages, start=1)],
+            limits=[self.limit(stream, i) for i in range(1, len(stream.stages) + 1)],
+            main=self.config.scorer,
+            experts=self._experts,
+            zero_shot=self._zero_shot,
+            joint=self._joint,
+            costs=[stage.costs for stage in stream.stages],
+        )
+
+    def result_so_far(self, stream: StreamPlan, stage: int) -> StreamResult:
+        """What a stream has measured up to a stage, as if it ended there."""
+        entry = _described(stream)
+        cut = self._stream({**entry, "stages": entry["stages"][:stage]})
+        return replace(self.result(cut), tasks=stream.tasks[:stage])
+
+    def _joint_result(self, seed: int, stage: FinishedStage) -> StreamResult:
+        """Joint training as a stream of one stage."""
+        return StreamResult(
+            stream=self._columns(StreamKey("joint", "", UPPER_BOUND_ORDER, seed)),
+            tasks=self.tasks,
+            stages=[_known(stage.scores, self.tasks)],
+            main=self.config.scorer,
+            experts=self._experts,
+            costs=[stage.costs],
+            at_once=True,
+        )
+
+    def _columns(self, key: StreamKey) -> Stream:
+        return Stream(run_id=self.name, model=self.config.model, **key._asdict())
+
+    @cached_property
+    def _zero_shot(self) -> dict[str, RowScores] | None:
+        scores = self.stage(UNTRAINED.name).scores()
+        return scores if scores.keys() >= set(self.tasks) else None
+
+    @cached_property
+    def _experts(self) -> Reference | None:
+        seeds = self.config.experts.seeds if self.config.experts else ()
+        return self._reference(expert_job, seeds)
+
+    @cached_property
+    def _joint(self) -> Reference | None:
+        seeds = self.config.seeds if self.config.joint else ()
+        return self._reference(lambda task, seed: joint_job(self.tasks, seed), seeds)
+
+    def _reference(self, job: Callable[[str, int], Job], seeds: Sequence[int]) -> Reference | None:
+        """Row scores of every task by a model per seed; None where one is missing."""
+        found = {task: [self.stage(job(task, seed).name).scores().get(task) for seed in seeds] for task in self.tasks}
+        known = {task: [scores for scores in models if scores] for task, models in found.items()}
+        return known if seeds and known == found else None
+
+    def _joint_stage(self, seed: int) -> FinishedStage:
+        return FinishedStage(self.stage(joint_job(self.tasks, seed).name))
+
+    def final_rows(self) -> dict[StreamKey, dict[str, list[float]]]:
+        """What makes up the final Relative Gain of each finished stream, row by row.
+
+        Returns
+        -------
+        dict from stream to dict from task to list of float, shape (n_rows,)
+            Scores of the last model in per cent of the task's expert, for every task but the newest: their mean over
+            the rows and then over the tasks is the final Relative Gain. Streams without one are left out, and those
+            whose row scores are gone.
+        """
+        with_gain = {stream_key(row) for row in self.rows if row["metric"] == FINAL}
+        kept = [stream for stream in self.streams if stream.finished and stream.key in with_gain]
+        return {stream.key: self._final_rows(self.result(stream)) for stream in kept} if self._experts else {}
+
+    def _final_rows(self, result: StreamResult) -> dict[str, list[float]]:
+        last = len(result.stages) - 1
+        pairs = result.pairs(last, result.experts or {})[:-1]
+        return {
+            task: [100 * score / expert for score in result.row_scores(last, task)]
+            for task, (_, expert) in zip(result.tasks, pairs, strict=False)
+        }
+
+
+def run_of(stage: str | Path) -> RunFolder | None:
+    """The run that a stage's folder, or the model in it, belongs to; None where it is no run's."""
+    runs = map(RunFolder, Path(stage).absolute().parents[:3])
+    return next((run for run in runs if run.exists), None)
+
+
+def stream_key(row: Mapping[str, Any]) -> StreamKey:
+    """Which stream a row of a table is about."""
+    return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
+
+
+def write_tables(folder: Path, tables: Mapping[str, tuple[Callable[[pa.Table, Any], None], pa.Table]]) -> None:
+    """Write tables by the name of their file; each is the old one or the new one, never half."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (write, table) in tables.items():
+        with whole_file(folder / name, "wb") as file:
+            write(table, file)
+
+
+def _described(stream: StreamPlan) -> dict[str, Any]:
+    return {
+        "strategy": stream.strategy,
+        "budget": stream.budget_name,
+        "order": stream.order_name,
+        "seed": stream.seed,
+        "tasks": list(stream.tasks),
+        "stages": [job.name for job in stream.jobs()],
+    }
+
+
+def _finished(table: pa.Table) -> set[StreamKey]:
+    columns = (table[name].to_pylist() for name in (*StreamKey._fields, "metric"))
+    return {StreamKey(*key) for *key, metric in zip(*columns, strict=True) if metric == "average_performance"}
+
+
+def _known(scores: Mapping[str, RowScores], tasks: Sequence[str]) -> dict[str, RowScores]:
+    return {task: scores[task] for task in tasks if task in scores}

@@ -1,0 +1,145 @@
+"""A run's folder: one that version 0.1 wrote says the same today, and both sides of a ratio are over the same rows."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inscl.evaluation.scores import RowScores
+from inscl.experiments.results import Stream, StreamResult, stream_rows
+from inscl.experiments.run_folder import RunFolder
+from inscl.experiments.summary import summarize as summarize_table
+from inscl.forgetting import analyse
+from inscl.report import summarize
+from support import WordEncoder
+
+OLD = Path(__file__).parent / "fixtures" / "run-0.1"  # three tasks, three strategies, two seeds, a tiny model
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """A run as commit bcf9307 left it."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(OLD / "run.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "run-0.1"
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What the same commit said of it."""
+    return json.loads((OLD / "expected.json").read_text())
+
+
+def plain(value):
+    return json.loads(json.dumps(value.to_dict()))
+
+
+def same(new, old):
+    """Whether all that was said then is said now, number by number; more may be said."""
+    if isinstance(old, dict):
+        return all(same(new[key], value) for key, value in old.items())
+    if isinstance(old, list):
+        return len(new) == len(old) and all(map(same, new, old))
+    return new == (pytest.approx(old) if isinstance(old, float) else old)
+
+
+def test_an_old_run_has_the_same_summary(old, expected):
+    run = RunFolder.read(old)
+    assert run.finished
+    found = plain(summarize_table(run.table, run.final_rows()))
+    assert same(found["lines"], expected["summary"]["lines"])
+    for new, was in zip(found["differences"], expected["summary"]["differences"], strict=True):
+        assert (new["line"], new["baseline"]) == (was["strategy"], was["baseline"])
+        assert same(new["paired"], {key: was[key] for key in ("mean", "low", "high", "n")})
+        assert same(new["resampled"], {"low": was["resampled_low"], "high": was["resampled_high"]})
+
+
+def test_an_old_run_has_the_same_report(old, expected):
+    found, was = plain(summarize(old)), expected["report"]
+    assert same(found["lines"], was["lines"])
+    assert same(found["joint"], was["joint"])
+    assert same([{k: v for k, v in s.items() if k != "scores"} for s in found["streams"]],
+                [{k: v for k, v in s.items() if k != "scores"} for s in was["streams"]])  # fmt: skip
+    for name in ("budgets", "distances", "insinfo"):
+        assert same(found["replay"][name], was[name])
+
+
+def test_an_old_run_has_forgotten_the_same(old, expected):
+    found = analyse(old, encoder=WordEncoder()).to_dict()["lines"]
+    for new, was in zip(found, expected["forgetting"]["lines"], strict=True):
+        share = was["forgotten"]
+        assert (new["task"], new["strategy"], new["reasons"]) == (was["task"], was["strategy"], was["reasons"])
+        assert new["forgotten"]["mean"] == share["value"]
+        assert (new["forgotten"]["low"], new["forgotten"]["high"]) == pytest.approx((share["low"], share["high"]))
+
+
+def test_an_old_run_without_its_table_has_the_same_numbers(old):
+    run = RunFolder.read(old)
+
+    def numbers(run):
+        return {tuple(f"{v:.9g}" if isinstance(v, float) else v for v in row.values()) for row in run.rows}
+
+    written = numbers(run)
+    (old / "results.parquet").rename(old / "away.parquet")
+    try:
+        again = numbers(RunFolder.read(old))
+    finally:
+        (old / "away.parquet").rename(old / "results.parquet")
+    assert written <= again  # joint training has metrics of its own now
+
+
+def test_page_and_command_agree_on_what_is_forgotten(old):
+    page, command = summarize(old).forgotten, analyse(old, encoder=WordEncoder())
+    lost = [row for row in command.forgotten.to_pylist() if row["seed"] == 0]  # the page reads each line's first stream
+    assert page.judges == ()
+    assert page.found == len(lost) > 0
+    told = {(row["strategy"], row["task"], row["input"], row["once"], row["now"]) for row in lost}
+    for example in page.examples:
+        assert (example.line, example.task, example.input, example.once, example.now) in told
+    command.write()
+    try:
+        judged = summarize(old).forgotten
+    finally:
+        for name in ("forgetting.parquet", "forgetting.csv", "forgotten.parquet"):
+            (old / name).unlink()
+    assert judged.judges == ("offline",)
+    assert judged.found == command.forgotten.num_rows
+
+
+# ---------------------------------------------------------------- rows that count
+
+
+scores = st.lists(st.integers(0, 4), min_size=12, max_size=12).map(lambda rows: [1, *rows])  # no expert scores 0
+limits = st.lists(st.integers(1, 13) | st.none(), min_size=4, max_size=4)
+
+
+def rows_of(values):
+    return RowScores({"exact_match": values}, [str(i % 5) for i in range(len(values))])
+
+
+@given(st.lists(scores, min_size=4, max_size=4), limits)
+def test_an_expert_against_itself_keeps_exactly_100_per_cent(drawn, limits):
+    """Whatever number of rows each stage counts: the expert's score is over the same ones."""
+    tasks = ["a", "b", "c", "d"]
+    known = {task: rows_of(rows) for task, rows in zip(tasks, drawn, strict=True)}
+    stream = StreamResult(
+        stream=Stream(run_id="r", model="m", strategy="expert", budget="", order="given", seed=0),
+        tasks=tasks,
+        stages=[{task: known[task] for task in tasks[: i + 2]} for i in range(4)],
+        limits=limits,
+        main="exact_match",
+        experts={task: [rows] for task, rows in known.items()},
+        zero_shot=known,
+        joint={task: [rows] for task, rows in known.items()},
+    )
+    found = {(row.stage, row.task, row.metric): row.value for row in stream_rows(stream)}
+    ratios = ("relative_gain", "ratio_of_sums", "relative_gain_mean", "relative_gain_final", "share_of_joint")
+    assert {value for (_, _, metric), value in found.items() if metric in ratios} == {100.0}
+    assert found[None, None, "learning"] == 1.0
+    assert found[None, None, "relative_gain_std"] == 0.0
+    for metric in ("backward_transfer", "forgetting", "forward_transfer"):
+        assert found[None, None, metric] == 0.0
