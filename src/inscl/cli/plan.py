@@ -176,6 +176,8 @@ def mix(
         return
     for name in [*written.files][1:]:
         remark(f"how to use it: {out.with_name(name)}")
+    if outside := [part for part in made.training if part != "late"]:
+        remark(f"the strategy asks of the training what no file holds: {', '.join(outside)}; `inscl learn` does it")
     if written.unweighted:
         remark(f"{written.unweighted:,} rows have a weight, which --format {format} cannot hold: all count alike")
 

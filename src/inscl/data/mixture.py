@@ -1,7 +1,7 @@
 """The mixture a stage trains on, as a file: one example a line, with the task it comes from."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,27 @@ class MixtureRow:
         Whether it comes from the memory and not from the new task.
     weight : float
         Factor of its loss; 1 is the paper's.
+    after : float
+        Share of the training that is over when the row is first seen; 0 is the paper's.
     """
 
     task: str
     example: Example
     replayed: bool = False
     weight: float = 1.0
+    after: float = 0.0
+
+
+def in_time(after: Sequence[float]) -> list[int]:
+    """The places of a sequence in the order of time, where each waits until a share of the time is over.
+
+    Place ``p`` of ``n`` stands at time ``p / n``; one that waits for a share ``a`` at ``a + (1 - a) p / n``.
+
+    >>> in_time([0, 0, 0, 0]), in_time([0.5, 0, 0, 0])
+    ([0, 1, 2, 3], [1, 2, 0, 3])
+    """
+    n = len(after)
+    return sorted(range(n), key=lambda place: after[place] + (1 - after[place]) * place / n)
 
 
 def write_mixture(path: Path, rows: Iterable[MixtureRow]) -> None:
@@ -83,6 +98,8 @@ def to_record(row: MixtureRow) -> dict[str, Any]:
         record["messages"] = [dict(message) for message in example.messages]
     if row.weight != 1.0:
         record["weight"] = row.weight
+    if row.after:
+        record["after"] = row.after
     return record
 
 
@@ -90,12 +107,16 @@ def _from_record(record: dict[str, Any]) -> MixtureRow:
     weight = float(record.get("weight", 1.0))
     if not 0 <= weight < float("inf"):
         raise ValueError(f"weight must be finite and at least 0, got {weight}")
+    after = float(record.get("after", 0.0))
+    if not 0 <= after < 1:
+        raise ValueError(f"after must be at least 0 and below 1, got {after}")
     if not record["outputs"]:
         raise ValueError("it has no output")
     return MixtureRow(
         task=str(record["task"]),
         replayed=bool(record["replayed"]),
         weight=weight,
+        after=after,
         example=Example(
             instruction=str(record["instruction"]),
             input=str(record["input"]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from inscl.replay.parts import PARTS
 from inscl.replay.plan import Plan, TaskPlan
 from inscl.replay.settings import DEFAULT_INSINFO, INSINFO
 from inscl.replay.strategies import STRATEGIES, by_distance, by_insinfo
@@ -11,10 +12,9 @@ Note = Callable[[Plan, StageView], str | None]
 
 
 def notes_of(made: Plan, stage: StageView) -> tuple[str, ...]:
-    """The notes of a plan that replays something, a sentence each."""
-    if STRATEGIES[made.strategy].budget is None or not made.tasks:
-        return ()
-    return tuple(said for note in _NOTES if (said := note(made, stage)))
+    """The notes of a plan, a sentence each; where nothing is replayed, only what is asked of the training."""
+    replays = STRATEGIES[made.strategy].budget is not None and made.tasks
+    return tuple(said for note in (_NOTES if replays else (_asked,)) if (said := note(made, stage)))
 
 
 def _all_go_in(made: Plan, stage: StageView) -> str | None:
@@ -81,6 +81,19 @@ def _never_replayed(made: Plan, stage: StageView) -> str | None:
     )
 
 
+def _weighted(made: Plan, stage: StageView) -> str | None:
+    weights = {task.weight for task in made.tasks if task.count} - {1.0}
+    if not weights:
+        return None
+    return f"the loss on replayed rows counts {' or '.join(f'{weight:.4g}' for weight in sorted(weights))} times"
+
+
+def _asked(made: Plan, stage: StageView) -> str | None:
+    if not made.training:
+        return None
+    return "of the training: " + "; ".join(f"{PARTS[part].about} ({n:g})" for part, n in made.training.items())
+
+
 def _nothing_of(made: Plan, stage: StageView) -> str | None:
     empty = [task.name for task in made.tasks if task.count == 0]
     if not empty or not made.total:
@@ -110,4 +123,6 @@ _NOTES: tuple[Note, ...] = (
     _cut,
     _never_replayed,
     _nothing_of,
+    _weighted,
+    _asked,
 )

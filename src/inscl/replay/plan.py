@@ -143,6 +143,8 @@ class Plan:
     notes : tuple of str
         What a reader should know: caps reached, instructions that are never replayed, measures that do not
         discriminate.
+    training : mapping from str to float
+        What the strategy asks of the stage's training (see `inscl.replay.parts`).
     source : mapping, optional
         Where the new data are and how they are read; not part of the plan's value.
     """
@@ -159,6 +161,7 @@ class Plan:
     hashes: Mapping[str, str]
     tasks: tuple[TaskPlan, ...]
     notes: tuple[str, ...] = ()
+    training: Mapping[str, float] = field(default_factory=dict)
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -175,6 +178,8 @@ class Plan:
         """The plan as plain JSON-able data, without `source`."""
         plain = asdict(self)
         del plain["source"]
+        if not self.training:
+            del plain["training"]
         for task in plain["tasks"]:
             if task["carried"] is None:
                 del task["carried"]

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from inscl.core.budget import allocate, allocate_carried
 from inscl.data.example import Example
-from inscl.data.mixture import MixtureRow
+from inscl.data.mixture import MixtureRow, in_time
 from inscl.data.readers import ReadReport
 from inscl.data.split import Shares
 from inscl.errors import MemoryStateError, PlanError
@@ -182,7 +182,8 @@ def mixture_rows(made: Plan, memory: Memory, new: Task) -> list[MixtureRow]:
     with memory.reading():
         rows += replayed_rows(made, memory)
     order = np.random.default_rng([made.seed, made.stage]).permutation(len(rows))
-    return [rows[i] for i in order]
+    shuffled = [rows[i] for i in order]
+    return [shuffled[i] for i in in_time([row.after for row in shuffled])]
 
 
 def replayed_rows(made: Plan, memory: Memory) -> list[MixtureRow]:
@@ -191,7 +192,8 @@ def replayed_rows(made: Plan, memory: Memory) -> list[MixtureRow]:
     for part in made.tasks:
         if part.count:
             chosen = _find(part, memory)
-            rows += [MixtureRow(part.name, row, True, part.weight) for row in chosen for _ in range(part.repeats)]
+            form = MixtureRow(part.name, Example("", "", ()), True, part.weight, made.training.get("late", 0.0))
+            rows += [replace(form, example=row) for row in chosen for _ in range(part.repeats)]
     return rows
 
 
@@ -291,11 +293,12 @@ def _plan(stage: StageView, name: str, strategy: str, chosen: Strategy, asked: B
     total = asked.total(new.rows, len(stage.earlier)) if chosen.budget else 0
     weights = list(chosen.budget(stage)) if chosen.budget else [0.0] * len(stage.earlier)
     picks, carried = _pick(stage, weights, total, chosen, asked)
+    loads = chosen.weight(stage, picks) if chosen.weight else [1.0] * len(picks)
     measured = stage.distances if stage.has_looked_at("distances") else [None] * len(stage.earlier)
     tasks = tuple(
-        replace(_task_plan(stage, view, rows), share=share, distance=distance, carried=owed)
-        for view, rows, share, distance, owed in zip(
-            stage.earlier, picks, _shares(weights), measured, carried, strict=True
+        replace(_task_plan(stage, view, rows), share=share, distance=distance, carried=owed, weight=load)
+        for view, rows, share, distance, owed, load in zip(
+            stage.earlier, picks, _shares(weights), measured, carried, loads, strict=True
         )
     )
     made = Plan(
@@ -310,6 +313,7 @@ def _plan(stage: StageView, name: str, strategy: str, chosen: Strategy, asked: B
         versions=dict(_versions()),
         hashes=_hashes(stage),
         tasks=tasks,
+        training=dict(chosen.training) if stage.earlier else {},
     )
     return replace(made, notes=notes_of(made, stage))
 

@@ -6,7 +6,7 @@ its part a number.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from importlib.metadata import EntryPoint, entry_points
 
@@ -22,6 +22,7 @@ GROUP = "inscl.strategies"  # entry points of installed packages
 
 Rows = npt.NDArray[np.int64]
 BudgetRule = Callable[[StageView], Sequence[float]]  # weight of each earlier task
+WeightRule = Callable[[StageView, Sequence[Rows]], Sequence[float]]  # from each task's chosen rows to their weight
 Selector = Callable[[StageView, TaskView, int], Rows]  # row numbers among the task's training rows
 
 
@@ -41,6 +42,11 @@ class Strategy:
         The InsInfo it stands for; None: as the settings say.
     carry : bool
         Whether what rounding keeps from a task is carried to the next stage.
+    weight : callable, optional
+        Of a `StageView` and the rows chosen of each earlier task: how strongly the loss on them counts, a number for
+        each task. None: 1.
+    training : mapping from str to float
+        What the stage's training is asked for, by the name of a part.
     """
 
     about: str
@@ -48,6 +54,8 @@ class Strategy:
     selector: Selector
     insinfo: str | None = None
     carry: bool = False
+    weight: WeightRule | None = None
+    training: Mapping[str, float] = field(default_factory=dict)
 
     def settle(self, name: str, settings: Settings) -> Settings:
         """The settings of a plan by this strategy, called `name`.
@@ -134,6 +142,14 @@ class Strategies(Mapping[str, Strategy]):
         known = base in self._ours or base in self._added or base in self._installed
         return known and all(part.partition("=")[0] in self._parts for part in parts)
 
+    def _known_to_training(self, name: str, strategy: Strategy) -> Strategy:
+        if unknown := [part for part in strategy.training if part not in self._parts]:
+            raise PlanError(
+                f"The strategy '{name}' asks training for '{unknown[0]}'; wanted one of {', '.join(self._parts)}. "
+                "Take it out of the strategy's `training`."
+            )
+        return strategy
+
     def _with(self, strategy: Strategy, part: str) -> Strategy:
         name, _, number = part.partition("=")
         return self._parts[name].on(strategy, name, number)
@@ -147,7 +163,7 @@ class Strategies(Mapping[str, Strategy]):
             If there is none, or the package that brings it cannot be used.
         """
         if name in self:
-            return self[name]
+            return self._known_to_training(name, self[name])
         base, *parts = name.split("+")
         if base not in self:
             raise PlanError(f"There is no strategy '{base}'; wanted one of {', '.join(self)}.{suggest(base, self)}")

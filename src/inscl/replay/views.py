@@ -11,8 +11,9 @@ import numpy.typing as npt
 from inscl.core.distance import wasserstein
 from inscl.data.example import SPLITS, key_of
 from inscl.data.split import TRAIN
+from inscl.data.template import to_messages
 from inscl.memory.encoder import Embeddings
-from inscl.memory.task import Task
+from inscl.memory.task import Task, estimate_tokens
 from inscl.replay.log import ReplayLog
 from inscl.replay.settings import INSINFO, Settings
 from inscl.tags.clean import MergedTags, TagSpace, clean_tags
@@ -229,6 +230,12 @@ class StageView:
         rows = view.task.examples(view.task.side("train"))
         vectors: Embeddings = self._derived.encode([f"{row.instruction}\n{row.input}".strip() for row in rows]).vectors
         return vectors
+
+    def answer_tokens(self, view: TaskView, rows: npt.NDArray[np.int64] | None = None) -> int:
+        """Estimated tokens of the answers of some training rows; None means all."""
+        chosen = range(view.rows) if rows is None else rows.tolist()
+        turns = (turn for row in view.task.examples(chosen) for turn in to_messages(row))
+        return sum(estimate_tokens(turn["content"]) for turn in turns if turn["role"] == "assistant")
 
     def input_vectors(self, view: TaskView, rows: npt.NDArray[np.int64]) -> Embeddings:
         """Embedding of the input of some training rows; of the instruction where there is no input."""

@@ -33,8 +33,20 @@ Progress = Callable[[int, int, float | None], None]  # done, of how many, and th
 class Trainer(Protocol):
     """Who trains and scores: `inscl.stages.trainer.ModelTrainer`, or a stand-in."""
 
-    def train(self, mixture: Path, start: str | Path, out: Path, *, seed: int, progress: Progress) -> Mapping[str, Any]:
-        """Train on a mixture from a model; the record of what it did. A finished `out` gives its record."""
+    def train(
+        self,
+        mixture: Path,
+        start: str | Path,
+        out: Path,
+        *,
+        seed: int,
+        progress: Progress,
+        asked: Mapping[str, float] = {},
+    ) -> Mapping[str, Any]:
+        """Train on a mixture from a model; the record of what it did. A finished `out` gives its record.
+
+        `asked` is what the strategy asks of the training (see `inscl.replay.parts`).
+        """
 
     def score(
         self, model: str | Path, tasks: Mapping[str, Sequence[Example]], out: Path, *, progress: Progress
@@ -80,7 +92,9 @@ class StageFolder:
 
     def train(self, trainer: Trainer, start: str | Path, *, seed: int, progress: Progress) -> Mapping[str, Any]:
         """Train, or go on training; the record goes into the scores file."""
-        record = trainer.train(self.path / MIXTURE, start, self.model, seed=seed, progress=progress)
+        record = trainer.train(
+            self.path / MIXTURE, start, self.model, seed=seed, progress=progress, **self._asked_of_training()
+        )
         self._write({**self.read(), "trained": dict(record)})
         return record
 
@@ -136,6 +150,11 @@ class StageFolder:
         if self.model.exists():
             self.model.replace(gone)
             shutil.rmtree(gone, ignore_errors=True)
+
+    def _asked_of_training(self) -> dict[str, Mapping[str, float]]:
+        """What the plan's strategy asks; nothing where it asks nothing, or there is no plan."""
+        asked = Plan.read(self.path / PLAN).training if (self.path / PLAN).exists() else {}
+        return {"asked": asked} if asked else {}
 
     def _rows(self, side: str, task: str) -> int:
         known = self.read().get(side, {}).get(task)

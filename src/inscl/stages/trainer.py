@@ -18,7 +18,7 @@ from inscl.evaluation.scores import RowScores
 from inscl.models.loading import RECORD, LoadedModel
 from inscl.stages.folder import Progress
 from inscl.training import ranks
-from inscl.training.config import StageConfig
+from inscl.training.config import Protect, StageConfig
 from inscl.training.stage import StageRecord
 from inscl.training.tracking import check_trackers
 from inscl.training.train import load_start, train_stage
@@ -47,13 +47,23 @@ class ModelTrainer:
         self._limits: dict[str, int] = {}
         self._held: tuple[str, LoadedModel] | None = None
 
-    def train(self, mixture: Path, start: str | Path, out: Path, *, seed: int, progress: Progress) -> Mapping[str, Any]:
+    def train(
+        self,
+        mixture: Path,
+        start: str | Path,
+        out: Path,
+        *,
+        seed: int,
+        progress: Progress,
+        asked: Mapping[str, float] = {},
+    ) -> Mapping[str, Any]:
         """Train a stage in `out`; the record of a finished one is read."""
         if (out / RECORD).exists():
             return dict(json.loads((out / RECORD).read_text(encoding="utf-8")))
+        config = as_asked(self.config, asked)
         ranks.post(
             {
-                "config": self.config.plain(),
+                "config": config.plain(),
                 "mixture": str(mixture),
                 "start": str(start),
                 "out": str(out),
@@ -61,19 +71,27 @@ class ModelTrainer:
                 "held": self._holds(start),
             }
         )
-        return asdict(self._train(mixture, start, out, seed, progress))
+        return asdict(self._train(mixture, start, out, seed, progress, config))
 
     def join(self, job: Mapping[str, Any]) -> None:
         """Take part in a stage that the first process trains, from the same weights in the same form."""
         self.config = StageConfig.model_validate(job["config"])
         if not job["held"]:
             self._held = None
-        self._train(Path(job["mixture"]), job["start"], Path(job["out"]), job["seed"], None)
+        self._train(Path(job["mixture"]), job["start"], Path(job["out"]), job["seed"], None, self.config)
 
-    def _train(self, mixture: Path, start: str | Path, out: Path, seed: int, progress: Progress | None) -> StageRecord:
+    def _train(
+        self,
+        mixture: Path,
+        start: str | Path,
+        out: Path,
+        seed: int,
+        progress: Progress | None,
+        config: StageConfig,
+    ) -> StageRecord:
         model = self._load(start)
         self._held = None  # its weights are about to change
-        record = train_stage(mixture, model, out, self.config, seed=seed, progress=progress, tracks=mixture.parent)
+        record = train_stage(mixture, model, out, config, seed=seed, progress=progress, tracks=mixture.parent)
         self._held = str(out), model
         return record
 
@@ -110,6 +128,12 @@ class ModelTrainer:
 
     def _holds(self, model: str | Path) -> bool:
         return self._held is not None and self._held[0] == str(model)
+
+
+def as_asked(config: StageConfig, asked: Mapping[str, float]) -> StageConfig:
+    """A stage's settings with what a strategy asks of the training."""
+    changes = {name: value for name, value in asked.items() if name in Protect.model_fields}
+    return config.model_copy(update={"protect": config.protect.model_copy(update=changes)}) if changes else config
 
 
 def follow() -> int:

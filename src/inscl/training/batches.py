@@ -8,11 +8,12 @@ the same weights, but the smaller batches they are computed in hold little paddi
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from inscl.data.mixture import MixtureRow
+from inscl.data.mixture import MixtureRow, in_time
 from inscl.data.template import IGNORED, tokenise
 from inscl.errors import DataError
 
@@ -24,6 +25,7 @@ class TokenRow:
     input_ids: list[int]
     labels: list[int]
     weight: float
+    after: float = 0.0  # share of the training that is over when it is first seen
 
     @property
     def answers(self) -> int:
@@ -59,7 +61,7 @@ def tokenise_mixture(rows: Sequence[MixtureRow], tokenizer: Any, max_length: int
             continue
         truncated[row.task] += tokens.truncated
         replayed += row.replayed
-        kept.append(TokenRow(tokens.input_ids, tokens.labels, row.weight))
+        kept.append(TokenRow(tokens.input_ids, tokens.labels, row.weight, row.after))
     if not kept:
         raise DataError(
             f"None of the {len(rows)} rows fits `max_length` {max_length}, even without its input. Raise `max_length`."
@@ -68,7 +70,13 @@ def tokenise_mixture(rows: Sequence[MixtureRow], tokenizer: Any, max_length: int
 
 
 def order_of_steps(
-    lengths: Sequence[int], *, batch_size: int, epochs: float, max_steps: int, seed: int
+    lengths: Sequence[int],
+    *,
+    batch_size: int,
+    epochs: float,
+    max_steps: int,
+    seed: int,
+    after: Sequence[float] | None = None,
 ) -> list[list[int]]:
     """Rows of every step: each epoch a fresh permutation, the last batch of an epoch as small as it comes.
 
@@ -84,6 +92,9 @@ def order_of_steps(
         Steps in all, instead of `epochs`, where it is positive.
     seed : int
         Of the permutations.
+    after : sequence of float, shape (n_rows,), optional
+        Share of all steps that are over when a row is first seen (see `inscl.data.mixture.in_time`). It is then seen
+        as often, in less time.
 
     Returns
     -------
@@ -102,7 +113,17 @@ def order_of_steps(
     while len(batches) < steps:
         order = [int(i) for i in rng.permutation(len(lengths))]
         batches += [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    return [sorted(batch, key=lambda i: (-lengths[i], i)) for batch in batches[:steps]]
+    batches = batches[:steps]
+    if after is not None and any(after):
+        batches = _waiting(batches, after)
+    return [sorted(batch, key=lambda i: (-lengths[i], i)) for batch in batches]
+
+
+def _waiting(batches: Sequence[Sequence[int]], after: Sequence[float]) -> list[list[int]]:
+    """Batches of the same sizes, in which rows wait until their share of the time is over."""
+    rows = [i for batch in batches for i in batch]
+    waited = iter([rows[place] for place in in_time([after[i] for i in rows])])
+    return [list(islice(waited, len(batch))) for batch in batches]
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ class Stage:
             epochs=float(self.fields.get("num_train_epochs", 3.0)),
             max_steps=int(self.fields.get("max_steps", -1)),
             seed=self.seed,
+            after=[row.after for row in self.rows.rows],
         )
         try:
             trainer, watch = self._train(order)
