@@ -11,9 +11,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inscl.data.chat_form import to_messages
 from inscl.data.example import Example, example_key
 from inscl.data.mixture import MixtureRow, read_mixture
-from inscl.data.template import render, to_messages, tokenise
+from inscl.data.template import render, tokenise
 from inscl.errors import InsclError
 from inscl.export import FORMATS, SpecialTokens, is_chat, special_tokens, to_dataset, write_file
 from inscl.memory.memory import Memory

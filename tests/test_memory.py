@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import lance
@@ -344,9 +345,9 @@ def test_shares_must_leave_something_to_train_on():
         Shares(0.5, 0.5)
 
 
-def test_plain_and_chat_rows_do_not_mix(memory):
+def test_one_chat_makes_a_task_a_chat(memory):
     chat = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
     rows = [Example("a", "b", ("c",)), Example("hi", "", ("hello",), tuple(chat["messages"]))]
-    with pytest.raises(DataError, match=r"mixes chat rows \(1\) with plain ones"):
-        memory.add("a", rows)
-    assert memory.tasks() == []
+    assert memory.add("a", rows).info.form == "chat"
+    kept = [replace(row, split=None) for row in memory.task("a").examples(range(2))]
+    assert sorted(kept, key=lambda row: row.instruction) == rows

@@ -81,8 +81,13 @@ def test_the_temporary_file_is_gone_afterwards(tmp_path, small_batches, monkeypa
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     written(examples(), tmp_path / "task")
-    with pytest.raises(DataError, match="mixes chat rows"):
-        written([*examples(), *chats(1)], tmp_path / "other")
+
+    def broken():
+        yield from examples()
+        raise DataError("a line that does not parse")
+
+    with pytest.raises(DataError, match="does not parse"):
+        written(broken(), tmp_path / "other")
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

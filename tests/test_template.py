@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from inscl.data.chat_form import to_messages
 from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow, read_mixture, write_mixture
-from inscl.data.template import IGNORED, prompt_ids, render, to_messages, tokenise
+from inscl.data.template import IGNORED, prompt_ids, render, tokenise
 from inscl.errors import DataError
 
 TOKENIZER = tiny.tokenizer()

@@ -56,7 +56,7 @@ def add(
     quiet: QuietOption = False,
 ) -> None:
     """Remember a task: read its data, split it, tag and encode its instructions."""
-    from inscl.data.readers import describe_drops
+    from inscl.data.readers import describe_drops, describe_ignored
     from inscl.data.split import Shares
     from inscl.tags import read_tags
 
@@ -80,6 +80,8 @@ def add(
     info = done.info
     if not quiet:
         remark(describe_drops(done.report))
+        if ignored := describe_ignored(done.report):
+            remark(ignored)
         if info.duplicates:
             remark(f"{info.duplicates:,} exact duplicates removed")
         for warning in done.warnings:

@@ -6,15 +6,22 @@ process and machine. Keys order things wherever an order must not depend on how 
 
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
-Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant" | ..., "content": text}
+Message = Mapping[str, Any]
+"""One turn: `role` and `content`, a text (blank where the turn is a call); and where there is one, `tool_calls` as chat
+templates take them, `tool_call_id` and `name` of a tool's result, and `train`: False of a turn that is context only."""
+
+Tool = Mapping[str, Any]
+"""The definition of a tool: ``{"type": "function", "function": {"name", "description", "parameters"}}``."""
+
+_BESIDE = ("tool_calls", "tool_call_id", "name", "train")  # what a message may hold beside its role and content
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +35,15 @@ class Example:
     input : str
         What to do it to; may be empty. In chat data: the turns before the last answer that are not the instruction.
     outputs : tuple of str
-        One or more accepted answers; training uses the first. In chat data: the last assistant turn.
-    messages : tuple of {"role", "content"}, optional
-        The whole conversation, where the data came in chat form.
+        One or more accepted answers; training uses the first. In chat data: the last assistant turn, calls as JSON.
+    messages : tuple of Message, optional
+        The whole conversation, where the data came in chat form; it ends with the answer.
     tags : tuple of str, optional
         Intention tags the user brought for this instruction.
     split : "train", "dev" or "test", optional
         The side the user chose for this row; None leaves it to the hash of the input.
+    tools : tuple of Tool, optional
+        The tools that the conversation may call.
     """
 
     instruction: str
@@ -43,6 +52,7 @@ class Example:
     messages: tuple[Message, ...] | None = None
     tags: tuple[str, ...] | None = None
     split: Split | None = None
+    tools: tuple[Tool, ...] | None = None
 
 
 def normalise(text: str) -> str:
@@ -74,16 +84,56 @@ def instruction_key(instruction: str) -> bytes:
 
 
 def input_key(example: Example) -> bytes:
-    """Key by which an example takes its side of the split: its input, or its instruction where it has none."""
-    return key_of("input", normalise(example.input) or normalise(example.instruction))
+    """Key by which an example takes its side of the split: its input, or its instruction where it has none.
+
+    Of a conversation it is all that stands before the answer (but a system message that all conversations share).
+    """
+    instruction, body = normalise(example.instruction), normalise(example.input)
+    if example.messages is not None and body:
+        return key_of("chat", instruction, body)
+    return key_of("input", body or instruction)
 
 
 def example_key(example: Example) -> bytes:
     """Key of the whole example; equal keys are exact duplicates (the user's tags and split do not count)."""
-    chat = "" if example.messages is None else dump_messages(example.messages)
+    chat = "" if example.messages is None else dump_chat(example.messages, example.tools)
     return key_of("example", normalise(example.instruction), example.input, chat, *example.outputs)
 
 
-def dump_messages(messages: Sequence[Message]) -> str:
-    """The conversation as canonical JSON."""
-    return json.dumps([{"role": m["role"], "content": m["content"]} for m in messages], ensure_ascii=False)
+def dump_chat(messages: Iterable[Message], tools: Iterable[Tool] | None = None) -> str:
+    """A conversation as canonical JSON: its turns, or an object with its tools and its turns."""
+    turns = [
+        {"role": m["role"], "content": m["content"], **{name: m[name] for name in _BESIDE if name in m}}
+        for m in messages
+    ]
+    return json.dumps({"tools": list(tools), "messages": turns} if tools else turns, ensure_ascii=False)
+
+
+def load_chat(text: str) -> tuple[tuple[Message, ...], tuple[Tool, ...] | None]:
+    """The turns and tools that `dump_chat` wrote."""
+    found = json.loads(text)
+    if isinstance(found, list):
+        return tuple(found), None
+    return tuple(found["messages"]), tuple(found["tools"])
+
+
+def said(message: Message) -> str:
+    """A turn as plain text: its content, and each call as a line of JSON.
+
+    >>> call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    >>> said({"role": "assistant", "content": "", "tool_calls": [call]})
+    '{"name": "add", "arguments": {"a": 1}}'
+    """
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
+    return "\n".join([message["content"], *calls] if message["content"] else calls)
+
+
+def render_turns(turns: Sequence[Message]) -> str:
+    """The turns as plain text; a single user turn is just its text.
+
+    >>> render_turns([{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}])
+    'user: Hello\\n\\nassistant: Hi'
+    """
+    if len(turns) == 1 and turns[0]["role"] == "user":
+        return said(turns[0])
+    return "\n\n".join(f"{turn['role']}: {said(turn)}" for turn in turns)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inscl.data.example import Example, Message
+from inscl.data.example import Example, dump_chat, load_chat
 from inscl.errors import DataError
 from inscl.files import whole_file
 
@@ -96,6 +96,8 @@ def to_record(row: MixtureRow) -> dict[str, Any]:
     }
     if example.messages is not None:
         record["messages"] = [dict(message) for message in example.messages]
+    if example.tools:
+        record["tools"] = [dict(tool) for tool in example.tools]
     if row.weight != 1.0:
         record["weight"] = row.weight
     if row.after:
@@ -112,6 +114,7 @@ def _from_record(record: dict[str, Any]) -> MixtureRow:
         raise ValueError(f"after must be at least 0 and below 1, got {after}")
     if not record["outputs"]:
         raise ValueError("it has no output")
+    messages, tools = _chat(record)
     return MixtureRow(
         task=str(record["task"]),
         replayed=bool(record["replayed"]),
@@ -121,10 +124,14 @@ def _from_record(record: dict[str, Any]) -> MixtureRow:
             instruction=str(record["instruction"]),
             input=str(record["input"]),
             outputs=tuple(str(output) for output in record["outputs"]),
-            messages=_messages(record.get("messages")),
+            messages=messages,
+            tools=tools,
         ),
     )
 
 
-def _messages(turns: list[dict[str, Any]] | None) -> tuple[Message, ...] | None:
-    return None if turns is None else tuple({k: str(turn[k]) for k in ("role", "content")} for turn in turns)
+def _chat(record: dict[str, Any]) -> tuple[Any, Any]:
+    """The messages and tools of a row, in the one order that `dump_chat` gives them."""
+    if record.get("messages") is None:
+        return None, None
+    return load_chat(dump_chat(record["messages"], record.get("tools")))

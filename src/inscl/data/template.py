@@ -2,15 +2,17 @@
 
 A plain row is ``Instruction``, ``Input`` (where there is one) and ``Answer`` under headings, and the loss
 covers the answer and the end-of-text token. In the chat form the tokenizer's own template renders the
-messages, and every assistant turn is trained with its end-of-turn token. The prompt's tokens are those of the
-prompt alone, so that generation starts from exactly what was trained.
+messages, and every assistant turn that is not marked otherwise is trained with the token that ends it. The prompt's
+tokens are those of the prompt alone, so that generation starts from exactly what was trained.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from inscl.data.example import Example, Message
+from inscl.data.chat_form import ChatForm, Conversation, form_for, rendered, to_messages
+from inscl.data.example import Example
 from inscl.errors import DataError
 
 TEMPLATE_ID = "inscl-plain-1"
@@ -25,11 +27,15 @@ class Rendered(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """A training row: ids, their labels (-100 where no loss is taken), and whether the input was cut."""
+    """A training row: ids, their labels (-100 where no loss is taken), whether the input was cut, and a remark.
+
+    `remark` says what the chat template leaves out or leaves untrained; '' where there is nothing to say.
+    """
 
     input_ids: list[int]
     labels: list[int]
     truncated: bool
+    remark: str = ""
 
 
 class PromptIds(NamedTuple):
@@ -60,19 +66,6 @@ def render(example: Example) -> Rendered:
     return Rendered(f"Instruction:\n{example.instruction.strip()}{given}\n\nAnswer:\n", answer)
 
 
-def to_messages(example: Example) -> list[Message]:
-    """Chat form of an example: its own messages, or one user turn and one assistant turn.
-
-    >>> to_messages(Example("Add.", "1 and 2", ("3",)))
-    [{'role': 'user', 'content': 'Add.\\n\\n1 and 2'}, {'role': 'assistant', 'content': '3'}]
-    """
-    if example.messages is not None:
-        return list(example.messages)
-    asked = "\n\n".join(part for part in (example.instruction.strip(), example.input.strip()) if part)
-    answer = example.outputs[0].strip() if example.outputs else ""
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-
-
 def tokenise(example: Example, tokenizer: Any, *, max_length: int, chat: bool) -> Tokens | None:
     """Tokens and labels of one training row.
 
@@ -96,16 +89,31 @@ def tokenise(example: Example, tokenizer: Any, *, max_length: int, chat: bool) -
     Raises
     ------
     DataError
-        If the chat template is missing or cannot be split into prompt and answer.
+        If the chat template is missing, refuses the row or cannot be split into prompt and answer, or nothing ends
+        the answer.
     """
-    pieces = _chat_pieces if chat else _plain_pieces
-    found = _cut_to_fit(example, chat, max_length, lambda row: pieces(row, tokenizer))
+    form = form_for(example, tokenizer) if chat else ChatForm()
+    found = _cut_to_fit(example, chat, max_length, lambda row: _pieces(row, tokenizer, chat, form))
     if found is None:
         return None
     fitting, truncated = found
     ids = [token for piece in fitting for token in piece.ids]
     labels = [token if piece.trained else IGNORED for piece in fitting for token in piece.ids]
-    return Tokens(ids, labels, truncated)
+    return Tokens(ids, labels, truncated, _remark(form, example, fitting))
+
+
+def answer_ids(example: Example, tokenizer: Any, *, chat: bool) -> list[int]:
+    """Tokens of the answer and its end, as they are trained after the prompt of `prompt_ids`."""
+    pieces = _pieces(example, tokenizer, chat, form_for(example, tokenizer) if chat else ChatForm())
+    return next(piece.ids for piece in reversed(pieces) if piece.trained)
+
+
+def end_ids(tokenizer: Any, *, chat: bool) -> frozenset[int]:
+    """Tokens that end an answer: the end of text and, in chats, what the template ends a turn with."""
+    ends = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
+    if chat:
+        ends.add(answer_ids(Example("a", outputs=("b",)), tokenizer, chat=True)[-1])
+    return frozenset(ends)
 
 
 def prompt_ids(example: Example, tokenizer: Any, *, max_length: int, chat: bool) -> PromptIds:
@@ -117,8 +125,13 @@ def prompt_ids(example: Example, tokenizer: Any, *, max_length: int, chat: bool)
 
     def prompt(row: Example) -> list[Piece]:
         if not chat:
-            return [Piece(list(tokenizer(render(row).prompt)["input_ids"]), trained=False)]
-        return [Piece(_ids(tokenizer, _chat_text(tokenizer, to_messages(row)[:-1], prompt=True)), trained=False)]
+            return [Piece([*_begin(tokenizer), *_ids(tokenizer, render(row).prompt)], trained=False)]
+        turns = form.apply(row)
+        return [
+            Piece(_ids(tokenizer, rendered(tokenizer, turns.messages[:-1], turns.tools, prompt=True)), trained=False)
+        ]
+
+    form = form_for(example, tokenizer) if chat else ChatForm()
 
     found = _cut_to_fit(example, chat, max_length, prompt)
     if found is None:
@@ -150,28 +163,28 @@ def _cut_to_fit(
     return best, True
 
 
+def _pieces(example: Example, tokenizer: Any, chat: bool, form: ChatForm) -> list[Piece]:
+    return _chat_pieces(form.apply(example), tokenizer) if chat else _plain_pieces(example, tokenizer)
+
+
 def _plain_pieces(example: Example, tokenizer: Any) -> list[Piece]:
     prompt, completion = render(example)
-    head = list(tokenizer(prompt)["input_ids"])
-    whole = list(tokenizer(prompt + completion + tokenizer.eos_token)["input_ids"])
-    if whole[: len(head)] == head:
-        return [Piece(head, trained=False), Piece(whole[len(head) :], trained=True)]
-    # The tokenizer joins across the seam; generation cannot, so training must not either.
-    return [
-        Piece(head, trained=False),
-        Piece(_ids(tokenizer, completion + tokenizer.eos_token), trained=True),
-    ]
+    begin, head, end = _begin(tokenizer), _ids(tokenizer, prompt), _end(tokenizer)
+    whole = _ids(tokenizer, prompt + completion)
+    # A tokenizer may join across the seam; generation cannot, so training must not either.
+    answer = whole[len(head) :] if whole[: len(head)] == head else _ids(tokenizer, completion)
+    return [Piece([*begin, *head], trained=False), Piece([*answer, end], trained=True)]
 
 
-def _chat_pieces(example: Example, tokenizer: Any) -> list[Piece]:
-    messages = to_messages(example)
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+def _chat_pieces(conversation: Conversation, tokenizer: Any) -> list[Piece]:
+    messages = conversation.messages
+    turns = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and turn.get("train", True)]
     if not turns or turns[-1] != len(messages) - 1:
         raise DataError("A conversation must end with an assistant turn, which is what is trained and scored.")
-    pieces = _pieces_of_turns(messages, turns, tokenizer)
+    pieces = _pieces_of_turns(conversation, turns, tokenizer)
     # Some templates render an earlier turn differently once others follow; then the last answer alone is
     # trained.
-    pieces = pieces or _pieces_of_turns(messages, turns[-1:], tokenizer)
+    pieces = pieces or _pieces_of_turns(conversation, turns[-1:], tokenizer)
     if pieces is None:
         raise DataError(
             "The tokenizer's chat template does not begin a conversation with the prompt it makes for it, so "
@@ -180,53 +193,85 @@ def _chat_pieces(example: Example, tokenizer: Any) -> list[Piece]:
     return pieces
 
 
-def _pieces_of_turns(messages: Sequence[Message], turns: Sequence[int], tokenizer: Any) -> list[Piece] | None:
-    """The conversation cut before and after each assistant turn; None if the template has no such seams."""
-    whole, done = _chat_text(tokenizer, messages), ""
+def _pieces_of_turns(conversation: Conversation, turns: Sequence[int], tokenizer: Any) -> list[Piece] | None:
+    """The conversation cut before and after each trained turn; None if the template has no such seams."""
+    messages, tools = conversation.messages, conversation.tools
+    whole, done = rendered(tokenizer, messages, tools), ""
     pieces: list[Piece] = []
     for turn in turns:
-        before = _chat_text(tokenizer, messages[:turn], prompt=True)
-        after = _chat_text(tokenizer, messages[: turn + 1])
+        before = rendered(tokenizer, messages[:turn], tools, prompt=True)
+        after = rendered(tokenizer, messages[: turn + 1], tools)
         if not (before.startswith(done) and after.startswith(before) and whole.startswith(after)):
             return None
         pieces.append(Piece(_ids(tokenizer, before[len(done) :]), trained=False))
-        pieces += _answer_pieces(_ids(tokenizer, after[len(before) :]), tokenizer)
+        pieces += _answer_pieces(_ids(tokenizer, after[len(before) :]), tokenizer, last=turn == turns[-1])
         done = after
     return pieces
 
 
-def _answer_pieces(ids: list[int], tokenizer: Any) -> list[Piece]:
-    """An assistant turn up to its end token is trained, the template's white space after it is not."""
+def _answer_pieces(ids: list[int], tokenizer: Any, *, last: bool) -> list[Piece]:
+    """An assistant turn up to the token that ends it is trained, what the template writes after that is not."""
     ends = [i for i, token in enumerate(ids) if token == tokenizer.eos_token_id]
-    if not ends:
-        return [Piece([*ids, tokenizer.eos_token_id], trained=True)]
+    ends = ends or [i for i, token in enumerate(ids) if token in _special(tokenizer)]
+    if not ends:  # a template of words alone; only after the last turn does nothing follow
+        return [Piece([*ids, _end(tokenizer)] if last else ids, trained=True)]
     cut = ends[-1] + 1
     return [Piece(ids[:cut], trained=True), Piece(ids[cut:], trained=False)]
 
 
-def _chat_text(tokenizer: Any, messages: Sequence[Message], prompt: bool = False) -> str:
-    if tokenizer.chat_template is None:
-        raise DataError("The mixture is in chat form but the tokenizer has no chat template. Use plain rows.")
-    turns = [dict(message) for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+def _remark(form: ChatForm, example: Example, pieces: Sequence[Piece]) -> str:
+    if not form.whole:
+        return "the chat template leaves out part of a conversation"
+    asked = [turn for turn in to_messages(example) if turn["role"] == "assistant" and turn.get("train", True)]
+    turns = [turn for turn in form.apply(example).messages if turn["role"] == "assistant" and turn.get("train", True)]
+    if sum(piece.trained for piece in pieces) < len(turns):
+        return "only the last answer of a conversation is trained"
+    return "what an assistant says before it is asked is not trained" if len(turns) < len(asked) else ""
+
+
+def _end(tokenizer: Any) -> int:
+    if tokenizer.eos_token_id is None:
+        raise DataError(
+            "The tokenizer has no end-of-text token, so that no answer would end. Set one (`eos_token` in "
+            "tokenizer_config.json), or name another model."
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def _special(tokenizer: Any) -> frozenset[int]:
+    """Ids of the tokens that are no text: marks of turns and ends."""
+    marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(marked | set(tokenizer.all_special_ids))
+
+
+@lru_cache(maxsize=8)
+def _begin(tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that the tokenizer puts before a text; one that also puts an end after it must not do so in a prompt."""
+    bare, whole = _ids(tokenizer, "a"), list(tokenizer("a")["input_ids"])
+    starts = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
+    return tuple(whole[: starts[0]]) if starts else ()
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _flexible(example: Example) -> list[int]:
-    """Turns that may be cut: neither the system's nor the assistant's nor the instruction."""
-    return [
-        i
-        for i, message in enumerate(example.messages or ())
-        if message["role"] not in ("system", "assistant") and message["content"].strip() != example.instruction.strip()
-    ]
+def _flexible(example: Example) -> list[tuple[int, int]]:
+    """Turns that may be cut, and what of each stays: neither the system's nor the assistant's nor the instruction."""
+    instruction = example.instruction.strip()
+    found = []
+    for i, message in enumerate(example.messages or ()):
+        if message["role"] not in ("system", "assistant"):
+            content = message["content"].strip()
+            stays = len(instruction) if content.startswith(instruction) else 0
+            if len(content) > stays:
+                found.append((i, stays))
+    return found
 
 
 def _input_length(example: Example, chat: bool) -> int:
     if chat and example.messages is not None:
-        return sum(len(example.messages[i]["content"]) for i in _flexible(example))
+        return sum(len(example.messages[i]["content"]) - stays for i, stays in _flexible(example))
     return len(example.input)
 
 
@@ -235,8 +280,8 @@ def _with_input(example: Example, keep: int, chat: bool) -> Example:
     if not chat or example.messages is None:
         return replace(example, input=example.input[:keep])
     messages = list(example.messages)
-    for i in reversed(_flexible(example)):
-        content = messages[i]["content"][:keep]
-        keep -= len(content)
+    for i, stays in reversed(_flexible(example)):
+        content = messages[i]["content"].lstrip()[: stays + keep]
+        keep = max(0, keep - (len(content) - stays))
         messages[i] = {**messages[i], "content": content}
     return replace(example, messages=tuple(messages))

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from inscl.core.stats import bootstrap_interval
-from inscl.data.example import Example, example_key, instruction_key, key_of
-from inscl.data.template import TEMPLATE_ID, prompt_ids, render, to_messages
+from inscl.data.chat_form import to_messages
+from inscl.data.example import Example, example_key, instruction_key, key_of, said
+from inscl.data.template import TEMPLATE_ID, answer_ids, end_ids, prompt_ids, render
 from inscl.errors import ConfigError, DataError
 from inscl.evaluation.predictions import Prediction, read_predictions, write_predictions
 from inscl.evaluation.scoring import SCORERS, exact_match
@@ -23,6 +24,7 @@ from inscl.evaluation.server import Server
 from inscl.models.kernels import flexible_attention
 from inscl.models.loading import LoadedModel, load
 from inscl.models.precision import choose_dtype
+from inscl.training.batches import row_named
 
 _BATCHES_AT_ONCE = 4  # full batches answered together; after each such group of tasks the predictions are on disk
 
@@ -66,7 +68,7 @@ def answer_limit(examples: Sequence[Example], tokenizer: Any, *, chat: bool = Fa
     """
     if not examples:
         raise DataError("Without training answers there is no limit to derive; give `max_new_tokens`.")
-    answers = [to_messages(e)[-1]["content"] if chat else render(e).completion for e in examples]
+    answers = [said(to_messages(e)[-1]) if chat else render(e).completion for e in examples]
     lengths = [len(tokenizer(answer, add_special_tokens=False)["input_ids"]) + 1 for answer in answers]
     return int(np.percentile(lengths, 99, method="higher"))
 
@@ -235,13 +237,16 @@ def _ask_model(
     from inscl.evaluation.generate import Prompt, answer_losses, generate
 
     rows = [(name, row) for name, examples in tasks.items() for row in examples]
-    prompts = [prompt_ids(row, tokenizer, max_length=asked.max_length, chat=asked.chat) for _, row in rows]
+    prompts = []
+    for number, (name, row) in enumerate(rows, start=1):
+        with row_named(name, number):
+            prompts.append(prompt_ids(row, tokenizer, max_length=asked.max_length, chat=asked.chat))
     limits = [asked.limits[name] for name, _ in rows]
     pad = tokenizer.pad_token_id
     answers = generate(
         weights,
         [Prompt(prompt.ids, limit) for prompt, limit in zip(prompts, limits, strict=True)],
-        end_ids=_end_ids(weights, tokenizer),
+        end_ids=_end_ids(weights, tokenizer, asked.chat),
         pad_id=pad,
         progress=tell,
         **batch,
@@ -249,7 +254,7 @@ def _ask_model(
     texts = tokenizer.batch_decode([answer.ids for answer in answers], skip_special_tokens=True)
     losses: list[tuple[float | None, int]] = [(None, 0)] * len(rows)
     if asked.loss:
-        references = [_reference_ids(row, tokenizer, chat=asked.chat) for _, row in rows]
+        references = [answer_ids(row, tokenizer, chat=asked.chat) for _, row in rows]
         known = [(prompt.ids, reference) for prompt, reference in zip(prompts, references, strict=True)]
         batch = {**batch, "batch_tokens": max(1, batch["batch_tokens"] // 4)}  # logits are larger than the cache
         losses = list(answer_losses(weights, known, pad_id=pad, **batch))
@@ -280,15 +285,10 @@ def _prediction(
     return Prediction(name, row.instruction, row.input, list(row.outputs), text.strip(), capped, truncated, nll, n)
 
 
-def _reference_ids(row: Example, tokenizer: Any, *, chat: bool) -> list[int]:
-    answer = to_messages(row)[-1]["content"] if chat else render(row).completion
-    return [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-
-
-def _end_ids(weights: Any, tokenizer: Any) -> frozenset[int]:
+def _end_ids(weights: Any, tokenizer: Any, chat: bool) -> frozenset[int]:
     ends = weights.generation_config.eos_token_id
     listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return frozenset([*listed, tokenizer.eos_token_id])
+    return end_ids(tokenizer, chat=chat) | frozenset(listed)
 
 
 def ready(model: Any, dtype: str) -> Any:

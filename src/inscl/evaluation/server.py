@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from inscl.data.chat_form import to_messages
 from inscl.data.example import Example
-from inscl.data.template import render, to_messages
+from inscl.data.template import render
 from inscl.errors import InsclError
 from inscl.llm.client import Connection, NoAnswerError, at_once, reply_in
 
@@ -70,8 +71,9 @@ class Server:
     def _ask(self, connection: Connection, example: Example, limit: int, *, chat: bool) -> tuple[str, bool]:
         common = {"model": self.model, "max_tokens": limit, "temperature": 0.0}
         if chat:
-            turns = [dict(message) for message in to_messages(example)[:-1]]
-            path, asked = "/chat/completions", {"messages": turns, **common}
+            turns = [{k: v for k, v in turn.items() if k != "train"} for turn in to_messages(example)[:-1]]
+            tools = {"tools": [dict(tool) for tool in example.tools]} if example.tools else {}
+            path, asked = "/chat/completions", {"messages": turns, **tools, **common}
         else:
             path, asked = "/completions", {"prompt": render(example).prompt, **common}
         reply = reply_in(connection.post(path, asked))

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from inscl.data.chat_form import to_messages
 from inscl.data.mixture import MixtureRow, to_record
-from inscl.data.template import render, to_messages
+from inscl.data.template import render
 from inscl.errors import require
 
 Record = dict[str, Any]
@@ -50,7 +51,7 @@ def to_dataset(rows: Sequence[MixtureRow]) -> Any:
     return datasets.Dataset.from_list(list(trl_records(rows)))
 
 
-def messages_of(row: MixtureRow) -> list[dict[str, str]]:
+def messages_of(row: MixtureRow) -> list[Record]:
     """The row as a conversation."""
     return [dict(message) for message in to_messages(row.example)]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from inscl.data.example import SPLITS, Example, Split
+from inscl.data.example import SPLITS, Example, Split, load_chat
 from inscl.errors import DataError
 from inscl.memory.encoder import Embeddings
 
@@ -119,13 +119,14 @@ class Task:
         for start in range(0, len(rows), BATCH):
             part = list(rows[start : start + BATCH])
             for row in self._examples.take(part, columns=columns).to_pylist():
-                messages = row["messages"]
+                messages, tools = (None, None) if row["messages"] is None else load_chat(row["messages"])
                 yield Example(
                     instruction=texts[row["instruction"]],
                     input=row["input"],
                     outputs=tuple(row["outputs"]),
-                    messages=None if messages is None else tuple(json.loads(messages)),
+                    messages=messages,
                     split=SPLITS[row["split"]],
+                    tools=tools,
                 )
 
     def columns(self, names: list[str]) -> pa.Table:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from inscl.data.example import SPLITS, Example, dump_messages, example_key, input_key, instruction_key
+from inscl.data.example import SPLITS, Example, dump_chat, example_key, input_key, instruction_key, said
 from inscl.data.split import TRAIN, UNSET, Keys, Shares, assign_sides
 from inscl.errors import DataError
 from inscl.memory.encoder import Encoded
@@ -61,7 +61,7 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
     Raises
     ------
     DataError
-        If there is no example, or plain and chat examples are mixed.
+        If there is no example.
     """
     with tempfile.TemporaryDirectory(prefix="inscl-") as temporary:
         spool = _Spool(Path(temporary))
@@ -73,12 +73,8 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
         if len(spool) == 0:
             raise DataError(f"Task '{name}' has no example to keep. Check the data, or the reasons above.")
         arrays, rows, texts = spool.finish()
-        if arrays.chat.any() and not arrays.chat.all():
-            raise DataError(
-                f"Task '{name}' mixes chat rows ({int(arrays.chat.sum())}) with plain ones. Add them as two tasks."
-            )
         kept = _first_of_each(arrays.keys)
-        form = "chat" if arrays.chat[0] else "plain"
+        form = "chat" if arrays.chat.any() else "plain"  # one chat makes all rows chats where they are trained
         duplicates = len(arrays.keys) - old - int((kept >= old).sum())
         columns = _columns(arrays, kept, [text.key for text in texts], old, recipe, base)
         del arrays, kept  # with ten million rows that is a gigabyte
@@ -180,8 +176,8 @@ class _Spool:
             chat = None
             length = estimate_tokens(example.instruction + example.input + example.outputs[0])
         else:
-            chat = dump_messages(example.messages)
-            length = sum(estimate_tokens(m["content"]) for m in example.messages)
+            chat = dump_chat(example.messages, example.tools)
+            length = sum(estimate_tokens(said(m)) for m in example.messages)
         self._keys.append(example_key(example))
         self._inputs.append(input_key(example))
         self._instruction.append(number)

@@ -187,7 +187,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _as_chat(rows: Iterable[MixtureRow]) -> Iterable[MixtureRow]:
-    from inscl.data.template import to_messages
+    from inscl.data.chat_form import to_messages
 
     for row in rows:
         yield replace(row, example=replace(row.example, messages=tuple(to_messages(row.example))))

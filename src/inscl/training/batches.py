@@ -6,8 +6,9 @@ the same weights, but the smaller batches they are computed in hold little paddi
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -35,12 +36,13 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class TokenisedMixture:
-    """All rows that fit, and per task how many were cut and how many had to be left out."""
+    """All rows that fit, per task how many were cut and how many had to be left out, and per remark how many it is of."""
 
     rows: list[TokenRow]
     truncated: dict[str, int]
     skipped: dict[str, int]
     replayed_share: float
+    remarks: dict[str, int] = field(default_factory=dict)
 
 
 def tokenise_mixture(rows: Sequence[MixtureRow], tokenizer: Any, max_length: int) -> TokenisedMixture:
@@ -49,24 +51,35 @@ def tokenise_mixture(rows: Sequence[MixtureRow], tokenizer: Any, max_length: int
     Raises
     ------
     DataError
-        If no row fits `max_length`.
+        If no row fits `max_length`, or the chat template refuses one; the message names task and row.
     """
     chat = any(row.example.messages is not None for row in rows)
     kept: list[TokenRow] = []
-    truncated, skipped, replayed = Counter[str](), Counter[str](), 0
-    for row in rows:
-        tokens = tokenise(row.example, tokenizer, max_length=max_length, chat=chat)
+    truncated, skipped, remarks, replayed = Counter[str](), Counter[str](), Counter[str](), 0
+    for number, row in enumerate(rows, start=1):
+        with row_named(row.task, number):
+            tokens = tokenise(row.example, tokenizer, max_length=max_length, chat=chat)
         if tokens is None:
             skipped[row.task] += 1
             continue
         truncated[row.task] += tokens.truncated
+        remarks.update([tokens.remark] if tokens.remark else [])
         replayed += row.replayed
         kept.append(TokenRow(tokens.input_ids, tokens.labels, row.weight, row.after))
     if not kept:
         raise DataError(
             f"None of the {len(rows)} rows fits `max_length` {max_length}, even without its input. Raise `max_length`."
         )
-    return TokenisedMixture(kept, dict(+truncated), dict(skipped), replayed / len(kept))
+    return TokenisedMixture(kept, dict(+truncated), dict(skipped), replayed / len(kept), dict(remarks))
+
+
+@contextmanager
+def row_named(task: str, number: int) -> Iterator[None]:
+    """Say in which row of which task something is wrong."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"Task '{task}', row {number}: {error}") from error
 
 
 def order_of_steps(

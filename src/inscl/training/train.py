@@ -172,6 +172,8 @@ def _say_what_was_cut(rows: TokenisedMixture, max_length: int) -> None:
             max_length,
             ", ".join(f"{task}: {n}" for task, n in rows.skipped.items()),
         )
+    for remark, count in rows.remarks.items():
+        logger.warning("%d rows: %s", count, remark)
     if rows.truncated:
         logger.info("%d rows lost the end of their input at %d tokens", sum(rows.truncated.values()), max_length)
 

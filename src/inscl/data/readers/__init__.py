@@ -1,36 +1,46 @@
 """Read instruction data of any common form as a stream of `Example`.
 
-`report` counts what was kept and dropped, `forms` knows the forms of a record, `files` the kinds of files and
-`sources` what else can hold data. Formats are described in docs/formats.md.
+`report` counts what was kept, dropped and ignored; `forms` knows the forms of a record, with `turns` for conversations
+and `preference` for data of another kind; `files` the kinds of files and `sources` what else can hold data. Formats
+are described in docs/formats.md.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
-from json import JSONDecodeError
 from typing import Any
 
 from inscl.data.example import SPLITS, Example, Split
-from inscl.data.readers.files import CONTAINERS, LINE_LIMIT, Bad
+from inscl.data.readers import files
+from inscl.data.readers.fields import UnusableError
+from inscl.data.readers.files import CONTAINERS, LINE_LIMIT
 from inscl.data.readers.forms import (
-    CHAT_FORMS,
     COLUMNS,
     FIELDS,
     FORMS,
     Numbered,
     Reading,
-    UnusableError,
     convert,
     detect_form,
     expand_tasks,
+    form_of,
     is_chat,
     system_message,
 )
-from inscl.data.readers.report import Dropped, ReadReport, describe_drops
+from inscl.data.readers.report import Dropped, PartReport, ReadReport, describe_drops, describe_ignored
 from inscl.data.readers.sources import HEAD, Part, find_parts, task_files
 from inscl.errors import DataError
 
-__all__ = ["FORMATS", "LINE_LIMIT", "Dropped", "ReadReport", "describe_drops", "read_examples", "task_files"]
+__all__ = [
+    "FORMATS",
+    "LINE_LIMIT",
+    "Dropped",
+    "ReadReport",
+    "describe_drops",
+    "describe_ignored",
+    "read_examples",
+    "task_files",
+]
 
 FORMATS = (*dict.fromkeys(CONTAINERS.values()), *FORMS, "datasets")
 
@@ -41,6 +51,8 @@ def read_examples(
     format: str | None = None,
     instruction_field: str | None = None,
     skip_bad: bool = False,
+    preferred: bool = False,
+    max_mib: int | None = None,
     report: ReadReport | None = None,
     split: Split | None = None,
 ) -> Iterator[Example]:
@@ -61,6 +73,10 @@ def read_examples(
         any other name a field beside the conversation.
     skip_bad : bool
         Count a line that does not parse as dropped, instead of stopping.
+    preferred : bool
+        Take the preferred answers of preference data (chosen and rejected, or labelled), which are refused otherwise.
+    max_mib : int, optional
+        Most MiB of one record, 64 by default. A compressed file may hold 100 times its size, and four times this.
     report : ReadReport, optional
         Filled while the stream is consumed.
     split : "train", "dev" or "test", optional
@@ -92,46 +108,56 @@ def read_examples(
     report = ReadReport() if report is None else report
     wanted = COLUMNS if instruction_field is None else COLUMNS | {instruction_field}
     parts = find_parts(data, format, wanted, report.skipped_files)
-    reading = Reading(instruction_field=instruction_field, split=split)
-    return _stream(parts, format if format in FORMS else None, reading, skip_bad, report)
+    if max_mib is not None and max_mib < 1:
+        raise DataError(f"The most MiB of a record is {max_mib}; wanted a whole number of at least 1.")
+    limit = files.LINE_LIMIT if max_mib is None else max_mib * 2**20
+    reading = Reading(instruction_field=instruction_field, split=split, preferred=preferred)
+    form = format if format in FORMS else None
+    return _stream(parts, form, reading, PartReport("", report, skip_bad, limit))
 
 
-def _stream(
-    parts: list[Part], form: str | None, reading: Reading, skip_bad: bool, report: ReadReport
-) -> Iterator[Example]:
+def _stream(parts: list[Part], form: str | None, reading: Reading, said: PartReport) -> Iterator[Example]:
     names: dict[str, None] = {}
     settled = False  # whether we know if there are several system messages
-    kept = False
+    kept, report = 0, said.report
     for part in parts:
-        part_form, records = _open(part, form, reading, _bad_records(part, report, skip_bad))
-        names[part.container if part_form == FIELDS else part_form] = None
-        report.form = ", ".join(names)
+        told, before = replace(said, name=part.name, unread=set()), kept
+        ignored: set[str] = set()
+        part_form, records = _open(part, form, reading, told)
         part_reading = replace(reading, split=reading.split or part.split)
         for number, record in records:
             report.rows += 1
-            if not settled and part_form in CHAT_FORMS and is_chat(record):
+            if not settled and is_chat(record):
                 settled = True
-                reading = replace(reading, several_systems=_several_systems(parts, form, reading, skip_bad))
+                reading = replace(reading, several_systems=_several_systems(parts, form, reading, said))
                 part_reading = replace(part_reading, several_systems=reading.several_systems)
+            own = part_form if form is not None else form_of(record, part_form, reading.instruction_field)
+            if own not in names:
+                names[part.container if own == FIELDS else own] = None
+                report.form = ", ".join(names)
             try:
-                example = convert(record, part_form, part_reading)
+                example = convert(record, own, part_reading, ignored)
             except UnusableError as reason:
+                ignored.clear()
                 report.drop(str(reason), f"{part.name}:{number}")
                 continue
-            kept = True
+            report.ignore(sorted(ignored))
+            ignored.clear()
+            kept += 1
             yield example
+        report.ignore(sorted(told.unread), kept - before)
     if not kept:
         raise _nothing(parts, report)
 
 
-def _open(part: Part, form: str | None, reading: Reading, bad: Bad) -> tuple[str, Iterable[Numbered]]:
+def _open(part: Part, form: str | None, reading: Reading, told: PartReport) -> tuple[str, Iterable[Numbered]]:
     """The form of a part, told by its first records where it is not given, and all its records."""
-    records = part.records(bad)
+    records = part.records(told)
     if form is None:
         head = list(islice(records, HEAD))
         form = _form_of(part, head, reading.instruction_field)
         records = chain(head, records)
-    return form, expand_tasks(records) if form == "superni" else records
+    return form, expand_tasks(records, told.unread) if form == "superni" else records
 
 
 def _form_of(part: Part, head: list[Numbered], instruction_field: str | None) -> str:
@@ -149,35 +175,18 @@ def _form_of(part: Part, head: list[Numbered], instruction_field: str | None) ->
     )
 
 
-def _several_systems(parts: list[Part], form: str | None, reading: Reading, skip_bad: bool) -> bool:
+def _several_systems(parts: list[Part], form: str | None, reading: Reading, said: PartReport) -> bool:
     """Whether the chat data hold two distinct system messages; reads no further than the second."""
     seen = set()
     for part in parts:
-        part_form, records = _open(part, form, reading, _bad_records(part, ReadReport(), skip_bad))
-        for _, record in records if part_form in CHAT_FORMS else ():
+        _, records = _open(part, form, reading, replace(said, name=part.name, report=ReadReport(), unread=set()))
+        for _, record in records:
             system = system_message(record)
             if system is not None:
                 seen.add(system)
                 if len(seen) > 1:
                     return True
     return False
-
-
-def _bad_records(part: Part, report: ReadReport, skip_bad: bool) -> Bad:
-    """What to do with a record that does not parse: stop, or count it."""
-
-    def bad(number: int, reason: str, cause: Exception | None) -> None:
-        if skip_bad:
-            report.rows += 1
-            report.drop(reason, f"{part.name}:{number}")
-            return
-        detail = f" ({cause.msg} at column {cause.colno})" if isinstance(cause, JSONDecodeError) else ""
-        detail = f" ({cause})" if cause is not None and not detail else detail
-        raise DataError(
-            f"{part.name}:{number}: {reason}{detail}. Mend it, or skip what does not parse (--skip-bad)."
-        ) from cause
-
-    return bad
 
 
 def _nothing(parts: list[Part], report: ReadReport) -> DataError:

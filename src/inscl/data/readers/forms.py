@@ -4,19 +4,21 @@ A form is told by the fields of a record. `convert` gives the example, or raises
 reason; all examples are made by `make_example`, so that the same checks hold for every form.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inscl.data.example import Example, Message, Split
+from inscl.data.example import Example, Message, Split, Tool, dump_chat, render_turns, said
+from inscl.data.readers.fields import Fields, UnusableError, decoded, is_empty, text_of
+from inscl.data.readers.preference import LABELS, PAIR, PICTURES, is_preference, preferred, refuse_pictures
+from inscl.data.readers.turns import CHAT, SYSTEM, TOOLS, read_tools, read_turns, says_turns
 
 Numbered = tuple[int, Any]  # (line or record number, record)
-Turn = tuple[str, str]  # (role, content)
 
 FORMS = ("alpaca", "prompt-completion", "messages", "sharegpt", "superni")
 FIELDS = "fields"  # our own fields; reported under the name of the file's type
 
-INSTRUCTION = ("instruction", "definition")  # the first that is there counts
+INSTRUCTION = ("instruction", "definition", "question")  # the first that is there counts
 INPUT = ("input", "inputs", "context")  # the same
 OUTPUTS = (
     "outputs",
@@ -25,19 +27,14 @@ OUTPUTS = (
     "targets",
     "response",
 )  # all that are there count, in this order
-CHAT = ("messages", "conversations")
-CHAT_FORMS = ("messages", "sharegpt", "prompt-completion")
-COLUMNS = frozenset((*INSTRUCTION, *INPUT, *OUTPUTS, *CHAT, "prompt", "completion", "system", "tags", "split"))
-COLUMNS |= {"Definition", "Instances"}
+COLUMNS = frozenset((*INSTRUCTION, *INPUT, *OUTPUTS, *CHAT, *SYSTEM, *TOOLS, *PAIR, *LABELS, *PICTURES))
+COLUMNS |= {"prompt", "completion", "history", "tags", "split", "Definition", "Instances"}
 
-_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
+_CHAT_FORMS = ("messages", "sharegpt")
+_TASK = ("Definition", "Instances")
 _SPLITS: dict[str, Split] = {
     "train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test",
 }  # fmt: skip
-
-
-class UnusableError(Exception):
-    """A record that parses but cannot become an example; the text is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +49,14 @@ class Reading:
         The side of every example, whatever its record says.
     several_systems : bool
         Whether the chat data hold at least two distinct system messages.
+    preferred : bool
+        Whether preference data give their preferred answers.
     """
 
     instruction_field: str | None = None
     split: Split | None = None
     several_systems: bool = False
+    preferred: bool = False
 
 
 def detect_form(record: object, instruction_field: str | None = None) -> str | None:
@@ -78,28 +78,42 @@ def detect_form(record: object, instruction_field: str | None = None) -> str | N
         return "messages"
     if "conversations" in has:
         return "sharegpt"
-    if {"prompt", "completion"} <= has:
+    if "prompt" in has and has & {"completion", *PAIR}:
         return "prompt-completion"
     if {"instruction", "output"} <= has and not has & {"outputs", "references", "tags", "split"}:
         return "alpaca"
+    if set(PAIR) <= has:
+        return "messages"
     return FIELDS if has.intersection(INSTRUCTION) or instruction_field in has else None
 
 
 def is_chat(record: object) -> bool:
-    """Whether the record is a conversation."""
+    """Whether the record is a conversation, or becomes one: a row with a system message, a history or tools."""
     if not isinstance(record, Mapping):
         return False
-    return any(record.get(name) is not None for name in CHAT) or isinstance(record.get("prompt"), list)
+    if any(record.get(name) is not None for name in CHAT) or set(PAIR) <= record.keys():
+        return True
+    return any(not is_empty(record.get(name)) for name in (*SYSTEM, *TOOLS, "history")) or _is_turns(record)
 
 
-def expand_tasks(records: Iterable[Numbered]) -> Iterator[Numbered]:
-    """The instances of Super-NaturalInstructions tasks as records of our own fields, numbered per task."""
+def form_of(record: object, form: str, instruction_field: str | None) -> str:
+    """The form of a record in data of a form: its own, where one is a conversation and the other is not."""
+    own = detect_form(record, instruction_field)
+    return form if own is None or (own in _CHAT_FORMS) == (form in _CHAT_FORMS) else own
+
+
+def expand_tasks(records: Iterable[Numbered], ignored: set[str]) -> Iterator[Numbered]:
+    """The instances of Super-NaturalInstructions tasks as records of our own fields, numbered per task.
+
+    `ignored` takes the names of what the tasks hold beside definition and instances.
+    """
     for number, task in records:
         instances = task.get("Instances") if isinstance(task, Mapping) else None
         if not isinstance(instances, list):
             yield number, None
             continue
         definition = task.get("Definition")
+        ignored.update(name for name, value in task.items() if name not in _TASK and not is_empty(value))
         for index, instance in enumerate(instances, start=1):
             if isinstance(instance, Mapping):
                 yield index, {"definition": definition, **instance}
@@ -107,8 +121,16 @@ def expand_tasks(records: Iterable[Numbered]) -> Iterator[Numbered]:
                 yield index, instance
 
 
-def convert(record: Any, form: str, reading: Reading) -> Example:
+def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None = None) -> Example:
     """The example of a record.
+
+    Parameters
+    ----------
+    record : mapping or Example
+    form : str
+    reading : Reading
+    ignored : set of str, optional
+        Takes the names of the fields that hold something and are not used.
 
     Raises
     ------
@@ -117,20 +139,32 @@ def convert(record: Any, form: str, reading: Reading) -> Example:
     """
     if isinstance(record, Example):
         return make_example(
-            record.instruction, record.input, list(record.outputs),
-            messages=record.messages, tags=record.tags, split=reading.split or record.split,
+            record.instruction, record.input, list(record.outputs), messages=record.messages, tags=record.tags,
+            split=reading.split or record.split, tools=record.tools,
         )  # fmt: skip
     if record is None and form == "superni":
         raise UnusableError("not a Super-NaturalInstructions task: no `Instances`")
     if not isinstance(record, (dict, Mapping)):  # asking for a dict first is much faster
         raise UnusableError("not an object with named fields")
-    tags = _tags(record.get("tags"))
-    split = reading.split or _split(record.get("split"))
-    if form in ("messages", "sharegpt") or (form == "prompt-completion" and is_chat(record)):
-        instruction, body, outputs, messages = _from_chat(record, reading)
-        return make_example(instruction, body, outputs, messages=messages, tags=tags, split=split)
-    instruction, body, outputs = _from_fields(record, form, reading.instruction_field)
-    return make_example(instruction, body, outputs, tags=tags, split=split)
+    if is_preference(record):
+        if not reading.preferred:
+            raise UnusableError("preference data, not instructions: take the preferred answers with --preferred")
+        record = preferred(record)
+        form = form_of(record, form, reading.instruction_field)
+    refuse_pictures(record)
+    ignored = set() if ignored is None else ignored
+    fields = Fields(record, ignored)
+    tags = _tags(fields.get("tags"))
+    split = reading.split or _split(fields.get("split"))
+    chat = form in _CHAT_FORMS or (form == "prompt-completion" and _is_turns(record))
+    try:
+        found = _from_chat(fields, reading) if chat else _from_fields(fields, form, reading)
+        example = make_example(found.instruction, found.body, found.outputs, tags=tags, split=split,
+                               messages=found.messages, tools=found.tools)  # fmt: skip
+    except RecursionError:
+        raise UnusableError("nested too deeply") from None
+    fields.close()
+    return example
 
 
 def make_example(
@@ -141,6 +175,7 @@ def make_example(
     messages: tuple[Message, ...] | None = None,
     tags: tuple[str, ...] | None = None,
     split: Split | None = None,
+    tools: tuple[Tool, ...] | None = None,
 ) -> Example:
     """The one place where examples are made: nothing blank, no output twice, text that UTF-8 holds."""
     if not instruction or instruction.isspace():
@@ -152,11 +187,11 @@ def make_example(
         raise UnusableError("blank output")
     texts = [instruction, body, *kept, *(tags or ())]
     if messages is not None:
-        texts += [message["content"] for message in messages]
+        texts.append(dump_chat(messages, tools))
     for text in texts:
         if not (text.isascii() or _is_whole(text)):
             raise UnusableError("text with half a surrogate pair, which UTF-8 cannot hold")
-    return Example(instruction, body, kept, messages, tags, split)
+    return Example(instruction, body, kept, messages, tags, split, tools)
 
 
 def system_message(record: object) -> str | None:
@@ -164,139 +199,165 @@ def system_message(record: object) -> str | None:
     if not (isinstance(record, Mapping) and is_chat(record)):
         return None
     try:
-        turns = _turns(record)
-    except UnusableError:
+        turns = _turns(Fields(record, set()))
+    except (UnusableError, RecursionError):
         return None
-    return next((content for role, content in turns if role == "system"), None)
+    return next((turn["content"] for turn in turns if turn["role"] == "system"), None)
 
 
-def _from_fields(record: Mapping[str, Any], form: str, field: str | None) -> tuple[str, str, list[str]]:
-    prompt_completion = form == "prompt-completion"
+@dataclass(frozen=True)
+class _Found:
+    """What an example is made of."""
+
+    instruction: str
+    body: str
+    outputs: list[str]
+    messages: tuple[Message, ...] | None = None
+    tools: tuple[Tool, ...] | None = None
+
+
+def _is_turns(record: Mapping[str, Any]) -> bool:
+    """Whether the prompt of a record is a conversation."""
+    prompt = record.get("prompt")
+    return isinstance(prompt, list) or (isinstance(prompt, str) and prompt.startswith("[") and says_turns(prompt))
+
+
+def _from_fields(fields: Fields, form: str, reading: Reading) -> _Found:
+    field, prompt_completion = reading.instruction_field, form == "prompt-completion"
     names = ("prompt",) if prompt_completion else INSTRUCTION
-    instruction = _instruction(record, names)
-    body = "" if prompt_completion else _text(record, INPUT)
+    instruction = _instruction(fields, names)
+    body = "" if prompt_completion else _text(fields, INPUT)
     if field is not None and field not in names:  # what was the instruction is now part of the input
         body = "\n\n".join(text for text in (instruction, body) if text and field not in INPUT)
-        instruction = _instruction(record, (field,))
+        instruction = _instruction(fields, (field,))
     if instruction is None:
         raise UnusableError("no instruction")
-    return instruction, body, _outputs(record, ("completion",) if prompt_completion else OUTPUTS)
+    outputs = _outputs(fields, ("completion",) if prompt_completion else OUTPUTS)
+    before, tools = _before(fields), read_tools(fields)
+    if not before and tools is None:
+        return _Found(instruction, body, outputs)
+    asked = "\n\n".join(text for text in (instruction.strip(), body.strip()) if text)
+    answer = next((output for output in outputs if output.strip()), "")
+    messages = (*before, _message("user", asked), _message("assistant", answer))
+    rest = [turn for turn in before if turn["role"] != "system" or reading.several_systems]
+    if rest:
+        body = render_turns([*rest, _message("user", body)] if body.strip() else rest)
+    return _Found(instruction, body, outputs, messages, tools)
 
 
-def _instruction(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+def _before(fields: Fields) -> list[Message]:
+    """The turns that a row says it follows: its system message and its history."""
+    turns = _system(fields)
+    name, history = "history", decoded(fields.get("history"))
+    if is_empty(history):
+        return turns
+    if says_turns(history):
+        return turns + read_turns(history, name, fields.ignored)
+    if not isinstance(history, (list, tuple)) or not all(isinstance(pair, (list, tuple)) for pair in history):
+        raise UnusableError(f"`{name}` holds {type(history).__name__}, not pairs of a question and its answer")
+    for pair in history:
+        for role, text in zip(("user", "assistant"), pair, strict=False):
+            turns.append(_message(role, text_of(text, name)))
+        if len(pair) != 2:
+            raise UnusableError(f"`{name}` holds an entry of {len(pair)} texts, not a question and its answer")
+    return turns
+
+
+def _system(fields: Fields) -> list[Message]:
+    """The system message beside a row, as a turn."""
+    names = tuple(name for name in SYSTEM if not is_empty(fields.record.get(name)))
+    if not names:
+        return []
+    name, system = fields.first(names)
+    return [_message("system", text_of(system, name))]
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _instruction(fields: Fields, names: tuple[str, ...]) -> str | None:
     """A text, or the first entry of a list: its entries are wordings of one instruction."""
-    for name in names:
-        value = record.get(name)
-        if isinstance(value, list):
-            value = value[0] if value else None
-        if value is not None:
-            return _checked(value, name)
-    return None
+    name, value = fields.first(names)
+    if isinstance(value, list):
+        if len(value) > 1:
+            fields.ignored.add(f"{name} (all but the first wording)")
+        value = value[0] if value else None
+    return None if value is None else text_of(value, name)
 
 
-def _text(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    for name in names:
-        value = record.get(name)
-        if value is not None:
-            return _checked(value, name)
-    return ""
+def _text(fields: Fields, names: tuple[str, ...]) -> str:
+    name, value = fields.first(names)
+    return "" if value is None else text_of(value, name)
 
 
-def _outputs(record: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
+def _outputs(fields: Fields, names: tuple[str, ...]) -> list[str]:
     outputs: list[str] = []
-    for name in names:
-        value = record.get(name)
-        if value is None:
-            continue
+    for name, value in fields.all(names):
         if isinstance(value, (list, tuple)):
-            outputs.extend(_checked(item, name) for item in value)
+            outputs.extend(text_of(item, name) for item in value)
         else:
-            outputs.append(_checked(value, name))
+            outputs.append(text_of(value, name))
     return outputs
 
 
-def _checked(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise UnusableError(f"`{name}` holds {type(value).__name__}, not text")
-    return value
-
-
-def _from_chat(record: Mapping[str, Any], reading: Reading) -> tuple[str, str, list[str], tuple[Message, ...]]:
-    turns = _turns(record)
-    answers = [index for index, (role, _) in enumerate(turns) if role == "assistant"]
+def _from_chat(fields: Fields, reading: Reading) -> _Found:
+    turns, tools = _turns(fields), read_tools(fields)
+    assistant = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+    answers = [index for index in assistant if turns[index].get("train", True)]
     if not answers:
-        raise UnusableError("no assistant turn")
-    before, (_, answer) = turns[: answers[-1]], turns[answers[-1]]
-    instruction, at = _chat_instruction(record, before, reading)
+        raise UnusableError("no assistant turn that is to be trained" if assistant else "no assistant turn")
+    before, answer = turns[: answers[-1]], turns[answers[-1]]
+    if len(turns) > answers[-1] + 1:
+        fields.ignored.add("turns after the last answer")
+    instruction, at = _chat_instruction(fields, before, reading)
     # A system message that all conversations share says nothing about this one; it stays in `messages`.
     rest = [
-        turn for index, turn in enumerate(before) if index != at and (turn[0] != "system" or reading.several_systems)
+        turn
+        for index, turn in enumerate(before)
+        if index != at and (turn["role"] != "system" or reading.several_systems)
     ]
-    messages = tuple({"role": role, "content": content} for role, content in turns[: answers[-1] + 1])
-    return instruction, render_turns(rest), [answer], messages
+    return _Found(instruction, render_turns(rest), [said(answer)], (*before, answer), tools)
 
 
-def _chat_instruction(record: Mapping[str, Any], before: list[Turn], reading: Reading) -> tuple[str, int | None]:
+def _chat_instruction(fields: Fields, before: Sequence[Message], reading: Reading) -> tuple[str, int | None]:
     """The instruction, and which turn it is (None where it comes from a field beside the conversation)."""
     field = reading.instruction_field
     if field not in (None, "system", "user"):
-        instruction = _instruction(record, (field,))
+        instruction = _instruction(fields, (field,))
         if instruction is None:
             raise UnusableError("no instruction")
         return instruction, None
     roles = ("system", "user") if reading.several_systems else ("user",)
     for wanted in roles if field is None else (field,):
-        for index, (role, content) in enumerate(before):
-            if role == wanted:
-                return content, index
+        for index, turn in enumerate(before):
+            if turn["role"] == wanted:
+                return turn["content"], index
     raise UnusableError("no instruction")
 
 
-def render_turns(turns: list[Turn]) -> str:
-    """The turns as plain text; a single user turn is just its text.
-
-    >>> render_turns([("user", "Hello"), ("assistant", "Hi")])
-    'user: Hello\\n\\nassistant: Hi'
-    """
-    if len(turns) == 1 and turns[0][0] == "user":
-        return turns[0][1]
-    return "\n\n".join(f"{role}: {content}" for role, content in turns)
-
-
-def _turns(record: Mapping[str, Any]) -> list[Turn]:
-    """The conversation of a record as (role, content), blank system messages left out."""
-    turns: list[Turn] = []
-    name = next((name for name in CHAT if record.get(name) is not None), None)
-    if name is not None:
-        turns = _turn_list(record[name], name)
-    elif isinstance(record.get("prompt"), list):
-        completion = record.get("completion")
-        turns = _turn_list(record["prompt"], "prompt")
-        if isinstance(completion, str):
-            turns.append(("assistant", completion))
-        elif completion is not None:
-            turns += _turn_list(completion, "completion")
-    system = record.get("system")
-    if isinstance(system, str) and system.strip() and all(role != "system" for role, _ in turns):
-        turns.insert(0, ("system", system))
+def _turns(fields: Fields) -> list[Message]:
+    """The conversation of a record, blank system messages left out."""
+    turns: list[Message] = []
+    name, value = fields.first(CHAT)
+    if value is not None:
+        turns = read_turns(value, name, fields.ignored)
+    elif _is_turns(fields.record):
+        turns = read_turns(fields.get("prompt"), "prompt", fields.ignored) + _completion(fields)
+    elif is_chat(fields.record):
+        return _before(fields)
+    if all(turn["role"] != "system" for turn in turns):
+        turns = _system(fields) + turns
     return turns
 
 
-def _turn_list(value: object, name: str) -> list[Turn]:
-    if not isinstance(value, (list, tuple)):
-        raise UnusableError(f"`{name}` holds {type(value).__name__}, not a list of turns")
-    turns: list[Turn] = []
-    for item in value:
-        if not isinstance(item, Mapping):
-            raise UnusableError(f"`{name}` holds a turn that is {type(item).__name__}, not an object")
-        role = item.get("role")
-        role, content = (role, item.get("content")) if role is not None else (item.get("from"), item.get("value"))
-        if not (isinstance(role, str) and isinstance(content, str)):
-            raise UnusableError(f"`{name}` holds a turn without a role and a text")
-        role = _ROLES.get(role, role)
-        if role != "system" or content.strip():
-            turns.append((role, content))
-    return turns
+def _completion(fields: Fields) -> list[Message]:
+    value = fields.get("completion")
+    if value is None:
+        return []
+    if isinstance(value, str) and not says_turns(value):
+        return [_message("assistant", value)]
+    return read_turns([value] if isinstance(value, Mapping) else value, "completion", fields.ignored)
 
 
 def _tags(value: object) -> tuple[str, ...] | None:

@@ -1,7 +1,12 @@
 """What happened to the records that were read: how many were kept, and why the others were not."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from json import JSONDecodeError
 
+from inscl.errors import DataError
+
+MOST_NAMES = 12  # ignored columns that the one line names
 PLACES = 5  # places remembered per reason
 
 
@@ -41,12 +46,15 @@ class ReadReport:
         Name of the detected (or given) format; several are joined by ", ".
     skipped_files : Dropped
         Files of a folder that were left alone because their ending is unknown.
+    ignored : dict of str to int
+        Columns (and parts of turns) that hold something and are not used, with the number of rows.
     """
 
     rows: int = 0
     dropped: dict[str, Dropped] = field(default_factory=dict)
     form: str = ""
     skipped_files: Dropped = field(default_factory=Dropped)
+    ignored: dict[str, int] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -56,6 +64,53 @@ class ReadReport:
     def drop(self, reason: str, place: str | None = None) -> None:
         """Count one of the `rows` as dropped; whoever removes rows later (duplicates, say) counts too."""
         self.dropped.setdefault(reason, Dropped()).add(place)
+
+    def ignore(self, names: Iterable[str], rows: int = 1) -> None:
+        """Count columns that are not used."""
+        for name in names:
+            self.ignored[name] = self.ignored.get(name, 0) + rows
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What a reader of one file tells while it reads, and how large a record may be.
+
+    Attributes
+    ----------
+    name : str
+        Of the file.
+    report : ReadReport
+    skip_bad : bool
+        Whether what does not parse is counted as dropped, and does not stop the reading.
+    limit : int
+        Most bytes of a record.
+    unread : set of str
+        Takes the columns of a table that are not even read.
+    """
+
+    name: str
+    report: ReadReport
+    skip_bad: bool
+    limit: int
+    unread: set[str] = field(default_factory=set)
+
+    def bad(self, number: int, reason: str, cause: Exception | None = None) -> None:
+        """Stop at a record that does not parse, or count it.
+
+        Raises
+        ------
+        DataError
+            Unless bad records are skipped.
+        """
+        if self.skip_bad:
+            self.report.rows += 1
+            self.report.drop(reason, f"{self.name}:{number}")
+            return
+        detail = f" ({cause.msg} at column {cause.colno})" if isinstance(cause, JSONDecodeError) else ""
+        detail = f" ({cause})" if cause is not None and not detail else detail
+        raise DataError(
+            f"{self.name}:{number}: {reason}{detail}. Mend it, or skip what does not parse (--skip-bad)."
+        ) from cause
 
 
 def describe_drops(report: ReadReport) -> str:
@@ -77,6 +132,22 @@ def describe_drops(report: ReadReport) -> str:
     if skipped := report.skipped_files.count:
         line += f"; {skipped:,} × file of unknown type{_list(report.skipped_files)}"
     return line
+
+
+def describe_ignored(report: ReadReport) -> str:
+    """The columns that are not used in one line, those of all rows first; '' where there are none.
+
+    >>> describe_ignored(ReadReport(rows=3, ignored={"note": 1, "id": 3, "source": 3}))
+    'ignored columns: id, source (all rows), note (1 row)'
+    """
+    if not report.ignored:
+        return ""
+    everywhere = [name for name, rows in report.ignored.items() if rows >= report.kept]
+    named = [", ".join(everywhere[:MOST_NAMES]) + " (all rows)"] if everywhere else []
+    others = [(name, rows) for name, rows in report.ignored.items() if rows < report.kept]
+    named += [f"{name} ({rows:,} row{'s' if rows > 1 else ''})" for name, rows in others[:MOST_NAMES]]
+    more = max(0, len(everywhere) - MOST_NAMES) + max(0, len(others) - MOST_NAMES)
+    return "ignored columns: " + ", ".join(named) + (f" and {more:,} more" if more else "")
 
 
 def _list(dropped: Dropped) -> str:

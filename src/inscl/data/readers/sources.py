@@ -10,17 +10,16 @@ from typing import Any
 
 from inscl.data.example import Split
 from inscl.data.readers.files import (
-    BATCH,
     CONTAINERS,
-    Bad,
+    LINE_LIMIT,
     container_by_content,
     container_by_name,
     read_records,
     readable,
-    table_records,
 )
 from inscl.data.readers.forms import Numbered, detect_form, is_chat
-from inscl.data.readers.report import Dropped
+from inscl.data.readers.report import Dropped, PartReport, ReadReport
+from inscl.data.readers.tables import BATCH, table_records
 from inscl.errors import DataError, require
 
 HEAD = 100  # records looked at to tell a form
@@ -42,14 +41,14 @@ class Part:
     container : str
         "jsonl", "json", "parquet", "csv", "datasets" or "records".
     records : callable
-        Opens it from the beginning: Bad -> iterator of numbered records.
+        Opens it from the beginning: PartReport -> iterator of numbered records.
     split : "train", "dev" or "test", optional
         The side that all its records take.
     """
 
     name: str
     container: str
-    records: Callable[[Bad], Iterator[Numbered]]
+    records: Callable[[PartReport], Iterator[Numbered]]
     split: Split | None = None
 
 
@@ -93,7 +92,7 @@ def _from_file(path: Path, kind: str | None, wanted: Collection[str]) -> Part:
             f"Cannot tell what kind of file {path} is. Name it .jsonl, .json, .parquet or .csv, or say its "
             "format (--format jsonl, json, parquet or csv)."
         )
-    return Part(str(path), container, lambda bad: read_records(path, container, wanted, bad))
+    return Part(str(path), container, lambda told: read_records(path, container, wanted, told))
 
 
 def _from_folder(path: Path, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Part]:
@@ -129,7 +128,8 @@ def _is_checkout(path: Path) -> bool:
     files = sorted(file for file in (path / "tasks").iterdir() if container_by_name(file) == "json")
     if not files:
         return False
-    records = read_records(files[0], "json", (), lambda number, reason, cause: None)
+    told = PartReport(str(files[0]), ReadReport(), True, LINE_LIMIT)
+    records = read_records(files[0], "json", (), told)
     return any(detect_form(record) == "superni" for _, record in islice(records, 1))
 
 
@@ -185,8 +185,14 @@ def _from_dataset_dict(data: Mapping[str, Any], wanted: Collection[str], name: s
 
 def _from_dataset(data: Any, name: str, wanted: Collection[str], split: Split | None = None) -> Part:
     columns = [column for column in data.column_names or () if column in wanted]
+    unread = set(data.column_names or ()) - set(columns) if columns else set()
     table = (data.select_columns(columns) if columns else data).with_format("arrow")
-    return Part(name, "datasets", lambda bad: table_records(table.iter(batch_size=BATCH), bad), split)
+
+    def records(told: PartReport) -> Iterator[Numbered]:
+        told.unread.update(unread)
+        return table_records(table.iter(batch_size=BATCH), told)
+
+    return Part(name, "datasets", records, split)
 
 
 def _from_records(data: Iterable[Any]) -> Part:
@@ -194,6 +200,6 @@ def _from_records(data: Iterable[Any]) -> Part:
         head = list(islice(data, HEAD))
         if not any(is_chat(record) for record in head):
             once = iter([enumerate(chain(head, data), start=1)])
-            return Part("records", "records", lambda bad: next(once, iter(())))
+            return Part("records", "records", lambda told: next(once, iter(())))
         data = [*head, *data]  # conversations are read twice
-    return Part("records", "records", lambda bad: enumerate(data, start=1))
+    return Part("records", "records", lambda told: enumerate(data, start=1))
