@@ -528,9 +528,8 @@ def test_cutting_a_folded_conversation_keeps_the_instruction():
 
 def test_a_refused_row_is_named_with_its_task():
     tokenizer = tiny.template_tokenizer("chatml")
-    tokenizer.chat_template = (
-        "{{ raise_exception('Never') if 'bad' in messages[0]['content'] }}" + tiny.TEMPLATES["chatml"]
-    )
+    tokenizer.chat_template = "{{ raise_exception('Never') if 'bad' in messages[0]['content'] }}"
+    tokenizer.chat_template += tiny.TEMPLATES["chatml"]
     rows = [MixtureRow("talk", Example(text, "", ("b",), (user(text), assistant("b")))) for text in ("good", "bad")]
     with pytest.raises(DataError, match=r"^Task 'talk', row 2: The tokenizer's chat template refuses .* Never\. Mend"):
         tokenise_mixture(rows, tokenizer, 99)

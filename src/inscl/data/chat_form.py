@@ -85,7 +85,8 @@ def form_for(example: Example, tokenizer: Any) -> ChatForm:
             continue
         if _shows(text, conversation):
             return ChatForm(steps)
-        taken = taken or ChatForm(steps, whole=False)
+        if _as_parts not in steps:  # a template that knows no parts writes the list itself
+            taken = taken or ChatForm(steps, whole=False)
     if taken is None:
         raise refused or DataError("The conversation has no turns.")
     return taken
@@ -124,6 +125,8 @@ def _shows(text: str, conversation: Conversation) -> bool:
             arguments = call["function"]["arguments"]
             wanted += [call["function"]["name"], *(arguments if isinstance(arguments, dict) else [])]
     wanted += [tool["function"]["name"] for tool in conversation.tools]
+    if "'type': 'text'" in text and not isinstance(conversation.messages[0]["content"], str):
+        return False  # a list of parts was written as it is
     missing = [part for part in wanted if part.strip() not in text]
     return not missing or _all_in(missing, text)
 

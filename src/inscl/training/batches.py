@@ -36,7 +36,7 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class TokenisedMixture:
-    """All rows that fit, per task how many were cut and how many had to be left out, and per remark how many it is of."""
+    """All rows that fit; per task how many were cut and how many left out, and to how many each remark applies."""
 
     rows: list[TokenRow]
     truncated: dict[str, int]
