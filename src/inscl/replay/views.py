@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from inscl.core.distance import wasserstein
+from inscl.data.chat_form import to_messages
 from inscl.data.example import SPLITS, key_of
 from inscl.data.split import TRAIN
-from inscl.data.template import to_messages
 from inscl.memory.encoder import Embeddings
 from inscl.memory.task import Task, estimate_tokens
 from inscl.replay.log import ReplayLog
