@@ -14,7 +14,8 @@ from inscl.experiments.config import StreamConfig
 from inscl.experiments.jobs import UNTRAINED, Job, expert_job, joint_job, streams_of
 from inscl.experiments.results import Stream, StreamResult, to_table
 from inscl.experiments.run_folder import RunFolder
-from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan
+from inscl.replay.budget import Budget
+from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.replay.strategies import STRATEGIES
 
 SETTINGS = {"encoder": "words", "tagger": "words", "weights": "frequency", "radius": 0.1, "min_samples": 2}

@@ -12,8 +12,9 @@ from inscl.core.orders import PAPER_ORDERS, order_of
 from inscl.demo import stream_file
 from inscl.demo.tasks import TASKS
 from inscl.errors import ConfigError
-from inscl.experiments.config import Budget, Checkout, DemoTasks, StreamConfig, TestRows, load_config, parse_config
+from inscl.experiments.config import Checkout, DemoTasks, StreamConfig, TestRows, load_config, parse_config
 from inscl.lined_yaml import read_yaml
+from inscl.replay.budget import Budget
 
 MINIMAL = "tasks: demo\nmodel: smollm2-135m\n"
 
@@ -254,7 +255,8 @@ def test_last_five_stages_take_more_rows():
 
 
 def test_budgets_are_values():
-    assert Budget(per_task=24) == Budget.model_validate({"per_task": 24}) != Budget.model_validate(24)
+    config = parse_config(MINIMAL + "budgets: [{per_task: 24}, 24]")
+    assert Budget(24, per_task=True) == config.budgets[0] != config.budgets[1]
 
 
 # --- orders

@@ -13,15 +13,16 @@ import yaml
 
 import tiny
 from inscl.errors import ConfigError, InsclError
-from inscl.experiments.config import Budget, load_config
+from inscl.experiments.config import load_config
 from inscl.experiments.jobs import StreamPlan
 from inscl.experiments.lanes import in_turn, lanes_of
 from inscl.experiments.run import RunResult, run
 from inscl.memory.locks import alone
+from inscl.replay.budget import Budget
 
 
 def stream(tasks: str, strategy: str, seed: int = 0) -> StreamPlan:
-    budget = None if strategy == "none" else Budget(per_task=4)
+    budget = None if strategy == "none" else Budget(4)
     return StreamPlan(order="given", tasks=tuple(tasks), strategy=strategy, budget=budget, seed=seed)
 
 

@@ -11,7 +11,7 @@ from inscl.evaluation.scores import RowScores
 from inscl.memory.locks import alone
 from inscl.memory.memory import Memory
 from inscl.models.loading import RECORD
-from inscl.replay.plan import Budget
+from inscl.replay.budget import Budget
 from inscl.stages.learn import REQUEST, last_model, learn
 from inscl.training.config import stage_config
 from support import WordEncoder, WordTagger, rows_of

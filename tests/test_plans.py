@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from inscl.errors import PlanError
 from inscl.memory.memory import Memory
-from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan, compare
+from inscl.replay.budget import Budget
+from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan, compare
 from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, rows_of
 

@@ -14,7 +14,8 @@ from inscl.core.insinfo import density_insinfo, insinfo, mean_insinfo
 from inscl.errors import MemoryStateError, PlanError
 from inscl.memory.encoder import unit_rows
 from inscl.memory.memory import Memory
-from inscl.replay.plan import Budget, Plan, compare
+from inscl.replay.budget import DEFAULT_BUDGET, Budget
+from inscl.replay.plan import Plan, compare
 from inscl.replay.planner import plan, replayed_rows, resume
 from inscl.replay.settings import Settings
 from inscl.replay.strategies import STRATEGIES
@@ -222,6 +223,14 @@ def test_fewer_examples_than_instructions_is_said(memory):
     assert any("all go in" in note for note in plan(memory, "weather", new(), budget=10**6).plan.notes)
 
 
+def test_a_plan_that_was_asked_for_no_budget_says_how_much_it_takes_and_why(memory):
+    made = plan(memory, "weather", new()).plan
+    assert made.budget == DEFAULT_BUDGET
+    assert made.total == round(0.2 * made.new.rows)
+    assert any(note.startswith("no budget was asked for: a fifth of the new rows") for note in made.notes)
+    assert not any("no budget" in note for note in plan(memory, "weather", new(), budget=0.1).plan.notes)
+
+
 @pytest.mark.parametrize(
     ("budget", "total", "words"),
     [
@@ -353,6 +362,8 @@ def test_comparing_says_what_differs(memory):
         ({"budget": -5}, "The budget is -5"),
         ({"budget": 1.5}, r"The budget is 1.5; wanted a whole number of at least 0, or a share"),
         ({"budget": 5, "budget_per_task": 5}, "Give one of them"),
+        ({"settings": Settings(), "weights": "uniform"}, "`weights` was given beside `settings`, which says it too"),
+        ({"settings": Settings(), "insinfo": "mean"}, "`insinfo` was given beside `settings`"),
         ({"weights": "even"}, "The weights are 'even'"),
         ({"insinfo": "densty"}, r"There is no InsInfo 'densty'; wanted one of paper, mean, density\..*'density'"),
         (

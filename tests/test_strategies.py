@@ -8,7 +8,8 @@ import pytest
 from inscl import add_strategy, plan
 from inscl.errors import PlanError
 from inscl.memory.memory import Memory
-from inscl.replay.plan import Budget, Plan
+from inscl.replay.budget import Budget
+from inscl.replay.plan import Plan
 from inscl.replay.registry import GROUP, Strategies, Strategy
 from inscl.replay.strategies import STRATEGIES, at_random, equally
 from support import WordEncoder, WordTagger, rows_of

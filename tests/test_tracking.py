@@ -269,7 +269,7 @@ MONTHS = """
 import json, sys
 from inscl.stages.learn import learn
 from inscl.training.config import stage_config
-from inscl.replay.plan import Budget
+from inscl.replay.budget import Budget
 from test_learn import memory_at, month
 from pathlib import Path
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from inscl.errors import InsclError
     from inscl.memory.encoder import SentenceEncoder
     from inscl.memory.memory import Memory
-    from inscl.replay.plan import Budget, Plan
+    from inscl.replay.budget import Budget
+    from inscl.replay.plan import Plan
     from inscl.replay.planner import Replay, plan
     from inscl.replay.registry import Strategy
     from inscl.replay.settings import Settings
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __version__ = version("inscl")
 
 _HOME = {
-    "Budget": "replay.plan",
+    "Budget": "replay.budget",
     "ContinualCallback": "stages.callback",
     "Example": "data.example",
     "InsclError": "errors",

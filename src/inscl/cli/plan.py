@@ -32,14 +32,13 @@ from inscl.cli.app import (
 from inscl.errors import PlanError
 
 if TYPE_CHECKING:
-    from inscl.replay.plan import Budget, Plan
+    from inscl.replay.budget import Budget
+    from inscl.replay.plan import Plan
 
 BudgetOption = Annotated[
-    str | None, typer.Option("--budget", help="Examples to replay in all: 200, or 5% of the new rows.")
+    str | None, typer.Option("--budget", help="Examples to replay in all: 200, or 5% of the new rows. [default: 20%]")
 ]
-PerTaskOption = Annotated[
-    str | None, typer.Option("--budget-per-task", help="The same for each earlier task. [default: 200]")
-]
+PerTaskOption = Annotated[str | None, typer.Option("--budget-per-task", help="The same for each earlier task.")]
 TokensOption = Annotated[int | None, typer.Option("--budget-tokens", help="Tokens to replay in all (estimated).")]
 StrategyOption = Annotated[
     str,
@@ -182,9 +181,9 @@ def mix(
         remark(f"{written.unweighted:,} rows have a weight, which --format {format} cannot hold: all count alike")
 
 
-def parse_budget(total: str | None, per_task: str | None, tokens: int | None) -> "Budget":
-    """The budget of the three options, of which at most one may be given."""
-    from inscl.replay.plan import Budget
+def parse_budget(total: str | None, per_task: str | None, tokens: int | None) -> "Budget | None":
+    """The budget of the three options, of which at most one may be given; None where none is."""
+    from inscl.replay.budget import Budget
 
     given = [option for option in (total, per_task, tokens) if option is not None]
     if len(given) > 1:
@@ -193,7 +192,7 @@ def parse_budget(total: str | None, per_task: str | None, tokens: int | None) ->
         return Budget(tokens, "tokens", per_task=False)
     if total is not None:
         return Budget.parse(total)
-    return Budget() if per_task is None else Budget.parse(per_task, per_task=True)
+    return None if per_task is None else Budget.parse(per_task, per_task=True)
 
 
 def print_plan(made: "Plan", instructions: int = 0) -> None:

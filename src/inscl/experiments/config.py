@@ -5,6 +5,7 @@ reads; its `resolved` form, with all defaults filled in, goes into the run's rec
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    GetCoreSchemaHandler,
     PlainValidator,
     PrivateAttr,
     StrictBool,
@@ -21,11 +23,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import core_schema
 
 from inscl.core.orders import Order, order_of
 from inscl.demo.tasks import TASKS as DEMO_TASKS
 from inscl.errors import ConfigError, DataError, PlanError
 from inscl.lined_yaml import LinedYaml, Place
+from inscl.replay.budget import Budget, amount_in
 from inscl.settings import Count, Natural, Part, Parts, Problem, Texts, dotted, member, read_settings, read_text
 from inscl.training.config import PARTS as STAGE_PARTS
 from inscl.training.config import StageConfig
@@ -94,17 +98,11 @@ def _order(value: object) -> Order:
 
 def _amount(value: object) -> int | float:
     """A count of examples, or a share: ``200``, ``"5%"``, ``0.05``."""
-    wanted = "wanted a count of 1 or more, or a share such as 5% or 0.05."
-    if isinstance(value, str) and value.strip().endswith("%"):
-        try:
-            value = float(value.strip()[:-1]) / 100
-        except ValueError:
-            raise ValueError(f"got {value!r}; {wanted}") from None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    if isinstance(value, float) and 0 < value <= 1:
-        return value
-    raise ValueError(f"got {value!r}; {wanted}")
+    with suppress(PlanError):
+        value = amount_in(value) if isinstance(value, str) else value
+        if amount := Budget(value).amount:  # type: ignore[arg-type]  # it checks
+            return amount
+    raise ValueError(f"got {value!r}; wanted a count of 1 or more, or a share such as 5% or 0.05.")
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -178,11 +176,8 @@ Tasks = Annotated[
 ]
 
 
-class Budget(Part):
-    """How much a stage replays, said in one way: ``200``, ``5%``, ``{per_task: 24}`` or ``{tokens: 20000}``.
-
-    A share is one of the new task's training rows.
-    """
+class _BudgetForm(Part):
+    """How a budget is written: ``200``, ``5%``, ``{per_task: 24}`` or ``{tokens: 20000}``."""
 
     total: Amount | None = None
     per_task: Amount | None = None
@@ -191,26 +186,41 @@ class Budget(Part):
     @model_validator(mode="before")
     @classmethod
     def _from_amount(cls, value: object) -> object:
-        return value if isinstance(value, dict | Budget) else {"total": _amount(value)}
+        if isinstance(value, Budget):
+            return _written(value)
+        return value if isinstance(value, dict) else {"total": _amount(value)}
 
     @model_validator(mode="after")
-    def _one_way(self) -> "Budget":
+    def _one_way(self) -> "_BudgetForm":
         if sum(way is not None for way in (self.total, self.per_task, self.tokens)) != 1:
             raise ValueError("wanted exactly one of `total`, `per_task` and `tokens`.")
         return self
 
-    @property
-    def label(self) -> str:
-        """How tables and folders name it.
-
-        >>> [Budget.model_validate(b).label for b in (200, "5%", {"per_task": 24}, {"tokens": 20000})]
-        ['200', '5%', '24 per task', '20000 tokens']
-        """
+    def budget(self) -> Budget:
+        """What is meant."""
         if self.tokens is not None:
-            return f"{self.tokens} tokens"
-        amount = self.total if self.per_task is None else self.per_task
-        shown = f"{100 * amount:g}%" if isinstance(amount, float) else str(amount)
-        return shown if self.per_task is None else f"{shown} per task"
+            return Budget(self.tokens, "tokens", per_task=False)
+        if self.per_task is not None:
+            return Budget(self.per_task, per_task=True)
+        return Budget(self.total or 0, per_task=False)
+
+
+def _written(budget: Budget) -> dict[str, int | float]:
+    """A budget as a configuration holds it."""
+    way = "tokens" if budget.unit == "tokens" else "per_task" if budget.per_task else "total"
+    return {way: budget.amount}
+
+
+class _AsWritten:
+    """Lets pydantic read and write a `Budget` in the form of a configuration."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            _BudgetForm.budget,
+            handler.generate_schema(_BudgetForm),
+            serialization=core_schema.plain_serializer_function_ser_schema(_written),
+        )
 
 
 class Experts(Part):
@@ -286,7 +296,9 @@ class StreamConfig(StageConfig):
         Field(min_length=1),
         AfterValidator(_distinct),
     ] = ("none", "random", "inscl")
-    budgets: Annotated[tuple[Budget, ...], Field(min_length=1), AfterValidator(_distinct)] = (Budget(per_task=200),)
+    budgets: Annotated[tuple[Annotated[Budget, _AsWritten], ...], Field(min_length=1), AfterValidator(_distinct)] = (
+        Budget(200, per_task=True),
+    )  # as in the paper
     seeds: Seeds = (0,)
     experts: Experts | None = Experts()
     joint: StrictBool = False
@@ -342,7 +354,7 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
 
     Examples
     --------
-    >>> parse_config("tasks: demo\\nmodel: smollm2-135m\\nbudgets: [5%]").budgets[0].total
+    >>> parse_config("tasks: demo\\nmodel: smollm2-135m\\nbudgets: [5%]").budgets[0].amount
     0.05
     >>> parse_config("tasks: demo\\nmodle: smollm2-135m")
     Traceback (most recent call last):
@@ -361,7 +373,7 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
 
 
 PARTS: Parts = {
-    "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": Budget, "experts": Experts,
+    "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": _BudgetForm, "experts": Experts,
     "test_rows": TestRows, "limits": Limits, **STAGE_PARTS,
 }  # fmt: skip
 

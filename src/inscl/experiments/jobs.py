@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from inscl.core.orders import Order
-from inscl.experiments.config import Budget, StreamConfig, TestRows
+from inscl.experiments.config import StreamConfig, TestRows
+from inscl.replay.budget import Budget
 
 Scored = dict[str, int | None]  # task -> rows of its test side; None: all
 
@@ -57,7 +58,7 @@ class Job:
 
         >>> Job().name
         'untrained'
-        >>> Job(learnt=("a", "b"), strategy="inscl", budget=Budget(per_task=4)).name
+        >>> Job(learnt=("a", "b"), strategy="inscl", budget=Budget(4)).name
         'inscl-4-per-task-seed0-02-752ea25c'
         """
         if not self.learnt:

@@ -37,7 +37,6 @@ from inscl.memory.locks import ALONE, alone
 from inscl.models.precision import choose_dtype
 from inscl.provenance import hardware, versions
 from inscl.replay.log import ReplayLog
-from inscl.replay.plan import Budget
 from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
 from inscl.stages.folder import Progress, StageFolder, Trainer
@@ -318,7 +317,7 @@ class Run:
         return plan(
             memory,
             job.task,
-            budget=_budget(job),
+            budget=job.budget,
             strategy=job.strategy or "none",
             seed=job.seed,
             settings=Settings(**self.config.replay) if self.config.replay else None,
@@ -443,17 +442,6 @@ def _encoder(config: StreamConfig) -> Encoder | None:
     from inscl.memory.encoder import SentenceEncoder
 
     return SentenceEncoder(config.locate(config.encoder)) if config.encoder else None
-
-
-def _budget(job: Job) -> Budget | None:
-    asked = job.budget
-    if asked is None:
-        return None
-    if asked.tokens is not None:
-        return Budget(asked.tokens, "tokens", per_task=False)
-    if asked.per_task is not None:
-        return Budget(asked.per_task, per_task=True)
-    return Budget(asked.total or 0, per_task=False)
 
 
 def _has(folder: StageFolder, side: str, tasks: Mapping[str, Sequence[Example]]) -> bool:

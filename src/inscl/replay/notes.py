@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from inscl.replay.budget import DEFAULT_BUDGET
 from inscl.replay.parts import PARTS
 from inscl.replay.plan import Plan, TaskPlan
 from inscl.replay.settings import DEFAULT_INSINFO, INSINFO
@@ -15,6 +16,15 @@ def notes_of(made: Plan, stage: StageView) -> tuple[str, ...]:
     """The notes of a plan, a sentence each; where nothing is replayed, only what is asked of the training."""
     replays = STRATEGIES[made.strategy].budget is not None and made.tasks
     return tuple(said for note in (_NOTES if replays else (_asked,)) if (said := note(made, stage)))
+
+
+def _default(made: Plan, stage: StageView) -> str | None:
+    if made.budget != DEFAULT_BUDGET:
+        return None
+    return (
+        "no budget was asked for: a fifth of the new rows makes the stage about a fifth longer, however many tasks "
+        "came before"
+    )
 
 
 def _all_go_in(made: Plan, stage: StageView) -> str | None:
@@ -114,6 +124,7 @@ def _listed(names: Sequence[str], most: int) -> str:
 
 
 _NOTES: tuple[Note, ...] = (
+    _default,
     _all_go_in,
     _equal_distances,
     _rounded_away,

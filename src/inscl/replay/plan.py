@@ -7,78 +7,15 @@ settings, seed and versions give an equal plan; `compare` says which of these di
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from inscl.errors import PlanError
 from inscl.files import whole_file
+from inscl.replay.budget import Budget
 
 FORMAT = 1
 ONCE_UNNAMED = {"insinfo": "paper"}  # settings that older plans do not name, and what they were
-DEFAULT_PER_TASK = 200  # what the paper's authors replay
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much a stage may replay.
-
-    Attributes
-    ----------
-    amount : int or float
-        An integer is a count; a float in (0, 1] is a share of the new task's training rows.
-    unit : "examples" or "tokens"
-        Tokens are estimated (see `inscl.memory.task.estimate_tokens`) and never exceeded.
-    per_task : bool
-        Whether the amount is for each earlier task, or for all together.
-    """
-
-    amount: int | float = DEFAULT_PER_TASK
-    unit: Literal["examples", "tokens"] = "examples"
-    per_task: bool = True
-
-    def __post_init__(self) -> None:
-        share = isinstance(self.amount, float)
-        number = isinstance(self.amount, int | float) and not isinstance(self.amount, bool)
-        if not number or (share and not 0 < self.amount <= 1) or self.amount < 0:
-            raise PlanError(
-                f"The budget is {self.amount!r}; wanted a whole number of at least 0, or a share in (0, 1] such as "
-                "0.05 (on the command line: 5%)."
-            )
-        if share and self.unit == "tokens":
-            raise PlanError("A budget in tokens is a whole number, not a share. Give a number, or a share of examples.")
-
-    @classmethod
-    def parse(cls, text: str, unit: Literal["examples", "tokens"] = "examples", per_task: bool = False) -> "Budget":
-        """A budget as written on a command line.
-
-        >>> Budget.parse("5%", per_task=True)
-        Budget(amount=0.05, unit='examples', per_task=True)
-        >>> Budget.parse("200")
-        Budget(amount=200, unit='examples', per_task=False)
-        """
-        try:
-            amount = float(f"{text[:-1]}e-2") if text.endswith("%") else int(text)
-        except ValueError:
-            raise PlanError(
-                f"The budget is '{text}'; wanted a whole number such as 200, or a share such as 5%."
-            ) from None
-        return cls(amount, unit, per_task)
-
-    def total(self, new_rows: int, earlier: int) -> int:
-        """Budget of the stage, in its unit: a share is rounded to the nearest whole, halves up."""
-        amount = self.amount
-        if isinstance(amount, float):  # as it was written: the float 0.29 lies below 29 %, and 29 % of 50 rows is 14.5
-            amount = int(Fraction(repr(amount)) * new_rows + Fraction(1, 2))
-        return amount * (earlier if self.per_task else 1)
-
-    def describe(self, new_rows: int) -> str:
-        """The budget in words; a share says what it is a share of."""
-        if isinstance(self.amount, float):
-            words = f"{100 * self.amount:.10g} % of the new task's {new_rows:,} training rows"
-        else:
-            words = f"{self.amount:,} {self.unit}"
-        return words + (" per earlier task" if self.per_task else " in total")
 
 
 @dataclass(frozen=True)

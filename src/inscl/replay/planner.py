@@ -26,9 +26,10 @@ from inscl.memory.encoder import Encoded
 from inscl.memory.memory import Memory, read_sides
 from inscl.memory.task import Task, check_name
 from inscl.memory.task_tables import Recipe, write_task
+from inscl.replay.budget import DEFAULT_BUDGET, Budget
 from inscl.replay.log import ReplayLog
 from inscl.replay.notes import notes_of
-from inscl.replay.plan import Budget, InstructionPlan, NewTask, Plan, TaskPlan
+from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.replay.registry import Rows, Selector, Strategy
 from inscl.replay.settings import DEFAULT_INSINFO, Settings
 from inscl.replay.strategies import STRATEGIES
@@ -68,8 +69,8 @@ def plan(
     budget_per_task: int | float | None = None,
     strategy: str = "inscl",
     seed: int = 0,
-    weights: str = "frequency",
-    insinfo: str = DEFAULT_INSINFO,
+    weights: str | None = None,
+    insinfo: str | None = None,
     settings: Settings | None = None,
     earlier: Sequence[str] | None = None,
     log: Callable[[], ReplayLog] | None = None,
@@ -87,18 +88,18 @@ def plan(
     data : anything `Memory.add` takes, optional
         The new task's data; None takes them from the memory.
     budget, budget_per_task : int, float or Budget, optional
-        In total or per earlier task; a float in (0, 1] is a share of the new task's training rows. Default: 200 per
-        earlier task, as in the paper.
+        In total or per earlier task; a float in (0, 1] is a share of the new task's training rows. Default:
+        `inscl.replay.budget.DEFAULT_BUDGET`, 20 % of the new task's training rows in total.
     strategy : str
         A name in `inscl.replay.strategies.STRATEGIES`.
     seed : int
         Seeds every draw, together with the stage and the task.
-    weights : "frequency" or "uniform"
-        Weight of an instruction in its task's distribution.
-    insinfo : str
-        Which InsInfo: a name in `inscl.replay.settings.INSINFO`.
+    weights : "frequency" or "uniform", optional
+        Weight of an instruction in its task's distribution; "frequency" by default.
+    insinfo : str, optional
+        Which InsInfo: a name in `inscl.replay.settings.INSINFO`; the paper's by default.
     settings : Settings, optional
-        How tags are cleaned too; takes the place of `weights` and `insinfo`.
+        Says both, and how tags are cleaned; so it is not given beside `weights` or `insinfo`.
     earlier : sequence of str, optional
         The earlier tasks, in order; default all remembered tasks but `name`.
     log : callable, optional
@@ -114,7 +115,8 @@ def plan(
     Raises
     ------
     PlanError
-        For an unknown strategy, weight or InsInfo, an impossible budget or a seed below 0.
+        For an unknown strategy, weight or InsInfo, an impossible budget, a seed below 0, or `weights` or `insinfo`
+        beside `settings`.
     """
     check_name(name)
     chosen = STRATEGIES.named(strategy)
@@ -122,8 +124,7 @@ def plan(
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)
     derived = _derived.setdefault(memory, Derived(memory.encode))
-    settings = settings or settings_for(memory, weights, insinfo)
-    settings = chosen.settle(strategy, settings)
+    settings = chosen.settle(strategy, _settings(memory, weights, insinfo, settings))
     with memory.reading():
         new, keep = _new_task(memory, name, data, tags, shares, reading)
         views = [derived.view(task) for task in memory.open(earlier) if task.info.name != name]
@@ -139,6 +140,14 @@ def plan(
 def _logged(memory: Memory, name: str) -> ReplayLog:
     """What was replayed when other tasks were learnt."""
     return ReplayLog(stage for stage in memory.stages() if stage["name"] != name)
+
+
+def _settings(memory: Memory, weights: str | None, insinfo: str | None, settings: Settings | None) -> Settings:
+    if settings is None:
+        return settings_for(memory, weights or "frequency", insinfo or DEFAULT_INSINFO)
+    if given := [name for name, value in (("weights", weights), ("insinfo", insinfo)) if value is not None]:
+        raise PlanError(f"`{given[0]}` was given beside `settings`, which says it too. Give it in `settings` alone.")
+    return settings
 
 
 def settings_for(memory: Memory, weights: str = "frequency", insinfo: str = DEFAULT_INSINFO) -> Settings:
@@ -221,7 +230,7 @@ def _budget(budget: int | float | Budget | None, per_task: int | float | None) -
         return budget
     if per_task is not None:
         return Budget(per_task, per_task=True)
-    return Budget() if budget is None else Budget(budget, per_task=False)
+    return DEFAULT_BUDGET if budget is None else Budget(budget, per_task=False)
 
 
 def _new_task(

@@ -19,7 +19,8 @@ from inscl.memory.task import rows_of
 from inscl.models.loading import identity
 from inscl.models.precision import choose_dtype
 from inscl.provenance import versions
-from inscl.replay.plan import Budget, Plan
+from inscl.replay.budget import DEFAULT_BUDGET, Budget
+from inscl.replay.plan import Plan
 from inscl.replay.planner import Replay, plan, resume
 from inscl.stages.folder import MIXTURE, PLAN, PREDICTIONS, SCORES, Progress, StageFolder, Trainer, read_json
 from inscl.training.checkpoints import FOLDER as CHECKPOINTS
@@ -118,7 +119,7 @@ def learn(
     asked = {
         "name": name,
         "start": str(start),
-        "budget": asdict(budget or Budget()),
+        "budget": asdict(budget) if budget else known.get("budget", asdict(DEFAULT_BUDGET)),
         "strategy": strategy,
         "seed": seed,
         "weights": weights,

@@ -1,0 +1,100 @@
+"""How much a stage may replay: a count, a share of the new task's rows, or a number of tokens."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from inscl.errors import PlanError
+
+Unit = Literal["examples", "tokens"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a stage may replay.
+
+    Attributes
+    ----------
+    amount : int or float
+        An integer is a count; a float in (0, 1] is a share of the new task's training rows.
+    unit : "examples" or "tokens"
+        Tokens are estimated (see `inscl.memory.task.estimate_tokens`) and never exceeded.
+    per_task : bool
+        Whether the amount is for each earlier task, or for all together.
+
+    Raises
+    ------
+    PlanError
+        If the amount is none.
+    """
+
+    amount: int | float
+    unit: Unit = "examples"
+    per_task: bool = True
+
+    def __post_init__(self) -> None:
+        share = isinstance(self.amount, float)
+        number = isinstance(self.amount, int | float) and not isinstance(self.amount, bool)
+        if not number or (share and not 0 < self.amount <= 1) or self.amount < 0:
+            raise PlanError(
+                f"The budget is {self.amount!r}; wanted a whole number of at least 0, or a share in (0, 1] such as "
+                "0.05 (on the command line: 5%)."
+            )
+        if share and self.unit == "tokens":
+            raise PlanError("A budget in tokens is a whole number, not a share. Give a number, or a share of examples.")
+
+    @classmethod
+    def parse(cls, text: str, unit: Unit = "examples", per_task: bool = False) -> "Budget":
+        """A budget as it is written.
+
+        >>> Budget.parse("5%", per_task=True)
+        Budget(amount=0.05, unit='examples', per_task=True)
+        >>> Budget.parse("200")
+        Budget(amount=200, unit='examples', per_task=False)
+        """
+        return cls(amount_in(text), unit, per_task)
+
+    def total(self, new_rows: int, earlier: int) -> int:
+        """Budget of the stage, in its unit: a share is rounded to the nearest whole, halves up."""
+        amount = self.amount
+        if isinstance(amount, float):  # as it was written: the float 0.29 lies below 29 %, and 29 % of 50 rows is 14.5
+            amount = int(Fraction(repr(amount)) * new_rows + Fraction(1, 2))
+        return amount * (earlier if self.per_task else 1)
+
+    @property
+    def label(self) -> str:
+        """How tables and folders name it.
+
+        >>> [b.label for b in (Budget.parse("200"), Budget.parse("5%"), Budget(24), Budget(20000, "tokens", False))]
+        ['200', '5%', '24 per task', '20000 tokens']
+        """
+        shown = f"{100 * self.amount:g}%" if isinstance(self.amount, float) else str(self.amount)
+        return shown + (" tokens" if self.unit == "tokens" else "") + (" per task" if self.per_task else "")
+
+    def describe(self, new_rows: int) -> str:
+        """The budget in words; a share says what it is a share of."""
+        if isinstance(self.amount, float):
+            words = f"{100 * self.amount:.10g} % of the new task's {new_rows:,} training rows"
+        else:
+            words = f"{self.amount:,} {self.unit}"
+        return words + (" per earlier task" if self.per_task else " in total")
+
+
+def amount_in(text: str) -> int | float:
+    """The number in ``200`` or ``5%``, which need not be a possible amount.
+
+    Raises
+    ------
+    PlanError
+        If the text is neither.
+    """
+    text = text.strip()
+    try:
+        return float(f"{text[:-1]}e-2") if text.endswith("%") else int(text)
+    except ValueError:
+        raise PlanError(f"The budget is '{text}'; wanted a whole number such as 200, or a share such as 5%.") from None
+
+
+# What a plan replays that asks for nothing else: replay then costs the same part of every stage's training, however
+# large the new task is and however many came before. (The paper's 200 per earlier task may be far more than that.)
+DEFAULT_BUDGET = Budget(0.2, per_task=False)
