@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl.data.mixture import in_time, read_mixture, write_mixture
+from inscl.data.example import Example
+from inscl.data.mixture import MixtureRow, in_time, read_mixture, write_mixture
 from inscl.errors import DataError, PlanError
+from inscl.evaluation.predictions import Prediction, write_predictions
+from inscl.evaluation.scores import RowScores
 from inscl.memory.memory import Memory
 from inscl.memory.task import estimate_tokens
 from inscl.replay.parts import MOST_WEIGHT
@@ -17,6 +20,7 @@ from inscl.replay.planner import plan
 from inscl.replay.registry import Strategy
 from inscl.replay.strategies import STRATEGIES, at_random, equally
 from inscl.stages.folder import StageFolder
+from inscl.stages.own import with_own_answers
 from inscl.stages.trainer import as_asked
 from inscl.training.batches import order_of_steps
 from inscl.training.config import stage_config
@@ -129,6 +133,73 @@ def test_what_a_strategy_asks_reaches_the_training(memory, tmp_path):
         prepared(folder, made_with(memory, strategy))
         folder.train(trainer, "start", seed=0, progress=lambda *_: None)
     assert trainer.asked == [{"asked": {"interpolate": 0.3, "late": 0.5}}, {}, {"asked": {"interpolate": 0.2}}]
+
+
+class AnsweringTrainer(AskedTrainer):
+    """Answers the rows of one task rightly in words of its own, and the other's wrongly or without an end."""
+
+    def __init__(self):
+        super().__init__()
+        self.questions = 0
+
+    def score(self, model, tasks, out, *, progress):
+        found = {}
+        for task, rows in tasks.items():
+            self.questions += len(rows)
+            found[task] = [
+                Prediction(task, row.instruction, row.input, list(row.outputs), *self.answer(task, i, row.outputs))
+                for i, row in enumerate(rows)
+            ]
+            write_predictions(out / f"{task}.jsonl", found[task])
+        return {task: RowScores.of(rows, "rouge_l") for task, rows in found.items()}
+
+    def answer(self, task, i, outputs):
+        if task == "letters":
+            return f" {outputs[1].upper()} ", False
+        return ("no idea", False) if i % 2 else (outputs[0], True)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_right_and_whole_answers_of_the_model_are_replayed(memory, tmp_path, chat):
+    trainer, folder, replay = AnsweringTrainer(), StageFolder(tmp_path / "stage"), made_with(memory, "random+own=0.8")
+    folder.prepare(lambda: replay, chat, trainer, "start", lambda *_: None)
+    given = {(row.task, row.example.input): row.example.outputs for row in replay.rows()}
+    mixed = read_mixture(folder.path / "mixture.jsonl")
+    assert len(mixed) == len(given)
+    for row in mixed:
+        expected = given[row.task, row.example.input]
+        if row.task == "letters":
+            expected = (expected[1].upper(),)
+        assert row.example.outputs == expected
+        assert not chat or row.example.messages[-1]["content"] == expected[0]
+    answering = folder.read()["answering"]
+    assert answering["own"] == sum(row.task == "letters" for row in mixed)
+    assert trainer.questions == replay.plan.count  # not the new task's rows
+    record = folder.train(trainer, "start", seed=0, progress=lambda *_: None)
+    assert record["seconds"] == pytest.approx(1 + answering["seconds"])
+    assert answering["seconds"] > 0
+
+
+def test_a_chat_keeps_its_turns_and_ends_with_the_models_answer():
+    turns = ({"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"})
+    chat = MixtureRow("a", Example("2 + 2?", "", ("4",), messages=turns), replayed=True)
+    said = Prediction("a", "2 + 2?", "", ["4"], "four")
+    (own,) = with_own_answers([chat], {"a": RowScores({"rouge_l": [0.9]}, ["x"])}, {"a": [said]}, 0.8)
+    assert own.example.messages == (turns[0], {"role": "assistant", "content": "four"})
+    assert own.example.outputs == ("four",)
+
+
+def test_answers_that_are_gone_leave_the_given_ones():
+    row = MixtureRow("a", Example("Add.", "1 1", ("2",)), replayed=True)
+    assert with_own_answers([row], {"a": RowScores({"rouge_l": [1.0]}, ["x"])}, {}, 0.8) == [row]
+
+
+def test_nothing_is_answered_unless_the_strategy_asks(memory, tmp_path):
+    trainer = AnsweringTrainer()
+    for n, strategy in enumerate(("random", "none+own")):
+        replay = made_with(memory, strategy)
+        assert StageFolder(tmp_path / str(n)).rows(replay, trainer, "start", lambda *_: None) == replay.rows()
+    assert trainer.questions == 0
 
 
 def test_what_is_asked_takes_the_place_of_the_setting():

@@ -307,7 +307,7 @@ class Run:
             if job.joint:
                 folder.mix(self._joint_rows(job), self.data.chat)
             else:
-                folder.prepare(lambda: self._plan(job), self.data.chat)
+                folder.prepare(lambda: self._plan(job), self.data.chat, self.trainer, start, progress)
             folder.train(self.trainer, start, seed=job.seed, progress=progress)
             self.trained += 1
         return folder.model

@@ -11,6 +11,7 @@ Each file appears whole or not at all, and each step is skipped where its file i
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +25,11 @@ from inscl.evaluation.scores import RowScores
 from inscl.models.loading import RECORD
 from inscl.replay.plan import Plan
 from inscl.replay.planner import Replay
+from inscl.stages.own import replayed_of, with_own_answers
 from inscl.training.checkpoints import write_json
 
 PLAN, MIXTURE, MODEL, PREDICTIONS, SCORES = "plan.json", "mixture.jsonl", "model", "predictions", "scores.json"
+OWN = "own"  # the side of the replayed rows, where the model that a stage starts from answers them
 Progress = Callable[[int, int, float | None], None]  # done, of how many, and the loss where there is one
 
 
@@ -76,14 +79,29 @@ class StageFolder:
         """Whether anything was scored, or trained, in it."""
         return (self.path / SCORES).exists()
 
-    def prepare(self, replay: Callable[[], Replay], chat: bool) -> None:
+    def prepare(
+        self, replay: Callable[[], Replay], chat: bool, trainer: Trainer, start: str | Path, progress: Progress
+    ) -> None:
         """Write plan and mixture, unless they are there."""
         if (self.path / MIXTURE).exists():
             return
         self.path.mkdir(parents=True, exist_ok=True)
         made = replay()
         made.plan.write(self.path / PLAN)
-        self.mix(made.rows(), chat)
+        self.mix(self.rows(made, trainer, start, progress), chat)
+
+    def rows(self, replay: Replay, trainer: Trainer, start: str | Path, progress: Progress) -> list[MixtureRow]:
+        """The mixture, where the plan asks for it with the answers of the model that the stage starts from."""
+        rows, at_least = replay.rows(), replay.plan.training.get("own")
+        asked = replayed_of(rows) if at_least else {}
+        if not at_least or not asked:
+            return rows
+        began = time.perf_counter()
+        scores = self.score(trainer, start, asked, side=OWN, progress=progress)
+        changed = with_own_answers(rows, scores, self.answers(OWN), at_least)
+        own = sum(new is not old for new, old in zip(changed, rows, strict=True))
+        self._write({**self.read(), "answering": {"own": own, "seconds": time.perf_counter() - began}})
+        return changed
 
     def mix(self, rows: Iterable[MixtureRow], chat: bool) -> None:
         """Write the mixture, in chat form where any task of the memory or run is."""
@@ -95,7 +113,10 @@ class StageFolder:
         record = trainer.train(
             self.path / MIXTURE, start, self.model, seed=seed, progress=progress, **self._asked_of_training()
         )
-        self._write({**self.read(), "trained": dict(record)})
+        known = self.read()
+        answering = known.get("answering", {}).get("seconds", 0.0)
+        record = {**record, "seconds": record["seconds"] + answering} if answering else record
+        self._write({**known, "trained": dict(record)})
         return record
 
     def score(

@@ -148,11 +148,12 @@ def learn(
         earlier = [task.name for task in stage.plan.tasks]
         chat = any(info.form == "chat" for info in [stage.new.info, *(t.info for t in memory.open(earlier))])
         trainer = trainer or _trainer(config.model_copy(update={"dtype": known["dtype"]}), memory, stage, chat)
-        if not (folder.path / MIXTURE).exists():
-            folder.mix(stage.rows(), chat)
 
         def step(doing: str) -> Progress:
             return lambda done, total, loss: progress(doing, done, total, loss)
+
+        if not (folder.path / MIXTURE).exists():
+            folder.mix(folder.rows(stage, trainer, start, step("answer the replayed rows")), chat)
 
         tasks = {task: rows_of(memory.task(task), "test", test_rows) for task in earlier}
         tasks = {task: rows for task, rows in {**tasks, name: rows_of(stage.new, "test", test_rows)}.items() if rows}
