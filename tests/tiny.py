@@ -79,8 +79,8 @@ def tokenizer() -> Any:
     return made
 
 
-def save_model(folder: Path, *, seed: int = 0) -> Path:
-    """A randomly initialised Llama with two layers, without dropout."""
+def save_model(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
+    """A randomly initialised Llama with few layers, without dropout."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -90,7 +90,7 @@ def save_model(folder: Path, *, seed: int = 0) -> Path:
         vocab_size=len(made),
         hidden_size=64,
         intermediate_size=96,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,

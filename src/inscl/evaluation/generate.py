@@ -3,14 +3,14 @@
 Also the loss on given answers. Both need a model in memory and torch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from inscl.data.template import IGNORED
+from inscl.models.parts import head_at
 from inscl.training.batches import Collator
 
 _LOOK_EVERY = 4  # steps between looks at which rows have ended: each look waits for the device
@@ -188,22 +188,3 @@ def answer_losses(
         for i, total in zip(batch, sums, strict=True):
             found[i] = total, len(rows[i][1])
     return found
-
-
-@contextmanager
-def head_at(model: Any, index: Any) -> Iterator[None]:
-    """Let the output head see only the places of `index` of the flattened batch, (n,) of n_rows x length.
-
-    What it sees is contiguous. The slice that ``logits_to_keep`` takes is not, and of that the CPU's product in half
-    precision makes a copy of the head's weights for every row: 3.6 GB for 64 rows of SmolLM2-135M.
-    """
-
-    def gather(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = inputs[0]
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, index).unsqueeze(0), *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(gather)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -385,6 +385,7 @@ class Run:
             self.config.model_copy(update={"dtype": self.folder.record["dtype"]}),
             answers=lambda task: self.data.rows(task, "train", ANSWERS_LOOKED_AT),
             chat=lambda: self.data.chat,
+            keep_in=self.folder.kept,
         )
 
     def _note_data(self) -> None:

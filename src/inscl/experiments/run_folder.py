@@ -4,6 +4,7 @@ run.json          the configuration, versions, hardware and data that the number
 memory/           the run's own memory: `whole`, and `seed-N` where training rows are drawn per seed
 stages/NAME/      a folder per model (see `inscl.stages.folder` and `inscl.experiments.jobs`)
 streams.json      the stages of each stream
+kept/             what leaves frozen layers (see `inscl.models.kept`); it may be deleted
 results.parquet   every number (see `inscl.experiments.results`), also as CSV
 """
 
@@ -29,7 +30,7 @@ from inscl.stages.folder import StageFolder, read_json
 from inscl.training.checkpoints import write_json
 
 FORMAT = 1
-RECORD, STREAMS, PARQUET, CSV = "run.json", "streams.json", "results.parquet", "results.csv"
+RECORD, STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"
 COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
 UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
 
@@ -143,6 +144,11 @@ class RunFolder:
     def exists(self) -> bool:
         """Whether a run has begun here."""
         return (self.path / RECORD).exists()
+
+    @property
+    def kept(self) -> Path:
+        """Where what leaves frozen layers is kept."""
+        return self.path / KEPT
 
     # ---------------------------------------------------------------- what a run writes
 

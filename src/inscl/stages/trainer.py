@@ -37,13 +37,19 @@ class ModelTrainer:
         Training rows of a task by name, from which the most tokens of its answers are taken.
     chat : callable
         Whether rows are asked in chat form.
+    keep_in : Path, optional
+        Folder for what leaves frozen layers; None keeps it while a stage lasts.
     """
 
     def __init__(
-        self, config: StageConfig, answers: Callable[[str], Sequence[Example]], chat: Callable[[], bool]
+        self,
+        config: StageConfig,
+        answers: Callable[[str], Sequence[Example]],
+        chat: Callable[[], bool],
+        keep_in: Path | None = None,
     ) -> None:
         check_trackers(config.fields.get("report_to"))
-        self.config, self._answers, self._chat = config, answers, chat
+        self.config, self._answers, self._chat, self._keep_in = config, answers, chat, keep_in
         self._limits: dict[str, int] = {}
         self._held: tuple[str, LoadedModel] | None = None
 
@@ -91,7 +97,16 @@ class ModelTrainer:
     ) -> StageRecord:
         model = self._load(start)
         self._held = None  # its weights are about to change
-        record = train_stage(mixture, model, out, config, seed=seed, progress=progress, tracks=mixture.parent)
+        record = train_stage(
+            mixture,
+            model,
+            out,
+            config,
+            seed=seed,
+            progress=progress,
+            tracks=mixture.parent,
+            keep_in=self._keep_in,
+        )
         self._held = str(out), model
         return record
 

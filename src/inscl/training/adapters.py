@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inscl.errors import ConfigError, require
-from inscl.models.loading import ADAPTERS, LoadedModel
+from inscl.models.loading import ADAPTERS, LAYER_LISTS, LoadedModel
 from inscl.suggest import suggest
 
 Adapter = Literal["continue", "merge", "new"]
@@ -20,8 +20,10 @@ def mode_of(peft: Mapping[str, Any], adapter: Adapter) -> Adapter:
     return "merge" if _kind(peft) == "OSF" else adapter
 
 
-def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, seed: int) -> None:
+def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, seed: int, frozen: int = 0) -> None:
     """Give the model the adapter that this stage trains, in place; without `peft`, merge earlier ones.
+
+    The lowest `frozen` layers get none.
 
     Raises
     ------
@@ -37,6 +39,8 @@ def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, 
     if peft is None:
         return
     config = configuration(peft)
+    if frozen and hasattr(config, "exclude_modules") and not config.exclude_modules:
+        config.exclude_modules = rf".*\.({LAYER_LISTS})\.({'|'.join(map(str, range(frozen)))})\..*"
     if adapted and mode == "continue":
         _same(peft, config, loaded.model.peft_config["default"])
         return

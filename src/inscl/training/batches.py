@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inscl.data.mixture import MixtureRow, in_time
 from inscl.data.template import IGNORED, tokenise
 from inscl.errors import DataError
+
+if TYPE_CHECKING:
+    from inscl.models.kept import KeptStates
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,12 @@ class Collator:
     pad_token_id: int
     weighted: bool
     padding_free: bool = False
+    kept: "KeptStates | None" = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """input_ids, labels, attention_mask (n_rows, length) and answer_index (n_answers,) of the rows.
+
+        With `kept`, also the states (n_rows, length, width) that leave the frozen layers.
 
         Without padding, all rows stand in one of shape (1, total length), and position_ids, which restart at 0, take
         the place of the mask.
@@ -160,7 +166,12 @@ class Collator:
         import torch
 
         arrays = self._in_one(rows) if self.padding_free else self._padded(rows)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if self.kept:
+            batch["states"] = (self.kept.joined if self.padding_free else self.kept.padded)(
+                [row["input_ids"] for row in rows]
+            )
+        return batch
 
     def _in_one(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         lengths = [len(row["input_ids"]) for row in rows]

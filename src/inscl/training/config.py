@@ -60,6 +60,9 @@ class StageConfig(Part):
         Rows of an optimiser step over all devices.
     max_length : int
         Most tokens of a training row, and of a prompt; longer ones lose the end of their input.
+    kept : {"auto", "off", "float32", "bfloat16", "float16"}
+        What leaves frozen layers is computed once per row and kept, see `inscl.models.kept`: "auto" as it is computed,
+        where nothing stands in the way; a precision demands it.
     padding_free : bool
         Compute the rows of a device's batch as one sequence without padding, where the model keeps them apart.
     max_new_tokens : int, optional
@@ -78,6 +81,7 @@ class StageConfig(Part):
     adapter: Literal["continue", "merge", "new"] = "continue"
     batch_size: Count = 32
     max_length: Count = 1024
+    kept: Literal["auto", "off", "float32", "bfloat16", "float16"] = "auto"
     padding_free: StrictBool = False
     max_new_tokens: Count | None = None
     scorer: Annotated[str, AfterValidator(_known_scorer)] = "rouge_l"

@@ -1,6 +1,5 @@
 """Cheap ways to hold a stage close to its start: frozen layers, L2 towards it, averages of the weights."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from inscl.errors import ConfigError
+from inscl.models.parts import below, layers_of
 
-_LAYER = re.compile(r"\.(?:layers|h|blocks|block)\.(\d+)\.")
 _AVERAGE = "average.safetensors"
 
 
@@ -27,16 +26,10 @@ def freeze_bottom(model: Any, layers: int) -> list[Any]:
     """
     if not layers:
         return []
-    numbered = {name: int(found[1]) for name, _ in model.named_parameters() if (found := _LAYER.search(name))}
-    depth = max(numbered.values(), default=-1) + 1
+    depth = len(layers_of(model))
     if not 0 < layers < depth:
         raise ConfigError(f"`freeze_bottom_layers` must be below the model's {depth} layers, got {layers}.")
-    embeddings = {id(parameter) for parameter in model.get_input_embeddings().parameters()}
-    frozen = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and (numbered.get(name, depth) < layers or id(parameter) in embeddings)
-    ]
+    frozen = [parameter for parameter in below(model, layers) if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     return frozen

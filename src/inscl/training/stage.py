@@ -14,6 +14,7 @@ from typing import Any
 
 from inscl.data.template import IGNORED
 from inscl.errors import ConfigError
+from inscl.models.kept import Keeping, KeptStates
 from inscl.models.kernels import flexible_attention, keeps_rows_apart
 from inscl.models.loading import RECORD, LoadedModel, load
 from inscl.training import adapters, checkpoints, tracking
@@ -82,6 +83,7 @@ class Stage:
     fields: dict[str, Any]  # of the trainer
     seed: int
     mode: Adapter | None  # None: all weights are trained
+    keep_in: Path
     checkpoint_every: int | None
     progress: Callable[[int, int, float], None] | None
     fingerprint: str
@@ -107,15 +109,17 @@ class Stage:
             for parameter in frozen:
                 parameter.requires_grad_(True)
         self.loaded.identity = self.fingerprint
-        record = self._record(order, watch, str(trainer.args.device))
+        record = self._record(order, watch)
         self._save(trainer, record)
-        if _is_sharded(trainer):  # no process holds the whole model, and whoever uses it next is alone
+        if trainer and _is_sharded(trainer):  # no process holds the whole model, and whoever uses it next is alone
             become(self.loaded, load(self.out, merge=self.mode != "continue"))
         return record
 
     def _train(self, order: list[list[int]]) -> tuple[Any, Any]:
+        """The trainer that trained, None where the plain loop did, and what was watched."""
+        from inscl.training.loop import does
         from inscl.training.protect import Protection, StartCallback
-        from inscl.training.trainer import StageCallback, StageTrainer, Watch
+        from inscl.training.watch import StageCallback, Watch
 
         args = self._arguments(len(order))
         with args.main_process_first():
@@ -128,47 +132,101 @@ class Stage:
         callbacks: list[Any] = [StageCallback(watch, self.checkpoint_every, every, self.progress)]
         if start:
             callbacks.insert(0, start)
-        trainer = StageTrainer(
-            model=self.loaded.model,
-            args=args,
-            train_dataset=self._dataset(order),
-            processing_class=self.loaded.tokenizer,
-            data_collator=Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.config.padding_free),
-            callbacks=callbacks,
-            watch=watch,
-            fingerprint=self.fingerprint,
-            save_more=start.save if start else None,
-            folder=self.tracks,
-        )
-        if self._weighted and not trainer.plain_loss:
-            raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
-        if self.config.padding_free:
-            self._refuse_to_leak(trainer)
-        if self.mode == "merge" and _is_sharded(trainer):
-            raise ConfigError("Adapters cannot be merged where weights are sharded; set `adapter` to continue or new.")
         if found:
             watch.losses, watch.seconds = found[1].losses, found[1].seconds
             if start:
                 start.resume(found[0])
             logger.info("%s: going on from step %d of %d", self.out.name, found[1].step, len(order))
-        try:
-            talk = redirect_stdout(sys.stderr) if args.report_to else nullcontext()  # what trackers say is no result
-            with flexible_attention(), talk:
-                trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
-        finally:
-            _unpatch(self.loaded.model)
+        shared: dict[str, Any] = {
+            "model": self.loaded.model,
+            "args": args,
+            "callbacks": callbacks,
+            "watch": watch,
+            "fingerprint": self.fingerprint,
+            "save_more": start.save if start else None,
+        }
+        kept = self._kept_states(args)
+        checkpoint = found[0] if found else None
+        trainer = None
+        if kept and does(self.fields):
+            self._loop(order, kept, checkpoint, shared)
+        else:
+            trainer = self._trainer(order, kept, checkpoint, shared)
         watch.seconds = watch.elapsed()
         if start:
             start.finish()
         return trainer, watch
 
-    def _refuse_to_leak(self, trainer: Any) -> None:
+    def _loop(self, order: list[list[int]], kept: KeptStates, checkpoint: Path | None, shared: dict[str, Any]) -> None:
+        """Train with little around a step."""
+        from inscl.training.loop import PlainLoop
+
+        self._refuse_what_cannot_be(shared["args"])
+        loop = PlainLoop(rows=self.rows.rows, order=order, collator=self._collator(kept), kept=kept, **shared)
+        with flexible_attention():
+            loop.train(checkpoint)
+
+    def _trainer(
+        self, order: list[list[int]], kept: KeptStates | None, checkpoint: Path | None, shared: dict[str, Any]
+    ) -> Any:
+        """Train with TRL."""
+        from inscl.training.trainer import StageTrainer
+
+        trainer = StageTrainer(
+            train_dataset=self._dataset(order),
+            processing_class=self.loaded.tokenizer,
+            data_collator=self._collator(kept),
+            kept=kept,
+            folder=self.tracks,
+            **shared,
+        )
+        self._refuse_what_cannot_be(trainer.args)
+        if self.mode == "merge" and _is_sharded(trainer):
+            raise ConfigError("Adapters cannot be merged where weights are sharded; set `adapter` to continue or new.")
+        try:
+            reports = shared["args"].report_to
+            talk = redirect_stdout(sys.stderr) if reports else nullcontext()  # what trackers say is no result
+            with flexible_attention(), talk:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            _unpatch(self.loaded.model)
+        return trainer
+
+    def _collator(self, kept: KeptStates | None) -> Collator:
+        return Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.config.padding_free, kept)
+
+    def _kept_states(self, args: Any) -> KeptStates | None:
+        """The rows' states above the frozen layers, unless something stands in the way."""
+        from inscl.training.loss import is_plain
+
+        model = self.loaded.model
+        why_not = (
+            "the loss is not the plain one" * (not is_plain(model, args))
+            or "several processes train" * (args.world_size > 1)
+            or "gradient checkpointing is on" * bool(args.gradient_checkpointing)
+        )
+        depth = self.config.protect.freeze_bottom_layers
+        if not why_not and depth:
+            model.to(args.device)
+        keeping = Keeping(self.keep_in, depth, self.config.kept)
+        kept = keeping.of(model, half=self.config.dtype == "bfloat16", why_not=why_not)
+        rows = [*(row.input_ids for row in self.rows.rows), self._filler.input_ids]
+        return kept if kept and kept.keep(rows) else None
+
+    def _refuse_what_cannot_be(self, args: Any) -> None:
         import torch
 
-        if not trainer.plain_loss:
+        from inscl.training.loss import is_plain
+
+        plain = is_plain(self.loaded.model, args)
+        if self._weighted and not plain:
+            raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
+        if not self.config.padding_free:
+            return
+        if not plain:
             raise ConfigError("`padding_free` needs the plain loss; leave out `training.loss_type` and the like.")
-        half, device = self.config.dtype == "bfloat16", trainer.args.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=half), flexible_attention():
+        half = self.config.dtype == "bfloat16"
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=half), flexible_attention():
             apart = keeps_rows_apart(self.loaded.model)
         if not apart:
             kind = type(self.loaded.model).__name__
@@ -221,19 +279,23 @@ class Stage:
     def _weighted(self) -> bool:
         return any(row.weight != 1.0 for row in self.rows.rows)
 
+    @property
+    def _filler(self) -> TokenRow:
+        return TokenRow([self.loaded.tokenizer.pad_token_id], [IGNORED], 1.0)
+
     def _dataset(self, order: list[list[int]]) -> Any:
         """All rows of all steps in order; a short batch is filled up with rows that carry no loss."""
         from datasets import Dataset
 
-        filler = TokenRow([self.loaded.tokenizer.pad_token_id], [IGNORED], 1.0)
-        rows = [*self.rows.rows, filler]
+        rows = [*self.rows.rows, self._filler]
         table = Dataset.from_dict(
             {name: [getattr(row, name) for row in rows] for name in ("input_ids", "labels", "weight")}
         )
         missing = len(rows) - 1
         return table.select([i for step in order for i in (*step, *[missing] * (self.config.batch_size - len(step)))])
 
-    def _record(self, order: list[list[int]], watch: Any, device: str) -> StageRecord:
+    def _record(self, order: list[list[int]], watch: Any) -> StageRecord:
+        device = str(next(self.loaded.model.parameters()).device)
         rows = [self.rows.rows[i] for step in order for i in step]
         return StageRecord(
             steps=len(order),
@@ -257,9 +319,9 @@ class Stage:
 
     def _save(self, trainer: Any, record: StageRecord) -> None:
         """Write the result, then the record that makes it count, and only then drop the checkpoints."""
-        accelerator = trainer.accelerator
-        whole = accelerator.get_state_dict(trainer.model_wrapped) if accelerator.num_processes > 1 else None
-        if trainer.is_world_process_zero():
+        several = trainer is not None and trainer.accelerator.num_processes > 1
+        whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if several else None
+        if trainer is None or trainer.is_world_process_zero():
             self.loaded.tokenizer.save_pretrained(self.out)
             if self.mode is None:
                 self.loaded.model.save_pretrained(self.out, state_dict=whole)
@@ -267,7 +329,8 @@ class Stage:
                 adapters.save(self.loaded, self.out, self.mode, whole)
             checkpoints.write_json(self.out / RECORD, asdict(record))
             shutil.rmtree(self.out / checkpoints.FOLDER, ignore_errors=True)
-        accelerator.wait_for_everyone()
+        if several:
+            trainer.accelerator.wait_for_everyone()
 
 
 def _is_sharded(trainer: Any) -> bool:

@@ -41,6 +41,7 @@ def train_stage(
     config: StageConfig = StageConfig(),
     *,
     seed: int = 0,
+    keep_in: Path | None = None,
     checkpoint_every: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     tracks: Path | None = None,
@@ -60,6 +61,9 @@ def train_stage(
         How to train.
     seed : int
         Of the order of rows, dropout and new adapters.
+    keep_in : Path, optional
+        Folder for what leaves the frozen layers (see `inscl.models.kept`), which stages may share; None: one in `out`
+        that goes when the stage is finished.
     checkpoint_every : int, optional
         Steps between checkpoints; None is about every five minutes, 0 never.
     progress : callable, optional
@@ -89,12 +93,13 @@ def train_stage(
         loaded = model if isinstance(model, LoadedModel) else load_start(model, config)
         rows = tokenise_mixture(read_mixture(mixture), loaded.tokenizer, config.max_length)
         _say_what_was_cut(rows, config.max_length)
-        adapters.prepare(loaded, config.peft, mode, seed)
+        adapters.prepare(loaded, config.peft, mode, seed, config.protect.freeze_bottom_layers)
         return Stage(
             loaded=loaded,
             rows=rows,
             out=out,
             config=config,
+            keep_in=keep_in or out / checkpoints.FOLDER / "kept",
             fields=fields,
             seed=seed,
             mode=mode if config.peft else None,
@@ -134,6 +139,7 @@ def _settings(config: StageConfig, fields: Mapping[str, Any], mode: Adapter, see
         "protection": [protect.l2_start, protect.ema, protect.interpolate],
         "template": TEMPLATE_ID,
         **({"padding_free": True} if config.padding_free else {}),
+        **({"kept": config.kept} if config.kept not in ("auto", "off", config.dtype) else {}),  # another precision
     }
 
 
