@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inscl.cli import main
-from inscl.core.stats import resampled_difference
+from inscl.core.crossed import crossed_difference
 from inscl.errors import ConfigError, InsclError
 from inscl.experiments.config import load_config
 from inscl.experiments.run_folder import RunFolder
@@ -124,7 +124,7 @@ def test_one_stream_has_the_interval_of_its_test_rows(single):
     line = next(line for line in summarize(single).lines if line.strategy == "none")
     rows = RunFolder(single).final_rows()
     ((_, mine),) = [(key, rows) for key, rows in rows.items() if key.strategy == "none"]
-    drawn = resampled_difference([mine], [{task: [0.0] * len(values) for task, values in mine.items()}])
+    drawn = crossed_difference([mine], [{task: [0.0] * len(values) for task, values in mine.items()}])
     assert (line.gain_final.low, line.gain_final.high) == (drawn.low, drawn.high)
     assert line.gain_final.mean == pytest.approx(drawn.mean)
     assert line.gain_final.over == line.change.over == line.tasks[0].change.over == "test rows"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inscl.evaluation.scores import RowScores, score_estimate
+from inscl.core.stats import score_interval
+from inscl.evaluation.scores import RowScores
 from inscl.experiments.comparison import strategy_difference
 from inscl.experiments.results import SCHEMA, Stream, StreamResult, stream_rows, to_table
 from inscl.experiments.run_folder import CSV, PARQUET, RunFolder
@@ -120,12 +121,12 @@ def test_missing_scores_are_named(changes, message):
 
 def test_cells_carry_mean_interval_and_rows(rng):
     rows = rng.random(40)
-    cell = score_estimate(rows, clusters=[i % 8 for i in range(40)])
+    cell = score_interval(rows, clusters=[i % 8 for i in range(40)])
     assert cell.mean == pytest.approx(math.fsum(rows) / 40)
     assert cell.low < cell.mean < cell.high
     assert cell.n == 40
     with pytest.raises(ValueError, match="at least one"):
-        score_estimate([])
+        score_interval([])
 
 
 def test_table_has_the_columns_and_costs():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from inscl.core.stats import bootstrap_interval
+from inscl.core.stats import score_interval
 from inscl.data.chat_form import to_messages
 from inscl.data.example import Example, example_key, instruction_key, key_of, said
 from inscl.data.template import TEMPLATE_ID, answer_ids, end_ids, prompt_ids, render
@@ -40,7 +40,7 @@ class TaskScore:
     rouge_l, exact : float
         Means over the rows, best over the references of each; between 0 and 1.
     low, high : float
-        95 % bootstrap interval of `rouge_l`, drawn over instructions.
+        95 % interval of `rouge_l`, clustered by instruction; None for a single row.
     loss : float or None
         Mean negative log-likelihood of a token of the first reference; None where it was not asked for.
     capped, truncated : int
@@ -52,8 +52,8 @@ class TaskScore:
     n: int
     rouge_l: float
     exact: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     loss: float | None
     capped: int
     truncated: int
@@ -79,7 +79,6 @@ def generate_and_score(
     *,
     max_new_tokens: int | Mapping[str, int],
     scorer: str = "rouge_l",
-    seed: int = 0,
     **asking: Any,
 ) -> dict[str, TaskScore]:
     """Answer the rows of every task and score the answers.
@@ -90,8 +89,6 @@ def generate_and_score(
         As for `predict`.
     scorer : {"rouge_l", "superni"}
         See `inscl.evaluation.scoring`.
-    seed : int
-        Of the bootstrap.
 
     Raises
     ------
@@ -103,7 +100,7 @@ def generate_and_score(
     if scorer not in SCORERS:
         raise ConfigError(f"`scorer` must be one of {', '.join(SCORERS)}, got {scorer!r}.")
     found = predict(model, tasks, max_new_tokens=max_new_tokens, **asking)
-    return {name: _score(rows, scorer, seed) for name, rows in found.items()}
+    return {name: _score(rows, scorer) for name, rows in found.items()}
 
 
 def predict(
@@ -334,17 +331,17 @@ def _groups(tasks: Mapping[str, Sequence[Example]], at_once: int) -> Iterator[di
         yield group
 
 
-def _score(rows: Sequence[Prediction], scorer: str, seed: int) -> TaskScore:
+def _score(rows: Sequence[Prediction], scorer: str) -> TaskScore:
     rouge = [SCORERS[scorer](row.prediction, row.references) for row in rows]
     clusters = [instruction_key(row.instruction) for row in rows]
-    low, high = bootstrap_interval(rouge, clusters, seed=seed)
+    found = score_interval(rouge, clusters)
     tokens = sum(row.tokens for row in rows)
     return TaskScore(
         n=len(rows),
-        rouge_l=float(np.mean(rouge)),
+        rouge_l=found.mean,
         exact=float(np.mean([exact_match(row.prediction, row.references) for row in rows])),
-        low=low,
-        high=high,
+        low=found.low,
+        high=found.high,
         loss=sum(row.loss or 0.0 for row in rows) / tokens if tokens else None,
         capped=sum(row.capped for row in rows),
         truncated=sum(row.truncated for row in rows),

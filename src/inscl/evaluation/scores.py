@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from inscl.core.stats import Estimate, bootstrap_interval
+from inscl.core.stats import Estimate, mean_interval, score_interval
 from inscl.data.example import Example, instruction_key, key_of, normalise
 from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scoring import SCORERS, exact_match
@@ -46,7 +45,9 @@ class RowScores:
 
     def estimate(self, score: str, limit: int | None = None) -> Estimate:
         """Mean of a score with its interval, over the first `limit` rows."""
-        return score_estimate(self.rows[score][:limit], self.instructions[:limit])
+        values = self.rows[score][:limit]
+        bounded = score != "loss" and all(0 <= value <= 1 for value in values)
+        return (score_interval if bounded else mean_interval)(values, self.instructions[:limit])
 
     def are_of(self, answered: Sequence[Prediction]) -> bool:
         """Whether these answers are to the rows that were scored, as far as keys, or else instructions, tell."""
@@ -74,19 +75,6 @@ class RowScores:
             scores["loss"] = [(row.loss or 0.0) / max(row.tokens, 1) for row in predictions]
         keys = [row_key(row.instruction, row.input, row.references) for row in predictions]
         return cls(scores, instructions_of(predictions), sum(row.capped for row in predictions), keys)
-
-
-def score_estimate(scores: ArrayLike, clusters: Sequence[object] | None = None, level: float = 0.95) -> Estimate:
-    """Mean of row scores with a bootstrap interval, clustered by instruction where `clusters` are given.
-
-    >>> found = score_estimate([0.0, 0.0, 1.0, 1.0], clusters=["a", "a", "b", "b"])
-    >>> found.mean, found.low, found.high, found.n, found.clusters
-    (0.5, 0.0, 1.0, 4, 2)
-    """
-    low, high = bootstrap_interval(scores, clusters, level)
-    values = np.asarray(scores, dtype=np.float64)
-    groups = None if clusters is None else len(set(clusters))
-    return Estimate(mean=float(values.mean()), low=low, high=high, n=values.size, clusters=groups, over="test rows")
 
 
 def row_key(instruction: str, input: str, references: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inscl.core.stats import Estimate, paired_difference, resampled_difference
+from inscl.core.crossed import crossed_difference
+from inscl.core.stats import Estimate, paired_difference
 from inscl.experiments.results import FINAL
 
 Place = tuple[str, int]  # order and seed: what two streams must share to be a pair
@@ -42,7 +43,7 @@ class Comparison:
     paired : Estimate
         With Student's t-interval over the streams.
     resampled : Estimate, optional
-        With streams and test rows drawn again together (`inscl.core.stats.resampled_difference`), of test rows alone
+        With streams and test rows drawn again together (`inscl.core.crossed.crossed_difference`), of test rows alone
         where there is one stream; None without row scores.
     """
 
@@ -117,7 +118,7 @@ def strategy_difference(
         raise ValueError(
             f"No stream (order and seed) has '{metric}' for both '{strategy}' and '{baseline}'. Run both first."
         )
-    return paired_difference([a[key] for key in both], [b[key] for key in both], level)
+    return paired_difference([a[key] for key in both], [b[key] for key in both], _orders(both), level)
 
 
 def _comparable(line: Contender, other: Contender) -> bool:
@@ -130,14 +131,19 @@ def _comparison(line: Contender, other: Contender) -> Comparison | None:
     both = sorted(line.finals.keys() & other.finals.keys())
     if not both:
         return None
-    paired = paired_difference([line.finals[place] for place in both], [other.finals[place] for place in both])
+    mine, theirs = ([of.finals[place] for place in both] for of in (line, other))
     a, b = ([of.rows.get(place, {}) for place in both] for of in (line, other))
     return Comparison(
         line=line.label,
         baseline=other.label,
-        paired=paired,
-        resampled=resampled_difference(a, b) if all(a + b) else None,
+        paired=paired_difference(mine, theirs, _orders(both)),
+        resampled=crossed_difference(a, b, orders=_orders(both)) if all(a + b) else None,
     )
+
+
+def _orders(places: Sequence[Place]) -> list[str]:
+    """Streams of one order are not independent."""
+    return [order for order, _ in places]
 
 
 def _by_place(table: Any, strategy: str, metric: str, budget: str | None) -> dict[Place, float]:

@@ -1,12 +1,13 @@
 """A number with how sure it is: over streams where there are several, else over the test rows of the one."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from inscl.core.stats import Estimate, paired_difference
 
-Interval = Callable[[], tuple[float, float] | None]
+Interval = Callable[[], Estimate | None]
 
 
 def estimate(values: Sequence[float], of_rows: Interval = lambda: None) -> Estimate | None:
@@ -16,15 +17,15 @@ def estimate(values: Sequence[float], of_rows: Interval = lambda: None) -> Estim
     ----------
     values : sequence of float, shape (n_streams,)
     of_rows : callable
-        Gives the interval over test rows; asked only where there is one stream.
+        Gives the estimate over test rows; asked only where there is one stream.
 
     Examples
     --------
     >>> found = estimate([4.0, 6.0])
     >>> round(found.low, 2), found.mean, found.n, found.over
     (-7.71, 5.0, 2, 'streams')
-    >>> estimate([4.0], of_rows=lambda: (3.0, 5.0))
-    Estimate(mean=4.0, low=3.0, high=5.0, n=1, clusters=None, over='test rows')
+    >>> estimate([4.0], of_rows=lambda: Estimate(mean=4.0, low=3.0, high=5.0, over="test rows")).ends
+    (3.0, 5.0)
     """
     if not values:
         return None
@@ -33,4 +34,4 @@ def estimate(values: Sequence[float], of_rows: Interval = lambda: None) -> Estim
     interval = of_rows()
     if interval is None:
         return Estimate(mean=float(values[0]))
-    return Estimate(mean=float(values[0]), low=interval[0], high=interval[1], over="test rows")
+    return replace(interval, mean=float(values[0]), n=1, clusters=None, p=None)

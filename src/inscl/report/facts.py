@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from inscl.core.stats import Estimate, bootstrap_interval, resampled_difference
+from inscl.core.crossed import crossed_difference
+from inscl.core.stats import Estimate, mean_interval
 from inscl.errors import InsclError
 from inscl.experiments.comparison import Comparison, Contender, comparisons, line_label
 from inscl.experiments.results import FINAL, StreamKey
@@ -520,32 +521,31 @@ def _task_facts(done: Sequence[tuple[Named, StreamFacts]]) -> Iterable[TaskFacts
 # ---------------------------------------------------------------- intervals over the test rows of one stream
 
 
-def _of_gain(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
+def _of_gain(named: Named, stream: StreamFacts) -> Estimate | None:
     return _of_rows(named.run.final_rows().get(named.stream.key, {}))
 
 
-def _of_performance(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
+def _of_performance(named: Named, stream: StreamFacts) -> Estimate | None:
     if not named.stream.finished:
         return None
     found, last = named.run.result(named.stream), len(stream.tasks) - 1
     return _of_rows({task: [100 * score for score in found.row_scores(last, task)] for task in stream.tasks})
 
 
-def _of_change(named: Named, stream: StreamFacts) -> tuple[float, float] | None:
+def _of_change(named: Named, stream: StreamFacts) -> Estimate | None:
     return _of_rows({task: changes for task in stream.tasks[:-1] if (changes := _changes(named, task)[0])})
 
 
-def _of_task(named: Named, task: str) -> tuple[float, float] | None:
+def _of_task(named: Named, task: str) -> Estimate | None:
     changes, instructions = _changes(named, task)
-    return bootstrap_interval(changes, instructions) if changes else None
+    return mean_interval(changes, instructions) if changes else None
 
 
-def _of_rows(rows: dict[str, list[float]]) -> tuple[float, float] | None:
-    """Interval of the mean over tasks of the mean over rows; None where the row scores are gone."""
+def _of_rows(rows: dict[str, list[float]]) -> Estimate | None:
+    """The mean over tasks of the mean over rows; None where the row scores are gone."""
     if not rows:
         return None
-    found = resampled_difference([rows], [{task: np.zeros(len(values)) for task, values in rows.items()}])
-    return found.ends
+    return crossed_difference([rows], [{task: np.zeros(len(values)) for task, values in rows.items()}])
 
 
 def _changes(named: Named, task: str) -> tuple[list[float], Sequence[str]]:
