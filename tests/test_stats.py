@@ -51,7 +51,7 @@ def test_rows_of_one_instruction_are_worth_less_than_independent_ones(rng):
     assert (found.n, found.clusters) == (200, 20)
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(1, 6))
+@given(st.lists(st.integers(0, 100).map(lambda n: n / 100), min_size=2, max_size=20), st.integers(1, 6))
 def test_a_score_stays_within_its_range_and_its_interval(values, clusters):
     found = score_interval(values, [i % clusters for i in range(len(values))])
     assert 0 <= found.low <= found.mean + 1e-9
