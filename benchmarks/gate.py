@@ -18,11 +18,12 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import binomtest
 
-from inscl.check.gate import Limits, drop_estimate
+from inscl.check.comparison import drop_estimate
+from inscl.check.result import Tolerance
 from inscl.core.stats import holm
 
 Scores = tuple[np.ndarray, np.ndarray]  # of the reference and of the model, (n_rows,)
-LIMITS, TASKS = Limits(), 16
+LIMITS, TASKS = Tolerance(), 16
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from scipy.stats import sem, ttest_1samp
 
 from inscl.check.assessment import Assessment, read_assessment
+from inscl.check.comparison import GENERAL, compare_assessments, drop_estimate
 from inscl.check.formats import junit, markdown
-from inscl.check.gate import GENERAL, Limits, check, compare, drop_estimate
+from inscl.check.gate import check
+from inscl.check.result import Tolerance
 from inscl.errors import ConfigError, DataError, InsclError
 from inscl.evaluation.evaluate import Prediction
 from inscl.evaluation.perplexity import Perplexity
 from inscl.evaluation.scores import RowScores, row_key
 
+LIMITS = Tolerance()
 HOSTILE = "<script>alert(1)</script> | `x` \x1b[31m ]]> &"
 KEYS = [f"{i:016x}-{i:016x}" for i in range(500)]
 
@@ -70,7 +73,7 @@ def test_the_three_outcomes():
     rng = np.random.default_rng(1)
     old, new = noisy(rng)
     _, worse = noisy(rng, lost=0.2)
-    verdict = compare(
+    verdict = compare_assessments(
         assessment(same=old, lost=old, few=[1.0] * 5), assessment(same=new, lost=worse, few=[1, 1, 1, 1, 0])
     )
     assert [finding.outcome for finding in verdict.findings] == ["pass", "fail", "cannot tell"]
@@ -90,15 +93,15 @@ def test_a_task_fails_just_where_its_bound_says_so(values, tasks):
     rng = np.random.default_rng(len(values))
     old = {f"t{i}": rng.random(40) for i in range(tasks)}
     new = {name: np.clip(rows - rng.choice([0, 0.3]), 0, 1) for name, rows in old.items()}
-    verdict = compare(assessment(v=values, **old), assessment(v=[0.0] * len(values), **new))
+    verdict = compare_assessments(assessment(v=values, **old), assessment(v=[0.0] * len(values), **new))
     for finding in verdict.findings:
         assert (finding.outcome == "fail") == (finding.change.low > 2) == (finding.change.p <= 0.05)
 
 
 def test_a_better_model_passes_and_equal_rows_are_not_certain():
     """Five equal losses have no spread at all: the error must not be taken for 0."""
-    assert compare(assessment(t=[0.0] * 500), assessment(t=[1.0] * 500)).outcome == "pass"
-    five = finding_of(compare(assessment(t=[0.5] * 5), assessment(t=[0.4] * 5)), "t")
+    assert compare_assessments(assessment(t=[0.0] * 500), assessment(t=[1.0] * 500)).outcome == "pass"
+    five = finding_of(compare_assessments(assessment(t=[0.5] * 5), assessment(t=[0.4] * 5)), "t")
     assert five.outcome == "cannot tell"
 
 
@@ -106,15 +109,15 @@ def test_rows_are_matched_by_what_was_asked_and_changed_ones_are_named():
     old, new = scores_of([1] * 6), scores_of([1] * 6)
     answers_changed = KEYS[0][:16] + "-" + "f" * 16
     new = replace(new, keys=[answers_changed, *reversed(KEYS[1:5]), KEYS[77]], rows={"rouge_l": [0, 1, 1, 1, 0, 0]})
-    finding = compare(assessment(t=old, gone=[1, 1]), assessment(t=new)).findings[0]
+    finding = compare_assessments(assessment(t=old, gone=[1, 1]), assessment(t=new)).findings[0]
     assert (finding.rows, finding.changed, finding.missing) == (4, 1, 1)
     assert finding.change.worse == pytest.approx(25)  # only the row with the second key is another now
-    verdict = compare(assessment(t=old, gone=[1, 1]), assessment(t=new))
+    verdict = compare_assessments(assessment(t=old, gone=[1, 1]), assessment(t=new))
     gone = finding_of(verdict, "gone")
     assert (gone.outcome, gone.rows, gone.missing) == ("cannot tell", 0, 2)
     assert gone.reason(verdict.limits) == "none of its 2 rows can be compared"
     with pytest.raises(InsclError, match="there is nothing to compare"):
-        compare(assessment(t=old), assessment(other=old))
+        compare_assessments(assessment(t=old), assessment(other=old))
 
 
 def test_a_key_holds_what_was_asked_and_what_is_accepted():
@@ -131,15 +134,18 @@ def test_the_perplexity_is_one_more_member_of_the_family(rng):
     rows = [1.0] * 200
     for rise, outcome in ((0.0, "pass"), (0.30, "fail")):
         new = Perplexity("text", (nll + 20 * math.log1p(rise) + rng.normal(0, 0.5, 60)).tolist(), tokens)
-        verdict = compare(assessment(old, t=rows), assessment(new, t=rows))
+        verdict = compare_assessments(assessment(old, t=rows), assessment(new, t=rows))
         found = finding_of(verdict, GENERAL)
         assert found.outcome == outcome
         assert found.change.after == pytest.approx(new.value, rel=1e-9)
         assert found.change.worse == pytest.approx(100 * (new.value / old.value - 1), rel=1e-9)
-    assert compare(assessment(old, t=rows), assessment(new, t=rows), Limits(max_rise=None)).outcome == "pass"
-    without = compare(assessment(old, t=rows), assessment(None, t=rows))
+    assert (
+        compare_assessments(assessment(old, t=rows), assessment(new, t=rows), Tolerance(max_rise=None)).outcome
+        == "pass"
+    )
+    without = compare_assessments(assessment(old, t=rows), assessment(None, t=rows))
     assert "general ability was not looked at" in without.remarks[0]
-    other = compare(assessment(old, t=rows), assessment(replace(new, text="other"), t=rows))
+    other = compare_assessments(assessment(old, t=rows), assessment(replace(new, text="other"), t=rows))
     assert "different texts" in other.remarks[0]
 
 
@@ -150,7 +156,7 @@ def test_error_rates_of_whole_releases():
     for seed in range(releases):
         rng = np.random.default_rng(seed)
         drawn = {f"task {i}": noisy(rng, lost=0.1 / 0.86 if i == 0 else 0.0) for i in range(16)}
-        verdict = compare(
+        verdict = compare_assessments(
             assessment(**{name: old for name, (old, _) in drawn.items()}),
             assessment(**{name: new for name, (_, new) in drawn.items()}),
         )
@@ -172,17 +178,17 @@ def test_error_rates_of_whole_releases():
 )
 def test_limits_that_make_no_sense(limits, message):
     with pytest.raises(ConfigError, match=message):
-        Limits(**limits)
+        Tolerance(**limits)
 
 
 def test_a_score_that_one_side_lacks():
     with pytest.raises(InsclError, match="The reference 'model' has no score 'exact_match' on task 't'; it"):
-        compare(assessment(t=[1]), assessment(t=[1]), score="exact_match")
+        compare_assessments(assessment(t=[1]), assessment(t=[1]), score="exact_match")
 
 
 def hostile_verdict():
     rows = {HOSTILE: [1.0] * 200, "fine": [1.0] * 200, "few": [1.0, 0.0]}
-    verdict = compare(assessment(**rows, name=HOSTILE), assessment(**{**rows, HOSTILE: [0.0] * 200}))
+    verdict = compare_assessments(assessment(**rows, name=HOSTILE), assessment(**{**rows, HOSTILE: [0.0] * 200}))
     assert [finding.outcome for finding in verdict.findings] == ["fail", "pass", "cannot tell"]
     return replace(verdict, remarks=(HOSTILE,))
 
@@ -295,3 +301,53 @@ def test_places_without_scores(tmp_path):
     (tmp_path / "scores.json").write_text('{"trained": {}}')
     with pytest.raises(DataError, match="has scored nothing yet"):
         read_assessment(tmp_path)
+
+
+def test_reasons_fit_what_was_measured():
+    """A gain is called one, and what passes with more than is allowed says why."""
+    rng = np.random.default_rng(4)
+    old = rng.random(12)
+    gained = finding_of(compare_assessments(assessment(t=old), assessment(t=np.minimum(old + 0.03, 1))), "t")
+    assert gained.outcome == "cannot tell"
+    assert re.match(
+        r"too few rows \(12\): a gain of \d\.\d points was measured and a drop of up to", gained.reason(LIMITS)
+    )
+    drops = np.array([0.2, -0.12] * 50)
+    passed = finding_of(compare_assessments(assessment(t=[0.5] * 100), assessment(t=0.5 - drops)), "t")
+    assert passed.outcome == "pass"
+    assert passed.over(LIMITS)
+    assert passed.reason(LIMITS).startswith("a drop of 4.0 points was measured, more than the 2 allowed")
+    text = Perplexity("text", [60.0 + i % 7 for i in range(60)], [20] * 60)
+    worse = replace(text, nll=[n + 20 * math.log1p(0.058) + (2 if i % 2 else -2) for i, n in enumerate(text.nll)])
+    rows = [1.0] * 200
+    general = finding_of(compare_assessments(assessment(text, t=rows), assessment(worse, t=rows)), GENERAL)
+    assert general.outcome == "pass"
+    assert general.reason(LIMITS).startswith("a rise of 5.8 % was measured, more than the 5 allowed")
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(1, "pass"), (3, "fail")])
+def test_so_many_more_rows_as_are_told_decide(lost, outcome):
+    """The same sample over and over keeps mean and spread: with a tenth more it is decided, with a third not yet."""
+    sample = np.array([1.0] * lost + [0.0] * (24 - lost))
+
+    def checked(n):
+        drops = np.resize(sample, n)
+        return finding_of(compare_assessments(assessment(t=[1.0] * n), assessment(t=1 - drops)), "t")
+
+    few = checked(24)
+    assert few.outcome == "cannot tell"
+    needed = few.change.units + few.change.more
+    assert f"about {few.change.more} more rows would decide" in few.reason(LIMITS)
+    assert checked(24 * math.ceil(1.1 * needed / 24)).outcome == outcome
+    assert checked(24 * max(1, needed // 72)).outcome == "cannot tell"
+    assert checked(24 * math.ceil(1.1 * needed / 24)).change.more == 0
+
+
+def test_undecided_counts_as_is_asked(tmp_path):
+    few = assessment(t=[1.0] * 5), assessment(t=[1, 1, 1, 1, 0])
+    for undecided, cleared, tag in (("pass", True, "skipped"), ("fail", False, "failure")):
+        result = compare_assessments(*few, Tolerance(undecided=undecided))
+        assert (result.outcome, result.cleared) == ("cannot tell", cleared)
+        assert next(ElementTree.fromstring(junit(result)).iter("testcase")).find(tag) is not None
+    with pytest.raises(ConfigError, match="`undecided` must be pass or fail"):
+        Tolerance(undecided="maybe")

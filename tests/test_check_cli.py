@@ -150,7 +150,10 @@ def test_a_worse_model_fails_and_says_so_to_machines(command, server):
     code, out, err = command(*again, "--notice", "3")
     assert code == 0
     assert "count: cannot tell: too few rows (" in out
+    assert "CANNOT TELL, WHICH IS NO PASS: " in out
+    assert "the exit code is 0 all the same; with `--undecided fail` it is 1" in err
     assert command(*again, "--notice", "3", "--strict")[0] == 1
+    assert command(*again, "--notice", "3", "--undecided", "fail")[0] == 1
 
 
 def test_a_server_that_goes_down_loses_no_answer_and_leaves_no_old_verdict(command, server):

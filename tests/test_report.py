@@ -576,3 +576,13 @@ def test_no_streams_of_one_run_are_too_few(tmp_path):
 def test_unknown_kinds_of_figures_are_refused(single, tmp_path):
     with pytest.raises(ConfigError, match="not as 'gif'"):
         write_run_report([single], tmp_path, figures=("gif",))
+
+
+@pytest.mark.parametrize(("asked", "kinds"), [((), {".svg"}), (("--figures", "none"), set())])
+def test_without_a_renderer_the_command_writes_svg_alone_and_says_so(
+    single, tmp_path, monkeypatch, capsys, asked, kinds
+):
+    monkeypatch.setattr("inscl.report.page.find_spec", lambda name: None)
+    assert main(["report", str(single), "--out", str(tmp_path / "out"), *asked]) == 0
+    assert {path.suffix for path in (tmp_path / "out").glob("figures/*")} == kinds
+    assert ("SVG only" in capsys.readouterr().err) == (not asked)

@@ -20,7 +20,7 @@ from inscl.cli.evaluate import ServerOption, asked_of
 from inscl.cli.learn import ConfigOption, read_settings
 
 if TYPE_CHECKING:
-    from inscl.check.gate import Verdict
+    from inscl.check.result import CheckResult
 
 
 @app.command(epilog="Example: inscl check models/july --against models/june --max-drop 2 --junit check.xml")
@@ -45,7 +45,10 @@ def check(
     score: Annotated[
         str | None, typer.Option("--score", help="Row score to compare. [default: the scorer of the reference]")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where the rows cannot tell, too.")] = False,
+    undecided: Annotated[
+        str, typer.Option("--undecided", metavar="pass|fail", help="What it counts as where the rows cannot tell.")
+    ] = "pass",
+    strict: Annotated[bool, typer.Option("--strict", hidden=True, help="The same as --undecided fail.")] = False,
     server: ServerOption = None,
     config: ConfigOption = None,
     memory: Annotated[
@@ -69,11 +72,18 @@ def check(
     prepare_libraries()
     from inscl.check import formats, gate
     from inscl.check.assessment import memory_of, read_assessment
+    from inscl.check.result import Tolerance
     from inscl.errors import ConfigError
 
     if out is not None and out.absolute() == against.absolute():
         raise ConfigError(f"`--out` would replace the reference '{against}'. Name another file.")
-    limits = gate.Limits(max_drop=max_drop, notice=notice, max_rise=_percent(max_rise), alpha=alpha)
+    limits = Tolerance(
+        max_drop=max_drop,
+        notice=notice,
+        max_rise=_percent(max_rise),
+        alpha=alpha,
+        undecided="fail" if strict else undecided,  # type: ignore[arg-type]  # it is checked there
+    )
     for file in (junit, markdown):
         if file is not None and _plain(file):
             file.unlink()  # what an earlier call said must not be taken for this one's
@@ -81,7 +91,7 @@ def check(
     settings = None if config is None else read_settings(config)
     kept = open_memory(memory or str(memory_of(against) or "memory"), quiet=quiet)
     with StageView(quiet=quiet) as view:
-        verdict = gate.check(
+        result = gate.check(
             asked_of(server, model) if server else model,
             reference,
             kept,
@@ -93,27 +103,29 @@ def check(
         )
     for file, form in ((junit, formats.junit), (markdown, formats.markdown)):
         if file is not None:
-            _write(file, form(verdict))
+            _write(file, form(result))
     if json:
-        print_json(verdict.to_dict())
+        print_json(result.to_dict())
     else:
-        _print(verdict)
-    if verdict.outcome == "fail" or (strict and verdict.outcome == "cannot tell"):
+        _print(result)
+    if not result.cleared:
         raise typer.Exit(1)
 
 
-def _print(verdict: "Verdict") -> None:
-    from inscl.check.formats import cells, summary
+def _print(result: "CheckResult") -> None:
+    from inscl.check.formats import cells, summary, told
 
     heads = [(name, "right") for name in ("before", "after", "change", "bounds", "rows")]
-    rows = [cells(finding) for finding in verdict.findings]
-    print_table(table_of([("task", "left"), *heads, ("outcome", "left")], rows, title=f"{verdict.score} x 100"))
-    for finding in verdict.findings:
-        if finding.outcome != "pass":
-            print(printable(f"{finding.name}: {finding.outcome}: {finding.reason(verdict.limits)}"))
-    print(printable(f"{verdict.outcome.upper()}: {summary(verdict)}."))
-    for line in verdict.remarks:
+    rows = [cells(found) for found in result.findings]
+    print_table(table_of([("task", "left"), *heads, ("outcome", "left")], rows, title=f"{result.score} x 100"))
+    for line in told(result):
+        print(printable(line))
+    loud = ", WHICH IS NO PASS" if result.outcome == "cannot tell" else ""
+    print(printable(f"{result.outcome.upper()}{loud}: {summary(result)}."))
+    for line in result.remarks:
         remark(f"note: {line}")
+    if loud and result.cleared:
+        remark("note: the exit code is 0 all the same; with `--undecided fail` it is 1")
 
 
 def _percent(text: str) -> float | None:
