@@ -62,6 +62,21 @@ def test_three_months_in_a_row(tmp_path):
     assert logged["july"]["score"] == third.after["july"].mean("rouge_l")
 
 
+def test_losses_are_logged_where_the_strategy_looks_at_them(tmp_path):
+    class Measuring(StageTrainer):
+        def losses(self, model, tasks):
+            return {task: [float(len(task))] * len(rows) for task, rows in tasks.items()}
+
+    for name in ("may", "june"):
+        learn_month(tmp_path, name, Measuring(), strategy="rgd", **({"model": "base"} if name == "may" else {}))
+    learn_month(tmp_path, "july")
+    may, june, july = memory_at(tmp_path / "memory").stages()
+    losses = {task["name"]: set(task["losses"].values()) for task in june["tasks"]}
+    assert losses == {"may": {3.0}, "june": {4.0}}
+    assert all("losses" in task for task in may["tasks"])
+    assert not any("losses" in task for task in july["tasks"])
+
+
 def test_before_is_the_model_that_the_stage_starts_from(tmp_path):
     first = learn_month(tmp_path, "may", model="base")
     second = learn_month(tmp_path, "june")

@@ -1,6 +1,7 @@
 """Whole runs with a made-up trainer whose scores follow from what a model was trained on: fast, and countable."""
 
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -222,6 +223,29 @@ def test_the_plans_of_a_stream_know_its_earlier_ones(tmp_path):
         assert second["hashes"]["log"] != third["hashes"]["log"]
         rows = [{row for i in plan["tasks"][0]["instructions"] for row in i["rows"]} for plan in (second, third)]
         assert (strategy == "rotate") <= (not rows[0] & rows[1])
+
+
+class MeasuringTrainer(PaperTrainer):
+    """Its loss on a task is 1 after the task's stage, and rises by 1 with every stage after it."""
+
+    def losses(self, model, tasks):
+        self.asked["losses"] += 1
+        rows = {task: n for n, task in enumerate(reversed(tasks), start=1)}
+        return {task: [float(rows[task])] * len(tasks[task]) for task in tasks}
+
+
+def test_losses_are_measured_where_a_strategy_looks_at_them(tmp_path):
+    out, trainer = tmp_path / "run", MeasuringTrainer()
+    config = config_of(strategies=["random", "rgd"], budgets=[{"per_task": 4}], experts=None)
+    run_with(trainer, out, config)
+    assert trainer.asked["losses"] == 1 + 2 * 2
+    plan = json.loads(next(out.glob("stages/rgd-*-03-*/plan.json")).read_text())["plan"]
+    e = math.e  # of the first task the loss rose by 1, of the second by nothing
+    assert [task["share"] for task in plan["tasks"]] == pytest.approx([e / (e + 1), 1 / (e + 1)])
+    run_with(trainer, out, config)
+    assert trainer.asked["losses"] == 5
+    scores = json.loads(next(out.glob("stages/rgd-*-03-*/scores.json")).read_text())
+    assert scores["trained"]["seconds"] == pytest.approx(1 + scores["measuring"]["seconds"])
 
 
 def test_events_tell_how_far_the_run_is(tmp_path):

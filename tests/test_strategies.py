@@ -3,6 +3,7 @@
 import sys
 from importlib.metadata import entry_points
 
+import numpy as np
 import pytest
 
 from inscl import add_strategy, plan
@@ -171,6 +172,50 @@ def test_a_plan_that_carries_can_be_written_and_read(memory, tmp_path):
     made.write(tmp_path / "plan.json")
     assert Plan.read(tmp_path / "plan.json") == made
     assert "carried" not in (plan(memory, "new1", rows_of("new1", 40)).plan.to_dict()["tasks"][0])
+
+
+def log_losses(memory, stage, losses):
+    """A finished stage whose model has these losses on the first rows of each task."""
+    tasks = []
+    for name, values in losses.items():
+        keys = memory.task(name).columns(["key"])["key"].to_pylist()
+        by_key = {key.hex(): loss for key, loss in zip(keys, values, strict=False)}
+        tasks.append({"name": name, "count": 0, "losses": by_key})
+    memory.log_stage({"name": stage, "tasks": tasks})
+
+
+def test_rgd_shares_by_the_ratio_of_perplexities(memory):
+    log_losses(memory, "letters", {"letters": [1.0, 2.0]})
+    log_losses(memory, "numbers", {"letters": [1.5, 2.5], "numbers": [0.5, 0.5]})
+    log_losses(memory, "colours", {"letters": [2.0, 3.0], "numbers": [0.4, 0.4], "colours": [0.2, 0.2]})
+    made = plan(memory, "new", rows_of("new", 40), strategy="rgd", budget=30).plan
+    ratios = np.exp([1.0, -0.1, 0.0])
+    assert [task.share for task in made.tasks] == pytest.approx(ratios / ratios.sum(), abs=1e-6)
+    assert all(abs(task.count - 30 * task.share) < 1 for task in made.tasks)
+    assert not any("no losses are logged" in note for note in made.notes)
+
+
+def test_surprise_takes_the_rows_whose_loss_has_risen_most(memory):
+    start, rises = [1.0] * 6, [0.1, 0.9, -0.2, 0.7, 0.0, 0.3]
+    log_losses(memory, "letters", {"letters": start})
+    log_losses(memory, "numbers", {"letters": [a + b for a, b in zip(start, rises, strict=True)]})
+    made = plan(memory, "new", rows_of("new", 40), strategy="surprise", budget_per_task=3).plan
+    keys = [key.hex() for key in memory.task("letters").columns(["key"])["key"].to_pylist()]
+    chosen = {row for i in made.tasks[0].instructions for row in i.rows}
+    assert chosen == {keys[1], keys[3], keys[5]}
+    more = plan(memory, "new", rows_of("new", 40), strategy="surprise", budget_per_task=8).plan
+    chosen = {row for i in more.tasks[0].instructions for row in i.rows}
+    assert len(chosen) == 8
+    assert chosen > set(keys[:6])
+    assert any("no losses are logged of 'numbers', 'colours'" in note for note in made.notes)
+
+
+def test_losses_of_other_content_are_not_compared(memory):
+    log_losses(memory, "letters", {"letters": [1.0, 2.0]})
+    memory.add("letters", rows_of("other", 60))
+    log_losses(memory, "numbers", {"letters": [9.0, 9.0]})
+    made = plan(memory, "new", rows_of("new", 40), strategy="rgd", budget=30).plan
+    assert [task.share for task in made.tasks] == pytest.approx([1 / 3] * 3)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ What it leaves on disk is in `inscl.experiments.run_folder`.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,7 +39,8 @@ from inscl.provenance import hardware, versions
 from inscl.replay.log import ReplayLog
 from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
-from inscl.stages.folder import Progress, StageFolder, Trainer
+from inscl.replay.strategies import STRATEGIES
+from inscl.stages.folder import Progress, StageFolder, Trainer, measured_rows
 from inscl.training.config import check_training
 from inscl.training.ranks import processes
 from inscl.training.tracking import Tracked, send, task_metrics
@@ -310,7 +311,15 @@ class Run:
                 folder.prepare(lambda: self._plan(job), self.data.chat, self.trainer, start, progress)
             folder.train(self.trainer, start, seed=job.seed, progress=progress)
             self.trained += 1
+        if self._measures and not job.joint and job.seed in self.config.seeds:
+            memory = self.data.memory(job.seed)
+            folder.measure(self.trainer, {task: measured_rows(memory.task(task)) for task in job.learnt})
         return folder.model
+
+    @cached_property
+    def _measures(self) -> bool:
+        """Whether a strategy looks at the losses of earlier tasks."""
+        return any(STRATEGIES[name].losses for name in self.config.strategies)
 
     def _plan(self, job: Job) -> Replay:
         memory = self.data.memory(job.seed)
@@ -329,9 +338,9 @@ class Run:
         """What the earlier stages of a job's stream replayed, oldest first."""
         if job.start is None:
             return []
-        made = self._folder(job.start).plan()
+        replayed = self._folder(job.start).replayed()
         earlier = self._replayed(job.start)
-        return earlier if made is None else [*earlier, {"name": made.name, "tasks": made.replayed()}]
+        return earlier if replayed is None else [*earlier, replayed]
 
     def _joint_rows(self, job: Job) -> list[MixtureRow]:
         """The training rows of all tasks; the trainer shuffles them."""

@@ -91,6 +91,16 @@ def _never_replayed(made: Plan, stage: StageView) -> str | None:
     )
 
 
+def _unmeasured(made: Plan, stage: StageView) -> str | None:
+    unknown = [view.name for view in stage.earlier if not stage.log.increases(view.name)]
+    if not STRATEGIES[made.strategy].losses or not unknown:
+        return None
+    return (
+        f"no losses are logged of {_listed([repr(name) for name in unknown], 5)}, as if nothing were forgotten: "
+        "`inscl learn` and `inscl run` measure them where this strategy is used from the first stage on"
+    )
+
+
 def _weighted(made: Plan, stage: StageView) -> str | None:
     weights = {task.weight for task in made.tasks if task.count} - {1.0}
     if not weights:
@@ -134,6 +144,7 @@ _NOTES: tuple[Note, ...] = (
     _cut,
     _never_replayed,
     _nothing_of,
+    _unmeasured,
     _weighted,
     _asked,
 )

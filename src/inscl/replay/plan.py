@@ -134,9 +134,7 @@ class Plan:
             for task in self.tasks
         ]
 
-    def finished(
-        self, model: str | Path, scorer: str, scores: Mapping[str, Mapping[str, float | int]]
-    ) -> dict[str, Any]:
+    def finished(self, model: str | Path, scorer: str, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """What a memory logs of the stage once its model is there; what was scored stands with its task.
 
         Parameters
@@ -145,7 +143,7 @@ class Plan:
             Where the next stage starts from.
         scorer : str
         scores : mapping
-            Per task, what was scored; a task may be missing.
+            Per task, what was scored and measured; a task may be missing.
         """
         tasks = [*self.replayed(), {"name": self.name, "count": 0}]
         return {

@@ -47,6 +47,8 @@ class Strategy:
         each task. None: 1.
     training : mapping from str to float
         What the stage's training is asked for, by the name of a part.
+    losses : bool
+        Whether it looks at losses of earlier tasks, which stages then measure.
     """
 
     about: str
@@ -56,6 +58,7 @@ class Strategy:
     carry: bool = False
     weight: WeightRule | None = None
     training: Mapping[str, float] = field(default_factory=dict)
+    losses: bool = False
 
     def settle(self, name: str, settings: Settings) -> Settings:
         """The settings of a plan by this strategy, called `name`.

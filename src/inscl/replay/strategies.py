@@ -3,11 +3,15 @@
 To add one, write a function of a `StageView` and a line in `STRATEGIES`; from outside, call `add_strategy`.
 """
 
+import numpy as np
+
 from inscl.core import selection as select
 from inscl.core.rotation import rotate
 from inscl.replay.parts import PARTS
 from inscl.replay.registry import Rows, Strategies, Strategy
 from inscl.replay.views import StageView, TaskView
+
+MOST_INCREASE = 5.0  # of a loss, beyond which a task counts as forgotten altogether
 
 
 def by_distance(stage: StageView) -> list[float]:
@@ -23,6 +27,11 @@ def equally(stage: StageView) -> list[float]:
 def by_size(stage: StageView) -> list[float]:
     """In proportion to the training rows each has."""
     return [float(view.rows) for view in stage.earlier]
+
+
+def by_loss_increase(stage: StageView) -> list[float]:
+    """More from tasks that are forgotten more: the ratio of their perplexity now to that when they were learnt."""
+    return [float(np.exp(min(stage.loss_increase(view), MOST_INCREASE))) for view in stage.earlier]
 
 
 def at_random(stage: StageView, view: TaskView, count: int) -> Rows:
@@ -52,6 +61,13 @@ def by_rotation(stage: StageView, view: TaskView, count: int) -> Rows:
     )
 
 
+def by_surprise(stage: StageView, view: TaskView, count: int) -> Rows:
+    """Rows whose loss has risen most since their task was learnt; those that were not measured come last, by chance."""
+    rises, mixed = stage.log.increases(view.name), stage.rng("task", view.name).permutation(view.rows)
+    order = sorted(mixed.tolist(), key=lambda row: -rises.get(view.row_keys[row].hex(), -np.inf))
+    return np.sort(np.array(order[:count], dtype=np.int64))
+
+
 def prototype_data(stage: StageView, view: TaskView, count: int) -> Rows:
     seed = int(stage.rng("task", view.name).integers(2**31))
     return select.prototype_data(stage.example_vectors(view), count, seed)
@@ -79,6 +95,14 @@ STRATEGIES = Strategies(
             "inscl, where what was replayed before counts for less", by_distance, by_fresh_insinfo
         ),
         "rotate": Strategy("equal shares, what was replayed least first", equally, by_rotation),
+        "rgd": Strategy(
+            "more from tasks whose loss has risen more, random rows",
+            by_loss_increase,
+            at_random,
+            carry=True,
+            losses=True,
+        ),
+        "surprise": Strategy("equal shares, rows whose loss has risen most", equally, by_surprise, losses=True),
         "dynamic": Strategy("more from distant tasks, random rows", by_distance, at_random),
         "insinfo": Strategy("equal shares, informative instructions first", equally, by_insinfo),
         "proportional": Strategy("shares by task size, random rows", by_size, at_random),

@@ -206,6 +206,11 @@ class StageView:
         """How often earlier stages replayed each training row of a task."""
         return self.log.times(view.name, view.row_keys)
 
+    def loss_increase(self, view: TaskView) -> float:
+        """How much the mean loss of a task's measured rows has risen since it was learnt; 0 where none is known."""
+        rises = self.log.increases(view.name).values()
+        return round(sum(rises) / len(rises), DISTANCE_DIGITS) if rises else 0.0
+
     @cached_property
     def pool(self) -> "Pool":
         """Every distinct instruction of the earlier tasks and the new one."""

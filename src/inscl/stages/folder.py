@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from inscl.data.example import Example
+from inscl.data.example import Example, example_key
 from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.errors import InsclError
 from inscl.evaluation.predictions import Prediction, answer_sets
 from inscl.evaluation.scores import RowScores
+from inscl.memory.task import Task, rows_of
 from inscl.models.loading import RECORD
 from inscl.replay.plan import Plan
 from inscl.replay.planner import Replay
@@ -30,6 +31,7 @@ from inscl.training.checkpoints import write_json
 
 PLAN, MIXTURE, MODEL, PREDICTIONS, SCORES = "plan.json", "mixture.jsonl", "model", "predictions", "scores.json"
 OWN = "own"  # the side of the replayed rows, where the model that a stage starts from answers them
+MEASURED_ROWS = 64  # of a task, where its losses are measured
 Progress = Callable[[int, int, float | None], None]  # done, of how many, and the loss where there is one
 
 
@@ -55,6 +57,9 @@ class Trainer(Protocol):
         self, model: str | Path, tasks: Mapping[str, Sequence[Example]], out: Path, *, progress: Progress
     ) -> dict[str, RowScores]:
         """Answer and score the rows of each task; predictions go to `out`."""
+
+    def losses(self, model: str | Path, tasks: Mapping[str, Sequence[Example]]) -> dict[str, list[float]]:
+        """Loss of each row of each task; asked only for strategies that look at losses."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,37 @@ class StageFolder:
             self.path / MIXTURE, start, self.model, seed=seed, progress=progress, **self._asked_of_training()
         )
         known = self.read()
-        answering = known.get("answering", {}).get("seconds", 0.0)
-        record = {**record, "seconds": record["seconds"] + answering} if answering else record
+        besides = sum(known[work]["seconds"] for work in ("answering", "measuring") if work in known)
+        record = {**record, "seconds": record["seconds"] + besides} if besides else record
         self._write({**known, "trained": dict(record)})
         return record
+
+    def measure(self, trainer: Trainer, tasks: Mapping[str, Sequence[Example]]) -> None:
+        """Note the losses of the new model on some training rows, unless that is done; the time is the stage's."""
+        known = self.read()
+        if "losses" in known:
+            return
+        began = time.perf_counter()
+        found = trainer.losses(self.model, tasks)
+        losses = {
+            task: {example_key(row).hex(): round(loss, 6) for row, loss in zip(rows, found[task], strict=True)}
+            for task, rows in tasks.items()
+        }
+        seconds = time.perf_counter() - began
+        trained = {**known["trained"], "seconds": known["trained"]["seconds"] + seconds}
+        self._write({**known, "trained": trained, "losses": losses, "measuring": {"seconds": seconds}})
+
+    def losses(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Per task what a log keeps of its measured losses."""
+        return {task: {"losses": losses} for task, losses in self.read().get("losses", {}).items()}
+
+    def replayed(self) -> dict[str, Any] | None:
+        """What a log keeps of the stage; None where nothing was planned."""
+        made, losses = self.plan(), self.losses()
+        if made is None:
+            return None
+        tasks = [*made.replayed(), {"name": made.name}]
+        return {"name": made.name, "tasks": [{**task, **losses.get(task["name"], {})} for task in tasks]}
 
     def score(
         self,
@@ -183,6 +215,11 @@ class StageFolder:
 
     def _write(self, content: dict[str, Any]) -> None:
         write_json(self.path / SCORES, content)
+
+
+def measured_rows(task: Task) -> list[Example]:
+    """The training rows of a task whose losses are measured."""
+    return rows_of(task, "train", MEASURED_ROWS)
 
 
 def stage_of(path: Path) -> StageFolder | None:

@@ -22,7 +22,18 @@ from inscl.provenance import versions
 from inscl.replay.budget import DEFAULT_BUDGET, Budget
 from inscl.replay.plan import Plan
 from inscl.replay.planner import Replay, plan, resume
-from inscl.stages.folder import MIXTURE, PLAN, PREDICTIONS, SCORES, Progress, StageFolder, Trainer, read_json
+from inscl.replay.strategies import STRATEGIES
+from inscl.stages.folder import (
+    MIXTURE,
+    PLAN,
+    PREDICTIONS,
+    SCORES,
+    Progress,
+    StageFolder,
+    Trainer,
+    measured_rows,
+    read_json,
+)
 from inscl.training.checkpoints import FOLDER as CHECKPOINTS
 from inscl.training.checkpoints import write_json
 from inscl.training.config import StageConfig, check_training
@@ -162,6 +173,9 @@ def learn(
         asking = step("score the model it starts from")
         before = folder.score(trainer, start, tasks, side="before", answers=answers, progress=asking)
         record = folder.train(trainer, start, seed=seed, progress=step("train"))
+        if STRATEGIES[strategy].losses:
+            learnt = [*(memory.task(task) for task in earlier), stage.new]
+            folder.measure(trainer, {task.info.name: measured_rows(task) for task in learnt})
         after = folder.score(trainer, folder.model, tasks, progress=step("score the new model"))
         _track(folder.path, memory, after, name, config.scorer)
         memory.add(name, data, tags=tags, shares=shares, **reading)
@@ -255,8 +269,11 @@ def _log(
     fingerprint = record.get("fingerprint")
     if any(stage.get("fingerprint") == fingerprint for stage in memory.stages()):
         return
+    losses = StageFolder(folder).losses()
     means = {task: _means(rows, scorer) for task, rows in after.items()}
-    logged = made.finished(folder, scorer, means)
+    logged = made.finished(
+        folder, scorer, {task: {**means.get(task, {}), **losses.get(task, {})} for task in {**means, **losses}}
+    )
     memory.log_stage({**logged, "fingerprint": fingerprint, "identity": identity(folder)})
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from inscl.data.example import Example
 from inscl.evaluation.evaluate import answer_limit, generate_and_score
+from inscl.evaluation.losses import row_losses
 from inscl.evaluation.predictions import Prediction, answer_sets
 from inscl.evaluation.scores import RowScores
 from inscl.models.loading import RECORD, LoadedModel
@@ -127,6 +128,14 @@ class ModelTrainer:
             progress=lambda done, total: progress(done, total, None),
         )
         return predicted(out, tasks, self.config.scorer)
+
+    def losses(self, model: str | Path, tasks: Mapping[str, Sequence[Example]]) -> dict[str, list[float]]:
+        """Loss of each row of each task."""
+        loaded, config, chat = self._load(model), self.config, self._chat()
+        return {
+            task: row_losses(loaded, rows, max_length=config.max_length, chat=chat, dtype=config.dtype)
+            for task, rows in tasks.items()
+        }
 
     def _limit(self, task: str, tokenizer: Any) -> int:
         if self.config.max_new_tokens is not None:
