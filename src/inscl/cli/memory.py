@@ -167,13 +167,20 @@ def remove(
 
 
 @app.command(epilog="Example: inscl verify && echo healthy")
-def verify(memory: MemoryOption = "memory", json: JsonOption = False, quiet: QuietOption = False) -> int:
-    """Recompute every checksum of the memory; exit code 1 if something is damaged."""
-    found = open_memory(memory, quiet=quiet).existing().verify()
+def verify(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Keep what is whole, put the rest aside, and leave a memory that works.")
+    ] = False,
+    memory: MemoryOption = "memory",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Check catalogue, tasks, caches and log byte by byte; exit code 1 if something is damaged."""
+    found = open_memory(memory, quiet=quiet).verify(repair=repair)
     if json:
         print_json(asdict(found))
     else:
-        for line in (*found.problems, *found.notes):
+        for line in (*(f"repaired: {what}" for what in found.repaired), *found.problems, *found.notes):
             print(printable(line))
         print(f"{found.tasks} tasks, {found.files} files: " + ("damaged" if found.problems else "all checksums hold"))
     return 1 if found.problems else 0

@@ -1,15 +1,15 @@
 """The catalogue of a memory: one row per commit; the fold of its rows is what the memory holds."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
 
-from inscl.errors import MemoryStateError
 from inscl.memory.ledger import Page
-from inscl.memory.trouble import REPAIR
+from inscl.memory.trouble import REPAIR, DamageError
 
 FORMAT = 1  # raised when an older release could no longer read what a newer one writes
 CATALOGUE = pa.schema(
@@ -38,6 +38,11 @@ class Commit:
     keep_old: bool = False
     info: str = ""
     files: str = ""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Commit":
+        """The commit that a row stands for."""
+        return cls(**{key: value for key, value in row.items() if key in cls.__dataclass_fields__})
 
     def row(self) -> dict[str, Any]:
         fields = asdict(self)
@@ -74,9 +79,9 @@ def fold(page: Page) -> State:
     old: list[Commit] = []
     dead: list[Commit] = []
     for row in page.rows:
-        commit = Commit(**{key: value for key, value in row.items() if key != "digest"})
+        commit = Commit.of(row)
         if commit.row() != row:
-            raise MemoryStateError(f"A row of the memory's catalogue is damaged. {REPAIR}")
+            raise DamageError(f"A row of the memory's catalogue is damaged. {REPAIR}")
         before = live.get(commit.name)
         if commit.base and (before is None or before.id != commit.base):
             dead.append(commit)  # another writer was faster; this one tries again

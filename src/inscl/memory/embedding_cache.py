@@ -207,17 +207,27 @@ def _create(schema: pa.Schema, uri: str, storage: dict[str, str] | None) -> None
             raise
 
 
-def keep_only(keys: Collection[bytes], uri: str, storage: dict[str, str] | None) -> None:
-    """Rewrite a cache table with some keys alone and delete what it held before; the caller holds the memory alone."""
-    table = open_table(uri, storage)
-    if table is None:
-        return
-    rows = table.to_table()
-    mask = pc.is_in(rows["key"], pa.array(sorted(keys), pa.binary(16)))
-    rewrite(rows.filter(mask), uri, storage)
+def keep_only(keys: Collection[bytes] | None, uri: str, storage: dict[str, str] | None) -> None:
+    """Rewrite a cache table with some keys alone (None: all) and delete what it held before.
+
+    The caller holds the memory alone. Rows whose checksums do not hold are dropped.
+
+    Raises
+    ------
+    DamageError
+        If the table cannot be read.
+    """
+    with told("the embedding cache"):
+        table = open_table(uri, storage)
+        if table is None:
+            return
+        rows = _that_hold(table.to_table())
+        if keys is not None:
+            rows = rows.filter(pc.is_in(rows["key"], pa.array(sorted(keys), pa.binary(16))))
+        _rewrite(rows, uri, storage)
 
 
-def rewrite(table: pa.Table, uri: str, storage: dict[str, str] | None) -> None:
+def _rewrite(table: pa.Table, uri: str, storage: dict[str, str] | None) -> None:
     """Replace a table's rows and delete every earlier version; the caller holds the memory alone."""
     from datetime import timedelta
 

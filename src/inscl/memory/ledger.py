@@ -7,12 +7,12 @@ that is behind its table is the mark of a killed or slower writer, and does no h
 """
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 import lance
 import pyarrow as pa
@@ -20,21 +20,28 @@ from lance.commit import CommitConflictError
 
 from inscl.errors import MemoryStateError
 from inscl.memory.place import Place
-from inscl.memory.trouble import REPAIR, first_line
+from inscl.memory.trouble import REPAIR, DamageError, told
+
+PAUSES = (0.01, 0.05, 0.2)  # seconds until a ledger that cannot be read is read again: it may just be rewritten
+
+Row = dict[str, Any]
+
+
+class ConflictError(MemoryStateError):
+    """Somebody else has committed in the meantime."""
 
 
 @dataclass(frozen=True)
 class Page:
     """What a ledger holds at one moment."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     version: int  # of the table; 0 where there is none
     pieces: int  # commits since it was last rewritten
 
     @property
     def digest(self) -> str:
-        text = json.dumps(self.rows, ensure_ascii=False, sort_keys=True)
-        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        return digest_of(self.rows)
 
 
 class Ledger:
@@ -46,10 +53,20 @@ class Ledger:
     name : str
         Its name without ``.lance``.
     schema : pyarrow.Schema
+    summary : callable, optional
+        What the head is to say of the rows beyond their digest, as JSON.
     """
 
-    def __init__(self, place: Place, name: str, schema: pa.Schema) -> None:
-        self._place, self._name, self._schema = place, name, schema
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        schema: pa.Schema,
+        summary: Callable[[Page], Any] = lambda page: None,
+    ) -> None:
+        self.name, self.schema = f"{name}.lance", schema
+        self._place, self._summary = place, summary
+        self._head_name = f"{name}.head"
         self._uri = f"{place.uri}/{name}.lance"
         self._page: Page | None = None
 
@@ -58,23 +75,18 @@ class Ledger:
 
         Raises
         ------
+        DamageError
+            If it cannot be read, or is not what its head says.
         MemoryStateError
-            If it was written by a newer release, cannot be read, or is not what its head says.
+            If it was written by a newer release.
         """
-        head = self._head()  # before the table: a head is never ahead of a table read later
-        table = self._open()
-        if table is None:
-            if head is not None:
-                raise self._damaged(f"it is gone, and was at version {head['version']}")
-            return None
-        self._refuse_newer(table)
-        if self._page is None or self._page.version != table.version:
-            self._page = self._page_of(table)
-        if head is not None:
-            self._compare(self._page, head)
-        return self._page
+        for pause in PAUSES:
+            with suppress(DamageError):
+                return self._read()
+            time.sleep(pause)
+        return self._read()
 
-    def append(self, rows: Sequence[dict[str, Any]], version: int) -> None:
+    def append(self, rows: Sequence[Row], version: int) -> None:
         """Append rows in one commit; safe with other appenders at the same time.
 
         Parameters
@@ -87,82 +99,108 @@ class Ledger:
         Raises
         ------
         MemoryStateError
-            If the ledger has been rewritten since.
+            If the ledger has been rewritten since, or cannot be written.
         """
-        if version == 0:
-            self._create()
-            version = 1
-        try:
-            lance.LanceDataset.commit(
-                self._uri,
-                lance.LanceOperation.Append(self._fragments(rows)),
-                read_version=version,
-                storage_options=self._place.storage,
-            )
-        except (OSError, ValueError) as error:
-            if not _overtaken(error):
-                raise
-            raise MemoryStateError(
-                f"This command stood still for so long that others changed the memory at '{self._place.path}' without "
-                "waiting for it; nothing of it was kept. Run it again."
-            ) from error
+        with self._changing():
+            if version == 0:
+                self._create()
+                version = 1
+            try:
+                self._commit(lance.LanceOperation.Append(self._fragments(rows)), version)
+            except (OSError, ValueError) as error:
+                if not _overtaken(error):
+                    raise
+                raise MemoryStateError(
+                    f"This command stood still for so long that others changed the memory at '{self._place.path}' "
+                    "without waiting for it; nothing of it was kept. Run it again."
+                ) from error
         self.note()
 
     def fence(self) -> None:
         """Let nobody commit whose work began before now; the caller holds the memory alone."""
         while page := self.read():
-            with suppress(CommitConflictError):  # somebody did, just now: read what it was
+            with suppress(ConflictError):  # somebody did, just now: read what it was
                 self.rewrite(page.rows, page.version)
                 return
 
-    def rewrite(self, rows: Sequence[dict[str, Any]], version: int) -> None:
+    def rewrite(self, rows: Sequence[Row], version: int) -> None:
         """Replace all rows and delete earlier versions; the caller holds the memory alone.
 
         Raises
         ------
-        CommitConflictError
+        ConflictError
             If somebody has committed since `version`.
         """
-        written = lance.LanceDataset.commit(
-            self._uri,
-            lance.LanceOperation.Overwrite(self._schema, self._fragments(rows)),
-            read_version=version,
-            storage_options=self._place.storage,
-            max_retries=0,
-        )
-        written.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+        with self._changing():
+            operation = lance.LanceOperation.Overwrite(self.schema, self._fragments(rows))
+            try:
+                written = self._commit(operation, version, max_retries=0)
+            except CommitConflictError as error:
+                raise ConflictError(f"Another command changes the memory at '{self._place.path}' too.") from error
+            self._clean(written)
         self.note()
 
     def note(self) -> None:
         """Write the head anew, from what the table holds."""
-        table = self._open()
-        if table is not None:
-            self._page = page = self._page_of(table)
+        page = self._newest()
+        if page is not None:
             head = {"version": page.version, "rows": len(page.rows), "digest": page.digest}
-            self._place.write(f"{self._name}.head", _sealed(head))
+            self._place.write(self._head_name, sealed({**head, "summary": self._summary(page)}))
 
-    def _create(self) -> None:
-        """Make an empty table, unless another writer is faster.
+    def head(self) -> Row | None:
+        """What the head says; None where there is none: nothing was written yet, or by an earlier release."""
+        raw = self._place.read(self._head_name)
+        if raw is None:
+            return None
+        head = unsealed(raw)
+        if head is None:
+            raise self._damaged("its head is not what was written")
+        return head
 
-        `lance.write_dataset(mode="create")` will not do: of two that come at once, the later one overwrites the
-        earlier one's rows. A commit that says that it has read version 0 fails instead.
-        """
-        empty = lance.LanceOperation.Overwrite(self._schema, [])
+    def rest(self) -> tuple[list[Row], int]:
+        """Rows of a damaged table that Lance still reads, and how many there were by the head."""
         try:
-            lance.LanceDataset.commit(
-                self._uri, empty, read_version=0, storage_options=self._place.storage, max_retries=0
-            )
-        except (OSError, ValueError):
-            if self._open() is None:
-                raise
+            head = self.head()
+        except DamageError:
+            head = None
+        try:
+            page = self._newest()
+        except DamageError:
+            page = None
+        return (page.rows if page else [], head["rows"] if head else 0)
 
-    def _fragments(self, rows: Sequence[dict[str, Any]]) -> Any:
-        table = pa.Table.from_pylist(list(rows), self._schema)
-        if not rows:
-            return []
-        return lance.fragment.write_fragments(
-            table, self._uri, schema=self._schema, storage_options=self._place.storage
-        )
+    def restart(self, rows: Sequence[Row], aside: str) -> None:
+        """Move a damaged table to `aside` and begin anew with some rows; the caller holds the memory alone."""
+        self._place.delete(self._head_name)
+        self._place.move(self.name, aside)
+        self._page = None
+        with self._changing():
+            self._create()
+        self.rewrite(rows, 1)
+
+    def _read(self) -> Page | None:
+        head = self.head()  # before the table: a head is never ahead of a table that is read later
+        page = self._newest()
+        if head is None:
+            return page
+        if page is None:
+            raise self._damaged(f"it is gone, and was at version {head['version']}")
+        if page.version < head["version"]:
+            raise self._damaged(f"it is at version {page.version}, and was at version {head['version']}")
+        if page.version == head["version"] and page.digest != head["digest"]:
+            raise self._damaged(f"version {page.version} is not what was written")
+        return page
+
+    def _newest(self) -> Page | None:
+        """What Lance reads, unchecked."""
+        with told(f"{self.name} of the memory at '{self._place.path}'"):
+            table = self._open()
+            if table is None:
+                return None
+            self._refuse_newer(table)
+            if self._page is None or self._page.version != table.version:
+                self._page = Page(table.to_table().to_pylist(), table.version, len(table.get_fragments()))
+            return self._page
 
     def _open(self) -> Any:
         try:
@@ -170,61 +208,74 @@ class Ledger:
         except ValueError as error:
             if "not found" in str(error).lower():
                 return None
-            raise self._damaged(first_line(error)) from error
-        except OSError as error:
-            raise MemoryStateError(
-                f"{self._name}.lance of the memory at '{self._place.path}' cannot be read ({first_line(error)})."
-                f" {REPAIR}"
-            ) from error
-
-    def _page_of(self, table: Any) -> Page:
-        try:
-            rows = table.to_table().to_pylist()
-        except (OSError, ValueError) as error:
-            raise self._damaged(first_line(error)) from error
-        return Page(rows, table.version, len(table.get_fragments()))
+            raise
 
     def _refuse_newer(self, table: Any) -> None:
         written = int((table.schema.metadata or {}).get(b"inscl_format", b"0"))
-        known = int((self._schema.metadata or {}).get(b"inscl_format", b"0"))
+        known = int((self.schema.metadata or {}).get(b"inscl_format", b"0"))
         if written > known:
             raise MemoryStateError(
                 f"The memory was written by a newer inscl (format {written}; this release reads up to {known}). "
                 "Upgrade with `pip install -U inscl`."
             )
 
-    def _head(self) -> dict[str, Any] | None:
-        raw = self._place.read(f"{self._name}.head")
-        if raw is None:
-            return None  # written by an earlier release, or nothing was written yet
-        head = _unsealed(raw)
-        if head is None:
-            raise self._damaged("its head is")
-        return head
+    def _changing(self) -> Any:
+        return told(f"The memory at '{self._place.path}' cannot be changed")
 
-    def _compare(self, page: Page, head: dict[str, Any]) -> None:
-        if page.version < head["version"]:
-            raise self._damaged(f"it is at version {page.version}, and was at version {head['version']}")
-        if page.version == head["version"] and page.digest != head["digest"]:
-            raise self._damaged(f"version {page.version} is not what was written")
+    def _create(self) -> None:
+        """Make an empty table, unless another writer is faster.
 
-    def _damaged(self, how: str) -> MemoryStateError:
-        return MemoryStateError(
-            f"{self._name}.lance of the memory at '{self._place.path}' is damaged ({how}). {REPAIR}"
+        `lance.write_dataset(mode="create")` will not do: of two that come at once, the later one overwrites the
+        earlier one's rows. A commit that says that it has read version 0 fails instead.
+        """
+        try:
+            self._commit(lance.LanceOperation.Overwrite(self.schema, []), 0, max_retries=0)
+        except (OSError, ValueError):
+            if self._open() is None:
+                raise
+
+    def _commit(self, operation: Any, version: int, **options: Any) -> Any:
+        return lance.LanceDataset.commit(
+            self._uri, operation, read_version=version, storage_options=self._place.storage, **options
         )
 
+    def _clean(self, table: Any) -> None:
+        """Delete all files but the newest version's. `cleanup_old_versions` would stop at the first damaged one."""
+        kept = {f"data/{file.path}" for fragment in table.get_fragments() for file in fragment.data_files()}
+        names = (f"{table.version}.manifest", f"{2**64 - 1 - table.version}.manifest", "latest_version_hint.json")
+        kept |= {f"_versions/{name}" for name in names}
+        for name in self._place.files(self.name):
+            if name not in kept and not name.startswith(f"_transactions/{table.version - 1}-"):
+                self._place.delete(f"{self.name}/{name}")
 
-def _sealed(head: dict[str, Any]) -> bytes:
-    body = json.dumps(head, sort_keys=True).encode()
-    return body + b"\n" + blake2b(body, digest_size=16).hexdigest().encode() + b"\n"
+    def _fragments(self, rows: Sequence[Row]) -> Any:
+        if not rows:
+            return []
+        table = pa.Table.from_pylist(list(rows), self.schema)
+        return lance.fragment.write_fragments(table, self._uri, schema=self.schema, storage_options=self._place.storage)
+
+    def _damaged(self, how: str) -> DamageError:
+        return DamageError(f"{self.name} of the memory at '{self._place.path}' is damaged ({how}). {REPAIR}")
 
 
-def _unsealed(raw: bytes) -> dict[str, Any] | None:
-    body, _, rest = raw.partition(b"\n")
-    if rest != blake2b(body, digest_size=16).hexdigest().encode() + b"\n":
+def digest_of(value: Any) -> str:
+    """Checksum of a value that JSON can hold."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def sealed(value: Any) -> bytes:
+    """A value as a line of JSON, and its checksum as another."""
+    return f"{json.dumps(value, sort_keys=True)}\n{digest_of(value)}\n".encode()
+
+
+def unsealed(raw: bytes) -> Row | None:
+    """What `sealed` was given; None if a byte of it has changed."""
+    try:
+        value = json.loads(raw.partition(b"\n")[0])
+    except ValueError:
         return None
-    head: dict[str, Any] = json.loads(body)
-    return head
+    return cast(Row, value) if sealed(value) == raw else None
 
 
 def _overtaken(error: Exception) -> bool:

@@ -5,79 +5,37 @@ catalogue makes it part of the memory; nothing that the catalogue does not name 
 the old memory or the new one. What no row names any more is deleted by whoever next holds the memory alone.
 
     catalogue.lance          one row per commit, in order; the fold of its rows is the memory
-    tasks/<random id>/       instructions.lance and examples.lance of one version of one task
+    catalogue.head           how far the catalogue has come, as stages.head for the log (see `inscl.memory.ledger`)
+    tasks/, writing/, …      the versions of tasks (see `inscl.memory.versions`)
     cache/                   embeddings by text hash (see `inscl.memory.embedding_cache`); can be rebuilt
     asked/                   a tagger's replies until its tags are committed (see `inscl.llm.client`)
     stages.lance             what was replayed at each finished stage
-    catalogue.head           how far the catalogue has come, as stages.head for the log (see `inscl.memory.ledger`)
-    writing/<id>             stands here while a version is being written: what no row names may be deleted
-    aside/<id>               versions that no row names and nobody was writing: kept, since it is unknown why
     purging                  stands here while bytes are being deleted; left behind, the next writer finishes it
 """
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from itertools import chain
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.fs
-
-from inscl.data.example import Example, Split, key_of
-from inscl.data.readers import ReadReport, read_examples
+from inscl.data.example import Example
+from inscl.data.readers import ReadReport
 from inscl.data.split import Shares
 from inscl.errors import MemoryStateError
-from inscl.llm.replies import forget_replies
-from inscl.memory.catalogue import CATALOGUE, Commit, State, fold
-from inscl.memory.embedding_cache import CachedEncoder, damage_of, keep_only, text_key
+from inscl.memory import checking, writing
+from inscl.memory.catalogue import Commit, State
+from inscl.memory.embedding_cache import CachedEncoder
 from inscl.memory.encoder import Encoder, SentenceEncoder
-from inscl.memory.ledger import Ledger, Page
-from inscl.memory.locks import FileLock, LeaseLock, Lock
 from inscl.memory.place import Place
-from inscl.memory.task import FEW_TEST_ROWS, OWN_TAGS, TagsBy, Task, TaskInfo, check_name
-from inscl.memory.task_tables import Recipe, write_tags, write_task
-from inscl.memory.trouble import REPAIR, first_line
-from inscl.models.loading import cache_folder
-from inscl.suggest import suggest
-from inscl.tags.clean import clean_tags
+from inscl.memory.purging import purge
+from inscl.memory.store import Store
+from inscl.memory.task import TagsBy, Task, TaskInfo, check_name
+from inscl.memory.task_tables import Recipe
+from inscl.memory.trouble import DamageError
+from inscl.memory.writing import Added
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
-
-# What a memory's folder holds: with anything else in it, it is not taken for a new one.
-OWN_FILES = re.compile(
-    r"asked|cache|tasks|locks|writing|aside|lock|lock\.turn|purging|(catalogue|stages)\.(lance|head(\..*\.partial)?)"
-)
-STAGES = pa.schema([("record", pa.string())])  # a finished stage as JSON
-LONG_LOG = 64  # commits after which the catalogue is rewritten in one piece
-
-
-@dataclass(frozen=True)
-class Added:
-    """What `Memory.add` did."""
-
-    status: str  # "added", "replaced", "appended" or "unchanged"
-    info: TaskInfo
-    report: ReadReport
-    shared_inputs: int  # inputs that other remembered tasks have too
-    shared_across: int  # of these, inputs that stand on another side there
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `Memory.verify` found."""
-
-    tasks: int
-    files: int
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 class Memory:
@@ -128,17 +86,13 @@ class Memory:
     ) -> None:
         self.path = str(path)
         self.tagger = tagger or _default_tagger()
-        self._storage, self._compression, self._notice = storage_options, compression, notice
-        self._place = Place.of(self.path, storage_options)
-        self._uri = self._place.uri
-        self._catalogue = Ledger(self._place, "catalogue", CATALOGUE)
-        self._log = Ledger(self._place, "stages", STAGES)
+        self._compression = compression
+        place = Place.of(self.path, storage_options)
         encoder = encoder or SentenceEncoder()
         # Two functions may have one name: what has no identity of its own is remembered in this process alone.
-        cache = f"{self._uri}/cache" if hasattr(encoder, "identity") else None
+        cache = f"{place.uri}/cache" if hasattr(encoder, "identity") else None
         self.encode = CachedEncoder(encoder, cache, storage=storage_options, track=track)
-        self._open_tasks: dict[str, Task] = {}
-        self._state: State | None = None
+        self._store = Store(place, self.encode, notice)
 
     # ---------------------------------------------------------------- reading
 
@@ -157,7 +111,7 @@ class Memory:
         MemoryStateError
             If nothing has ever been added at its path.
         """
-        if self._read() is None:
+        if not self._store.exists():
             raise MemoryStateError(
                 f"There is no memory at '{self.path}'. Add a task with `inscl add NAME DATA`, or name another place "
                 "with --memory."
@@ -180,12 +134,12 @@ class Memory:
         """
         state = self.state()
         if name not in state.live:
-            raise MemoryStateError(self._unknown(name, state))
+            raise self._store.unknown(name, state)
         if version is None:
-            return self._task(state.live[name])
+            return self._store.task(state.live[name])
         for commit in (state.live[name], *(old for old in state.old if old.name == name)):
             if TaskInfo.from_json(commit.info).content.startswith(version):
-                return self._task(commit)
+                return self._store.task(commit)
         raise MemoryStateError(f"Task '{name}' has no version '{version}'. `inscl show NAME --versions` lists them.")
 
     def open(self, names: Sequence[str] | None = None) -> list[Task]:
@@ -193,8 +147,8 @@ class Memory:
         state = self.state()
         for name in names or ():
             if name not in state.live:
-                raise MemoryStateError(self._unknown(name, state))
-        return [self._task(state.live[name]) for name in (state.live if names is None else names)]
+                raise self._store.unknown(name, state)
+        return [self._store.task(state.live[name]) for name in (state.live if names is None else names)]
 
     def versions(self, name: str) -> list[TaskInfo]:
         """Kept versions of a task, the oldest first; the last one is current."""
@@ -205,21 +159,15 @@ class Memory:
 
     def state(self) -> State:
         """The memory as of now: the fold of the catalogue."""
-        page = self._read()
-        if page is None:
-            return State()
-        if self._state is None or self._state.version != page.version:
-            self._state = fold(page)
-        return self._state
+        return self._store.state()
 
-    def reading(self) -> Any:
+    def reading(self) -> AbstractContextManager[None]:
         """Context in which nothing is deleted under the reader's feet."""
-        return nullcontext() if self._read() is None else self._lock().shared()
+        return self._store.lock().shared() if self._store.exists() else nullcontext()
 
     def stages(self) -> list[dict[str, Any]]:
         """What was replayed at each finished stage, oldest first."""
-        page = self._log.read()
-        return [] if page is None else [json.loads(row["record"]) for row in page.rows]
+        return self._store.stages.read()
 
     # ---------------------------------------------------------------- writing
 
@@ -264,7 +212,7 @@ class Memory:
             If the data cannot be used; the memory is then unchanged.
         """
         check_name(name)
-        self._create()
+        self._store.create()
         if append and isinstance(data, Iterator):
             data = list(data)  # read again if another command extends the task at the same time
         recipe = Recipe(
@@ -273,17 +221,17 @@ class Memory:
             tagger=self.tagger,
             own_tags=tags or {},
             shares=shares,
-            storage=self._storage,
+            storage=self._store.place.storage,
             compression=self._compression,
         )
 
-        def read(report: ReadReport) -> Iterable[Any]:
+        def read(report: ReadReport) -> Iterable[Example]:
             options = {"format": format, "instruction_field": instruction_field, "skip_bad": skip_bad}
-            return read_sides(data, dev, test, report, options)
+            return writing.read_sides(data, dev, test, report, options)
 
-        with self._lock().shared():
-            done = self._add(name, read, recipe, append=append, keep_old=keep_old)
-        self._purge(wait=False)
+        with self._store.lock().shared():
+            done = writing.add(self._store, name, read, recipe, append=append, keep_old=keep_old)
+        purge(self._store, wait=False)
         return done
 
     def remove(self, name: str) -> None:
@@ -293,14 +241,14 @@ class Memory:
         calling it again, or by the next command that writes.
         """
         self.existing()
-        with self._lock().shared():
+        with self._store.lock().shared():
             state = self.state()
-            if name in state.live:
-                self._commit(Commit("remove", name), since=state)
-            elif not self._purging() and all(commit.name != name for commit in state.dead):
-                raise MemoryStateError(self._unknown(name, state))
-        self._open_tasks.clear()
-        self._purge(wait=True)
+            if name in state.live or name in self._store.versions.aside().values():
+                self._store.commit(Commit("remove", name), since=state)
+            elif not self._store.purging and all(commit.name != name for commit in state.dead):
+                raise self._store.unknown(name, state)
+        self._store.forget_tasks()
+        purge(self._store, wait=True)
 
     def retag(self, tagged: Mapping[bytes, TagsBy], tagger: str, names: Sequence[str] | None = None) -> list[TaskInfo]:
         """Give instructions other tags: in one commit, until which the old ones stand.
@@ -321,350 +269,43 @@ class Memory:
             The tasks that changed.
         """
         self.existing()
-        with self._lock().shared():
-            changed = self._retag(tagged, tagger, [task.info.name for task in self.open(names)])
-        self._purge(wait=False)
+        with self._store.lock().shared():
+            changed = writing.retag(self._store, tagged, tagger, [task.info.name for task in self.open(names)])
+        purge(self._store, wait=False)
         return changed
-
-    def _retag(self, tagged: Mapping[bytes, TagsBy], tagger: str, names: Sequence[str]) -> list[TaskInfo]:
-        state = self.state()
-        commits: list[Commit] = []
-        for name in names:
-            if name not in state.live:
-                continue  # removed by another command in the meantime
-            before, identifier = state.live[name], uuid4().hex
-            self._place.write(f"writing/{identifier}")
-            task = write_tags(self._task(before), tagged, tagger, f"{self._uri}/tasks/{identifier}")
-            if task is None:
-                self._place.delete(f"writing/{identifier}")
-                continue
-            self.encode(sorted({tag for tags, _ in task.tagged() for tag in clean_tags(tags)}))
-            self._place.copy_folder(f"tasks/{before.id}/examples.lance", f"tasks/{identifier}/examples.lance")
-            files = json.dumps(self._place.checksums(f"tasks/{identifier}"), sort_keys=True)
-            commits.append(Commit("retag", name, identifier, before.id, info=task.info.to_json(), files=files))
-        if not commits:
-            return []
-        self._commit(*commits, since=state)
-        named = self.state().named
-        late = [commit.name for commit in commits if commit.id not in named]  # changed by another command: once more
-        infos = [TaskInfo.from_json(commit.info) for commit in commits if commit.id in named]
-        return infos + (self._retag(tagged, tagger, late) if late else [])
-
-    def log_stage(self, record: Mapping[str, Any]) -> None:
-        """Log a finished stage: a JSON object with the `name` of its task and `tasks`, what was replayed."""
-        with self._lock().shared():
-            page = self._log.read()
-            self._log.append([_logged(record)], page.version if page else 0)
-
-    # ---------------------------------------------------------------- checking
-
-    def verify(self) -> Verification:
-        """Recompute every checksum and look for what should not be there; nothing is changed."""
-        self.existing()
-        problems: list[str] = []
-        files = 0
-        with self._lock().shared():
-            state = self.state()
-            for commit in (*state.live.values(), *state.old):
-                expected = json.loads(commit.files)
-                found = self._place.checksums(f"tasks/{commit.id}")
-                files += len(expected)
-                for path in sorted(expected.keys() | found.keys()):
-                    if expected.get(path) != found.get(path):
-                        what = (
-                            "is missing"
-                            if path not in found
-                            else "is not its own"
-                            if path not in expected
-                            else "changed"
-                        )
-                        problems.append(f"task '{commit.name}': {path} {what}")
-            try:
-                self._log.read()
-            except MemoryStateError as error:
-                problems.append(str(error))
-            caches = [f"cache/{info.base_name}" for info in self._place.listing("cache")]
-            damage = {cache: damage_of(f"{self._uri}/{cache}", self._storage) for cache in caches}
-            problems += [f"{cache} {what}" for cache, what in damage.items() if what]
-            if unknown := self._unknown_folders(state) - self.state().named:
-                problems += [
-                    f"tasks/{identifier} is named by no row of the catalogue" for identifier in sorted(unknown)
-                ]
-            notes = self._leftovers(state)
-        return Verification(len(state.live), files, tuple(problems), tuple(notes))
-
-    def _leftovers(self, state: State) -> list[str]:
-        notes = []
-        left = len(self._folders() - state.named - self._unknown_folders(state))
-        if left or state.dead or self._purging():
-            notes.append(f"{left} folder(s) of unfinished or removed tasks wait to be deleted")
-        if aside := sorted(info.base_name for info in self._place.listing("aside")):
-            notes.append(
-                f"{len(aside)} folder(s) that no row of the catalogue named lie under aside/ ({', '.join(aside[:3])}); "
-                "nothing reads them. Delete them when you miss nothing."
-            )
-        return notes
-
-    # ---------------------------------------------------------------- inside
-
-    def _add(
-        self, name: str, read: Callable[[ReadReport], Iterable[Any]], recipe: Recipe, *, append: bool, keep_old: bool
-    ) -> Added:
-        while True:
-            state, report, identifier = self.state(), ReadReport(), uuid4().hex
-            before = state.live.get(name)
-            base = self._task(before) if append and before else None
-            recipe = replace(recipe, known_tags=self._known_tags(before, append=append))
-            self._place.write(f"writing/{identifier}")
-            try:
-                task = write_task(name, read(report), f"{self._uri}/tasks/{identifier}", recipe, base)
-            except Exception:
-                self._discard(identifier)
-                raise
-            dropped = {why: d.count for why, d in report.dropped.items()}
-            retagged = TaskInfo.from_json(before.info).retagged if before else ""
-            task = replace(task, info=replace(task.info, dropped=dropped, retagged=retagged))
-            shared, across = self._shared_inputs(task, state)
-            warnings = _warnings(task, shared, across)
-            if before and _same(task.info, TaskInfo.from_json(before.info)):
-                self._discard(identifier)
-                return Added("unchanged", task.info, report, shared, across, warnings)
-            # The tags' embeddings are needed by every plan; encoded here, a plan needs no model.
-            self.encode(sorted({tag for tags in task.instructions.tags for tag in clean_tags(tags)}))
-            self._commit(
-                Commit(
-                    op="append" if base else "add",
-                    name=name,
-                    id=identifier,
-                    base=before.id if base and before else "",
-                    keep_old=keep_old,
-                    info=task.info.to_json(),
-                    files=json.dumps(self._place.checksums(f"tasks/{identifier}"), sort_keys=True),
-                ),
-                since=state,
-            )
-            if base is None or identifier in self.state().named:
-                status = "appended" if base else "replaced" if before else "added"
-                return Added(status, task.info, report, shared, across, warnings)
-            self._notice(f"task '{name}' was changed by another command at the same time; appending again")
-
-    def _known_tags(self, before: Commit | None, *, append: bool) -> dict[bytes, TagsBy]:
-        """Tags that instructions keep when a task gets other rows: what `retag` made is not lost by adding again."""
-        if before is None or not (append or TaskInfo.from_json(before.info).retagged):
-            return {}
-        task = self._task(before)
-        known = dict(zip(task.instructions.keys, task.tagged(), strict=True))
-        return known if append else {key: tags for key, tags in known.items() if tags[1] != OWN_TAGS}
-
-    def _shared_inputs(self, task: Task, state: State) -> tuple[int, int]:
-        """Distinct inputs that other tasks have too, and those of them that stand on another side there."""
-        mine = task.inputs
-        shared: set[int] = set()
-        across: set[int] = set()
-        for name, commit in state.live.items():
-            if name == task.info.name:
-                continue
-            other = self._task(commit).inputs
-            place = pc.index_in(other["input_key"], mine["input_key"].combine_chunks())
-            here = place.is_valid()
-            if not pc.any(here).as_py():
-                continue
-            places = place.filter(here)
-            differs = pc.not_equal(other["split"].filter(here), mine["split"].take(places))
-            shared.update(places.to_pylist())
-            across.update(places.filter(differs).to_pylist())
-        return len(shared), len(across)
-
-    def _purge(self, *, wait: bool) -> None:
-        """Delete what the catalogue says is dead, if nobody else works on the memory."""
-        state = self.state()
-        untidy = state.dead or state.commits >= LONG_LOG or self._folders() != state.named or self._purging()
-        if not untidy:
-            return
-        with self._lock().exclusive(wait=wait, notice=self._notice) as alone:
-            if not alone:
-                return
-            self._place.write("purging")
-            if not self._place.local:  # a lease can go stale while its holder sleeps; `flock` cannot
-                self._catalogue.fence()
-            state = self.state()
-            self._clear_tasks(state)
-            if state.dead:
-                self._forget(state)
-            # Last: until here the dead rows say that there is something to delete.
-            self._catalogue.rewrite([commit.row() for commit in state.condensed()], state.version)
-            self._place.delete("purging")
-
-    def _clear_tasks(self, state: State) -> None:
-        """Delete versions that are known to be dead or unfinished; put aside what is there for an unknown reason."""
-        unknown = self._unknown_folders(state)
-        for identifier in self._folders() - state.named - unknown:
-            self._place.delete_folder(f"tasks/{identifier}")
-        for identifier in unknown:
-            self._notice(
-                f"tasks/{identifier} is named by no row of the catalogue; it was put aside, see `inscl verify`"
-            )
-            self._place.move_folder(f"tasks/{identifier}", f"aside/{identifier}")
-        for info in self._place.listing("writing"):
-            self._place.delete(f"writing/{info.base_name}")
-
-    def _unknown_folders(self, state: State) -> set[str]:
-        """Versions that are neither part of the memory, nor known to be dead or unfinished."""
-        folders = self._folders()  # before the marks: a version is marked from before it is there until it is committed
-        unfinished = {info.base_name for info in self._place.listing("writing")}
-        return folders - unfinished - state.named - {commit.id for commit in state.dead}
 
     @property
     def asked(self) -> Path:
-        """Local folder for a tagger's replies; for a memory on an object store, in the user's cache."""
-        if self._place.local:
-            return Path(self._place.root) / "asked"
-        return cache_folder() / "asked" / key_of("memory", self._uri).hex()
+        """Local folder for a tagger's replies."""
+        return self._store.asked
 
-    def _purging(self) -> bool:
-        """Whether somebody is deleting bytes, or was killed doing so."""
-        return self._place.has_file("purging")
+    def log_stage(self, record: Mapping[str, Any]) -> None:
+        """Log a finished stage: a JSON object with the `name` of its task and `tasks`, what was replayed."""
+        with self._store.lock().shared():
+            self._store.stages.append(record)
 
-    def _forget(self, state: State) -> None:
-        """Take what only removed tasks used out of the cache and the log of stages."""
-        used: set[bytes] = set()
-        for commit in (*state.live.values(), *state.old):
-            instructions = self._task(commit).instructions
-            used.update(text_key(text) for text in instructions.texts)
-            used.update(text_key(tag) for tags in instructions.tags for tag in clean_tags(tags))
-        for info in self._place.listing("cache"):
-            keep_only(used, f"{self._uri}/cache/{info.base_name}", self._storage)
-        live = {key.hex() for commit in state.live.values() for key in self._task(commit).instructions.keys}
-        for path in sorted(self.asked.glob("*.jsonl")):
-            forget_replies(path, live)
-        page = self._log.read()
-        if page is not None:
-            cleaned = [_without_removed(json.loads(row["record"]), set(state.live)) for row in page.rows]
-            self._log.rewrite([_logged(stage) for stage in cleaned], page.version)
+    # ---------------------------------------------------------------- checking
 
-    def _task(self, commit: Commit) -> Task:
-        if commit.id not in self._open_tasks:
-            folder = f"{self._uri}/tasks/{commit.id}"
-            self._open_tasks[commit.id] = Task(TaskInfo.from_json(commit.info), folder, self._storage)
-        return self._open_tasks[commit.id]
+    def verify(self, *, repair: bool = False) -> checking.Verification:
+        """Recompute every checksum and look for what should not be there.
 
-    def _read(self) -> Page | None:
-        """The catalogue's rows; None where there is no memory yet."""
-        page = self._catalogue.read()
-        if page is None and self._unknown_folders(State()):
-            page = self._catalogue.read()  # written in the meantime?
-            if page is None:
-                raise MemoryStateError(
-                    f"The memory at '{self.path}' has tasks but no catalogue: catalogue.lance is gone. {REPAIR}"
-                )
-        return page
-
-    def _commit(self, *commits: Commit, since: State) -> None:
-        """Make versions part of the memory, in one commit."""
-        self._catalogue.append([commit.row() for commit in commits], since.version)
-        for commit in commits:
-            self._place.delete(f"writing/{commit.id}")
-
-    def _discard(self, identifier: str) -> None:
-        self._place.delete_folder(f"tasks/{identifier}")
-        self._place.delete(f"writing/{identifier}")
-
-    def _create(self) -> None:
-        """Make the folder, unless something else already lives there."""
-        if self._read() is not None:
-            return
-        strangers = sorted(i.base_name for i in self._place.listing() if not OWN_FILES.fullmatch(i.base_name))
-        if strangers:
-            raise MemoryStateError(
-                f"'{self.path}' is not a memory and not empty (it holds '{strangers[0]}'). "
-                "Name an empty or new folder with --memory."
-            )
-        try:
-            self._place.fs.create_dir(f"{self._place.root}/tasks", recursive=True)
-        except OSError as error:
-            raise MemoryStateError(
-                f"The memory '{self.path}' cannot be created ({first_line(error)}). Name another place."
-            ) from error
-
-    def _lock(self) -> Lock:
-        if self._place.local:
-            return _file_lock(self._place.root)
-        return _lease_lock(self._place.fs, f"{self._place.root}/locks")
-
-    def _unknown(self, name: str, state: State) -> str:
-        hint = suggest(name, state.live) or " `inscl tasks` lists them."
-        return f"The memory at '{self.path}' has no task '{name}'.{hint}"
-
-    def _folders(self) -> set[str]:
-        """Task folders there are; names that are not ours are left alone."""
-        return {
-            info.base_name for info in self._place.listing("tasks") if re.fullmatch(r"[0-9a-f]{32}", info.base_name)
-        }
-
-
-def _same(new: TaskInfo, before: TaskInfo) -> bool:
-    """Whether a task has the same content; how many duplicates or dropped records there were does not count."""
-    return all(getattr(new, part) == getattr(before, part) for part in ("content", "tags", "embeddings", "encoder"))
-
-
-def _warnings(task: Task, shared: int, across: int) -> tuple[str, ...]:
-    info = task.info
-    said = []
-    if info.rows["test"] == 0:
-        said.append("no test rows: this task cannot be scored (fewer than three distinct inputs, or none asked for)")
-    elif info.rows["test"] < FEW_TEST_ROWS:
-        said.append(f"only {info.rows['test']} test rows: a score from fewer than {FEW_TEST_ROWS} says little")
-    if info.rows["train"] == 0:
-        said.append("no training rows: nothing of this task can be replayed")
-    if info.moved:
-        said.append(f"{len(info.moved)} input(s) moved to a side of the split that was empty")
-    if info.both_sides:
-        said.append(f"{info.both_sides} input(s) stand on two sides of the split that the data asked for")
-    if shared:
-        other = f", {across} of them on another side there" if across else ""
-        said.append(f"{shared} input(s) also stand in remembered tasks{other}")
-    if info.cut:
-        said.append(f"{info.cut} of {info.instructions} instructions are longer than the encoder reads")
-    return tuple(said)
-
-
-def read_sides(data: Any, dev: Any, test: Any, report: ReadReport, options: Mapping[str, Any]) -> Iterable[Example]:
-    """Rows of the data and of the held-out sets that the user supplied beside them."""
-
-    def part(source: Any, side: Split | None) -> Iterator[Example]:
-        return read_examples(source, report=report, split=side, **options)
-
-    sides: list[tuple[Any, Split | None]] = [(data, None), (dev, "dev"), (test, "test")]
-    return chain.from_iterable(part(source, side) for source, side in sides if source is not None)
-
-
-def _logged(stage: Mapping[str, Any]) -> dict[str, str]:
-    return {"record": json.dumps(dict(stage), ensure_ascii=False, sort_keys=True)}
-
-
-def _without_removed(stage: dict[str, Any], live: set[str]) -> dict[str, Any]:
-    """A logged stage in which removed tasks have no name and no rows any more."""
-    replayed = [
-        task if task["name"] in live else {"name": "(removed)", "count": task.get("count", 0)}
-        for task in stage.get("tasks", [])
-    ]
-    name = stage["name"] if stage["name"] in live else "(removed)"
-    return {**stage, "name": name, "tasks": replayed}
+        Parameters
+        ----------
+        repair : bool
+            Keep what is whole, put the rest under ``aside/``, and leave a memory that works. Without it nothing is
+            changed.
+        """
+        with suppress(DamageError):
+            self.existing()
+        if repair:
+            with self._store.lock().exclusive(wait=True, notice=self._store.notice):
+                self._store.forget_tasks()
+                return checking.repair(self._store)
+        with self._store.lock().shared():
+            return checking.verify(self._store)
 
 
 def _default_tagger() -> "Tagger":
     from inscl.tags.keyphrase import KeyphraseTagger
 
     return KeyphraseTagger()
-
-
-_locks: dict[str, Lock] = {}
-
-
-def _file_lock(root: str) -> Lock:
-    """One lock object per folder and process, so that nested holds of one thread are seen as such."""
-    return _locks.setdefault(root, FileLock(Path(root)))
-
-
-def _lease_lock(fs: pyarrow.fs.FileSystem, folder: str) -> Lock:
-    return _locks.setdefault(folder, LeaseLock(fs, folder))

@@ -1,17 +1,18 @@
 """Where a memory lies: a folder, or a prefix of an object store. Names are relative to it, with slashes."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.fs
 
 from inscl.errors import DataError
-from inscl.memory.trouble import first_line
+from inscl.memory.trouble import DamageError, first_line, told
 
 PARTIAL = ".partial"  # end of a file's name until it is whole
 
@@ -54,74 +55,121 @@ class Place:
     def local(self) -> bool:
         return bool(isinstance(self.fs, pyarrow.fs.LocalFileSystem))
 
-    def listing(self, folder: str = "") -> list[Any]:
-        """What lies directly in a folder; nothing where there is none."""
+    def listing(self, folder: str = "") -> list[str]:
+        """Names of what lies directly in a folder, sorted; nothing where there is none."""
         where = f"{self.root}/{folder}".rstrip("/")
-        return list(self.fs.get_file_info(pyarrow.fs.FileSelector(where, allow_not_found=True)))
+        with self._told():
+            found = self.fs.get_file_info(pyarrow.fs.FileSelector(where, allow_not_found=True))
+        return sorted(info.base_name for info in found)
 
-    def files(self, folder: str) -> Iterator[str]:
-        """Names of all files under a folder, relative to it."""
+    def files(self, folder: str) -> list[str]:
+        """Names of all files under a folder, relative to it, sorted."""
         where = f"{self.root}/{folder}"
-        for info in self.fs.get_file_info(pyarrow.fs.FileSelector(where, recursive=True, allow_not_found=True)):
-            if info.type == pyarrow.fs.FileType.File:
-                yield info.path.removeprefix(f"{where}/")
+        with self._told():
+            found = self.fs.get_file_info(pyarrow.fs.FileSelector(where, recursive=True, allow_not_found=True))
+        files = [info.path for info in found if info.type == pyarrow.fs.FileType.File]
+        return sorted(path.removeprefix(f"{where}/") for path in files)
 
-    def has_file(self, name: str) -> bool:
-        return bool(self.fs.get_file_info(f"{self.root}/{name}").type == pyarrow.fs.FileType.File)
+    def has(self, name: str) -> bool:
+        """Whether there is such a file or folder."""
+        with self._told():
+            return bool(self.fs.get_file_info(f"{self.root}/{name}").type != pyarrow.fs.FileType.NotFound)
 
     def read(self, name: str) -> bytes | None:
         """A small file's bytes; None where there is none."""
-        if not self.has_file(name):
+        try:
+            with self._told(), self.fs.open_input_stream(f"{self.root}/{name}") as stream:
+                return bytes(stream.read())
+        except DamageError:
+            if self.has(name):
+                raise
             return None
-        with self.fs.open_input_stream(f"{self.root}/{name}") as stream:
-            return bytes(stream.read())
 
     def write(self, name: str, content: bytes = b"") -> None:
         """Write a small file, which appears whole or not at all; of several writers the last one wins."""
         path = f"{self.root}/{name}"
-        self.fs.create_dir(path.rpartition("/")[0], recursive=True)
-        written = f"{path}.{uuid4().hex}{PARTIAL}" if self.local else path  # an object appears whole by itself
-        with self.fs.open_output_stream(written) as stream:
-            stream.write(content)
-        if self.local:
-            self.fs.move(written, path)
+        with self._told():
+            self.fs.create_dir(path.rpartition("/")[0], recursive=True)
+            if not self.local:  # an object appears whole by itself
+                with self.fs.open_output_stream(path) as stream:
+                    stream.write(content)
+                return
+            written = Path(f"{path}.{uuid4().hex}{PARTIAL}")
+            try:
+                with written.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                written.replace(path)
+            except OSError:
+                written.unlink(missing_ok=True)
+                raise
+
+    def make_folder(self, name: str) -> None:
+        with self._told():
+            self.fs.create_dir(f"{self.root}/{name}", recursive=True)
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it is there."""
-        if self.has_file(name):
-            self.fs.delete_file(f"{self.root}/{name}")
-
-    def delete_folder(self, name: str) -> None:
-        """Delete a folder with all that is in it, if it is there."""
-        if self.fs.get_file_info(f"{self.root}/{name}").type != pyarrow.fs.FileType.NotFound:
-            self.fs.delete_dir(f"{self.root}/{name}")
+        """Delete a file, or a folder with all that is in it, if it is there."""
+        path = f"{self.root}/{name}"
+        with self._told():
+            kind = self.fs.get_file_info(path).type
+            if kind == pyarrow.fs.FileType.Directory:
+                self.fs.delete_dir(path)
+            elif kind == pyarrow.fs.FileType.File:
+                self.fs.delete_file(path)
 
     def copy_folder(self, source: str, target: str) -> None:
         """Copy a folder's files."""
         for name in self.files(source):
             place = f"{self.root}/{target}/{name}"
-            self.fs.create_dir(place.rpartition("/")[0], recursive=True)
-            self.fs.copy_file(f"{self.root}/{source}/{name}", place)
+            with self._told():
+                self.fs.create_dir(place.rpartition("/")[0], recursive=True)
+                self.fs.copy_file(f"{self.root}/{source}/{name}", place)
 
-    def move_folder(self, source: str, target: str) -> None:
-        """Move a folder; on a store, which has no folders, its files one by one."""
+    def move(self, source: str, target: str) -> None:
+        """Move a file or folder, if it is there; on a store, which has no folders, its files one by one."""
+        if not self.has(source):
+            return
         if self.local:
-            self.fs.create_dir(f"{self.root}/{target}".rpartition("/")[0], recursive=True)
-            self.fs.move(f"{self.root}/{source}", f"{self.root}/{target}")
+            with self._told():
+                self.fs.create_dir(f"{self.root}/{target}".rpartition("/")[0], recursive=True)
+                self.fs.move(f"{self.root}/{source}", f"{self.root}/{target}")
             return
         self.copy_folder(source, target)
-        self.delete_folder(source)
+        self.delete(source)
 
-    def checksums(self, folder: str) -> dict[str, str]:
-        """Checksum of each file under a folder, by its name."""
-        return {name: self._checksum(f"{folder}/{name}") for name in self.files(folder)}
+    def checksum(self, name: str) -> str:
+        """Checksum of a file's bytes.
 
-    def _checksum(self, name: str) -> str:
+        Raises
+        ------
+        DamageError
+            If it cannot be read.
+        """
         digest = blake2b(digest_size=16)
-        with self.fs.open_input_stream(f"{self.root}/{name}") as stream:
+        with self._told(name), self.fs.open_input_stream(f"{self.root}/{name}") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()
+
+    def checksums(self, folder: str) -> dict[str, str]:
+        """Checksum of each file under a folder, by its name."""
+        return {name: self.checksum(f"{folder}/{name}") for name in self.files(folder)}
+
+    def changes(self, folder: str, expected: Mapping[str, str]) -> dict[str, str]:
+        """What has happened to a folder's files ("is missing", "changed", "is not its own"), by name."""
+        there = set(self.files(folder))
+        found = dict.fromkeys(sorted(there - expected.keys()), "is not its own")
+        for name in sorted(expected):
+            if name not in there:
+                found[name] = "is missing"
+            elif self.checksum(f"{folder}/{name}") != expected[name]:
+                found[name] = "changed"
+        return found
+
+    def _told(self, name: str = "") -> AbstractContextManager[None]:
+        return told(f"{name} of the memory at '{self.path}'" if name else f"The memory at '{self.path}'")
 
 
 def _resolve(path: str) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -5,7 +5,8 @@ key), so equal content gives equal tables however it arrived, and a draw from an
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 from inscl.data.example import SPLITS, Example, Split, load_chat
 from inscl.errors import DataError
 from inscl.memory.encoder import Embeddings
+from inscl.memory.trouble import told
 
 BATCH = 8192  # rows handed to Arrow at once
 SMALL = 100_000  # rows of a task whose keys are read once instead of at every draw
@@ -82,10 +84,12 @@ class Task:
     info: TaskInfo
     folder: str
     storage: dict[str, str] | None = None
+    check: Callable[[str], None] = lambda table: None  # sees that a table's files are what was written
 
     @cached_property
     def instructions(self) -> Instructions:
-        table = self._open("instructions").to_table()
+        with self._told():
+            table = self._open("instructions").to_table()
         flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return Instructions(
             keys=table["key"].to_pylist(),
@@ -99,12 +103,17 @@ class Task:
     def _examples(self) -> Any:
         return self._open("examples")
 
+    def _told(self) -> AbstractContextManager[None]:
+        return told(f"Task '{self.info.name}'")
+
     def _open(self, table: str) -> Any:
+        self.check(table)
         return lance.dataset(f"{self.folder}/{table}.lance", storage_options=self.storage)
 
     def tagged(self) -> list[TagsBy]:
         """Tags of each instruction with who made them."""
-        table = self._open("instructions").to_table(columns=["tags", "tagger"])
+        with self._told():
+            table = self._open("instructions").to_table(columns=["tags", "tagger"])
         return [(tuple(row["tags"]), row["tagger"]) for row in table.to_pylist()]
 
     def side(self, side: Split) -> range:
@@ -118,7 +127,9 @@ class Task:
         columns = ["instruction", "input", "outputs", "messages", "split"]
         for start in range(0, len(rows), BATCH):
             part = list(rows[start : start + BATCH])
-            for row in self._examples.take(part, columns=columns).to_pylist():
+            with self._told():
+                taken = self._examples.take(part, columns=columns).to_pylist()
+            for row in taken:
                 messages, tools = (None, None) if row["messages"] is None else load_chat(row["messages"])
                 yield Example(
                     instruction=texts[row["instruction"]],
@@ -131,12 +142,14 @@ class Task:
 
     def columns(self, names: list[str]) -> pa.Table:
         """Stored columns (key, input_key, split, tokens, …) of all rows."""
-        return self._examples.to_table(columns=names)
+        with self._told():
+            return self._examples.to_table(columns=names)
 
     def marks(self, rows: npt.NDArray[np.int64]) -> pa.Table:
         """Columns `key` and `tokens` of some rows, by row number."""
         if sum(self.info.rows.values()) > SMALL:
-            return self._examples.take(rows.tolist(), columns=["key", "tokens"])
+            with self._told():
+                return self._examples.take(rows.tolist(), columns=["key", "tokens"])
         return self._marks.take(rows)
 
     @cached_property

@@ -19,6 +19,7 @@ from inscl.data.split import TRAIN, UNSET, Keys, Shares, assign_sides
 from inscl.errors import DataError
 from inscl.memory.encoder import Encoded
 from inscl.memory.task import BATCH, OWN_TAGS, TagsBy, Task, TaskInfo, estimate_tokens
+from inscl.memory.trouble import told
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
@@ -79,11 +80,12 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
         columns = _columns(arrays, kept, [text.key for text in texts], old, recipe, base)
         del arrays, kept  # with ten million rows that is a gigabyte
         table, tags = _instruction_table(texts, columns, recipe)
-        lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=recipe.storage)
         stream = pa.RecordBatchReader.from_batches(
             _example_schema(recipe.compression), _example_batches(columns, rows, recipe.compression)
         )
-        lance.write_dataset(stream, f"{folder}/examples.lance", storage_options=recipe.storage)
+        with told(f"Task '{name}' cannot be written"):
+            lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=recipe.storage)
+            lance.write_dataset(stream, f"{folder}/examples.lance", storage_options=recipe.storage)
     info = _describe(name, columns, table, tags, form, duplicates, recipe)
     return Task(info, folder, recipe.storage)
 
@@ -106,8 +108,8 @@ def write_tags(task: Task, tagged: Mapping[bytes, TagsBy], tagger: str, folder: 
     Task or None
         The task as it will be in `folder`; None if nothing changes, and then nothing is written.
     """
+    before = task.tagged()  # sees first that the files are what was written
     table = lance.dataset(f"{task.folder}/instructions.lance", storage_options=task.storage).to_table()
-    before = task.tagged()
     after = [
         old if old[1] == OWN_TAGS else tagged.get(key, old)
         for key, old in zip(task.instructions.keys, before, strict=True)
@@ -119,7 +121,8 @@ def write_tags(task: Task, tagged: Mapping[bytes, TagsBy], tagger: str, folder: 
     for name, values in (("tags", tags), ("tagger", taggers)):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
-    lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=task.storage)
+    with told(f"Task '{task.info.name}' cannot be written"):
+        lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=task.storage)
     info = replace(
         task.info,
         tags=_tags_hash([tags for tags, _ in after]),
@@ -244,7 +247,8 @@ class _Spool:
     def _spill(self) -> None:
         if self._batches:
             table = pa.Table.from_batches(self._batches, SPOOLED)
-            lance.write_dataset(table, self._file, mode="append" if self._spilled else "create")
+            with told("The folder for temporary files"):
+                lance.write_dataset(table, self._file, mode="append" if self._spilled else "create")
         self._batches, self._spilled = [], True
 
 

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 
 from inscl.errors import InsclError, MemoryStateError
 
-REPAIR = "Restore the folder from a backup."
+REPAIR = "Restore the folder from a backup, or let `inscl verify --repair` keep what is whole."
+
+
+class DamageError(MemoryStateError):
+    """Files of a memory are not what was written."""
 
 
 @contextmanager
@@ -17,7 +21,9 @@ def told(what: str, advice: str = REPAIR) -> Iterator[None]:
     Raises
     ------
     MemoryStateError
-        For a failed call of the system, with its reason; for anything else, since it was then damage.
+        For a failed call of the system, with its reason.
+    DamageError
+        For anything else.
     """
     try:
         yield
@@ -41,7 +47,7 @@ def first_line(error: BaseException) -> str:
 def _as_line(what: str, advice: str, error: BaseException) -> MemoryStateError:
     if reason := _system_reason(error):
         return MemoryStateError(f"{what}: {reason}. Mend this and run the command again; nothing committed is lost.")
-    return MemoryStateError(f"{what}: damaged or gone ({first_line(error)}). {advice}")
+    return DamageError(f"{what}: damaged or gone ({first_line(error)}). {advice}")
 
 
 def _system_reason(error: BaseException) -> str:

@@ -23,9 +23,10 @@ from inscl.data.readers import ReadReport
 from inscl.data.split import Shares
 from inscl.errors import MemoryStateError, PlanError
 from inscl.memory.encoder import Encoded
-from inscl.memory.memory import Memory, read_sides
+from inscl.memory.memory import Memory
 from inscl.memory.task import Task, check_name
 from inscl.memory.task_tables import Recipe, write_task
+from inscl.memory.writing import read_sides
 from inscl.replay.budget import DEFAULT_BUDGET, Budget
 from inscl.replay.log import ReplayLog
 from inscl.replay.notes import notes_of

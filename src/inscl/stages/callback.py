@@ -21,8 +21,8 @@ from inscl.data.split import Shares
 from inscl.errors import ConfigError
 from inscl.evaluation.evaluate import TaskScore, answer_limit, generate_and_score
 from inscl.evaluation.scoring import SCORERS
-from inscl.memory.memory import Added
 from inscl.memory.task import OWN_TAGS, Task, rows_of
+from inscl.memory.writing import Added
 from inscl.models.loading import LoadedModel
 from inscl.replay.planner import Replay
 from inscl.training.tracking import Place, log, metric_name, metrics_so_far, open_runs, tensorboard_folder

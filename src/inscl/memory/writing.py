@@ -1,0 +1,176 @@
+"""Making new versions of tasks: added or replaced rows, appended rows, other tags; each in one commit."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import pyarrow.compute as pc
+
+from inscl.data.example import Example, Split
+from inscl.data.readers import ReadReport, read_examples
+from inscl.memory.catalogue import Commit, State
+from inscl.memory.store import Store
+from inscl.memory.task import FEW_TEST_ROWS, OWN_TAGS, TagsBy, Task, TaskInfo
+from inscl.memory.task_tables import Recipe, write_tags, write_task
+from inscl.tags.clean import clean_tags
+
+Reading = Callable[[ReadReport], Iterable[Example]]  # reads a task's rows, once more at each call
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `Memory.add` did."""
+
+    status: str  # "added", "replaced", "appended" or "unchanged"
+    info: TaskInfo
+    report: ReadReport
+    shared_inputs: int  # inputs that other remembered tasks have too
+    shared_across: int  # of these, inputs that stand on another side there
+    warnings: tuple[str, ...]
+
+
+def add(store: Store, name: str, read: Reading, recipe: Recipe, *, append: bool, keep_old: bool) -> Added:
+    """Give a task other rows, or more; the caller holds the memory with others.
+
+    Parameters
+    ----------
+    store : Store
+    name : str
+    read : callable
+    recipe : Recipe
+    append : bool
+        Keep the rows that are there. If another command changes the task at the same time, this starts again.
+    keep_old : bool
+        Keep the replaced version.
+    """
+    while True:
+        state, report = store.state(), ReadReport()
+        before = state.live.get(name)
+        base = store.task(before) if append and before else None
+        task, identifier = _write(store, name, read(report), _remembering(store, recipe, before, append), base)
+        retagged = TaskInfo.from_json(before.info).retagged if before else ""
+        dropped = {why: d.count for why, d in report.dropped.items()}
+        task = replace(task, info=replace(task.info, dropped=dropped, retagged=retagged))
+        shared, across = _shared_inputs(store, task, state)
+        warnings = _warnings(task.info, shared, across)
+        if before and _same(task.info, TaskInfo.from_json(before.info)):
+            store.versions.discard(identifier)
+            return Added("unchanged", task.info, report, shared, across, warnings)
+        # The tags' embeddings are needed by every plan; encoded here, a plan needs no model.
+        store.encode(sorted({tag for tags in task.instructions.tags for tag in clean_tags(tags)}))
+        commit = Commit(
+            op="append" if base else "add",
+            name=name,
+            id=identifier,
+            base=before.id if base and before else "",
+            keep_old=keep_old,
+            info=task.info.to_json(),
+            files=store.versions.checksums(identifier),
+        )
+        store.commit(commit, since=state)
+        if base is None or identifier in store.state().named:
+            status = "appended" if base else "replaced" if before else "added"
+            return Added(status, task.info, report, shared, across, warnings)
+        store.notice(f"task '{name}' was changed by another command at the same time; appending again")
+
+
+def retag(store: Store, tagged: Mapping[bytes, TagsBy], tagger: str, names: Sequence[str]) -> list[TaskInfo]:
+    """Give tasks' instructions other tags (see `Memory.retag`); the caller holds the memory with others."""
+    state = store.state()
+    versions = [_retagged(store, state.live[name], tagged, tagger) for name in names if name in state.live]
+    commits = [commit for commit in versions if commit is not None]
+    if not commits:
+        return []
+    store.commit(*commits, since=state)
+    named = store.state().named
+    late = [commit.name for commit in commits if commit.id not in named]  # changed by another command: once more
+    infos = [TaskInfo.from_json(commit.info) for commit in commits if commit.id in named]
+    return infos + (retag(store, tagged, tagger, late) if late else [])
+
+
+def read_sides(data: Any, dev: Any, test: Any, report: ReadReport, options: Mapping[str, Any]) -> Iterable[Example]:
+    """Rows of the data and of the held-out sets that the user supplied beside them."""
+
+    def part(source: Any, side: Split | None) -> Iterator[Example]:
+        return read_examples(source, report=report, split=side, **options)
+
+    sides: list[tuple[Any, Split | None]] = [(data, None), (dev, "dev"), (test, "test")]
+    return chain.from_iterable(part(source, side) for source, side in sides if source is not None)
+
+
+def _write(store: Store, name: str, examples: Iterable[Example], recipe: Recipe, base: Task | None) -> tuple[Task, str]:
+    identifier = store.versions.begin()
+    try:
+        return write_task(name, examples, store.versions.uri(identifier), recipe, base), identifier
+    except Exception:
+        store.versions.discard(identifier)
+        raise
+
+
+def _retagged(store: Store, before: Commit, tagged: Mapping[bytes, TagsBy], tagger: str) -> Commit | None:
+    """The version of a task with other tags; None if they are the same."""
+    identifier = store.versions.begin()
+    task = write_tags(store.task(before), tagged, tagger, store.versions.uri(identifier))
+    if task is None:
+        store.versions.discard(identifier)
+        return None
+    store.encode(sorted({tag for tags, _ in task.tagged() for tag in clean_tags(tags)}))
+    store.versions.copy_examples(before.id, identifier)
+    files = store.versions.checksums(identifier)
+    return Commit("retag", before.name, identifier, before.id, info=task.info.to_json(), files=files)
+
+
+def _remembering(store: Store, recipe: Recipe, before: Commit | None, append: bool) -> Recipe:
+    """A recipe that keeps an instruction's tags when a task gets other rows: what `retag` made is not lost."""
+    if before is None or not (append or TaskInfo.from_json(before.info).retagged):
+        return recipe
+    task = store.task(before)
+    known = dict(zip(task.instructions.keys, task.tagged(), strict=True))
+    kept = known if append else {key: tags for key, tags in known.items() if tags[1] != OWN_TAGS}
+    return replace(recipe, known_tags=kept)
+
+
+def _shared_inputs(store: Store, task: Task, state: State) -> tuple[int, int]:
+    """Distinct inputs that other tasks have too, and those of them that stand on another side there."""
+    mine = task.inputs
+    shared: set[int] = set()
+    across: set[int] = set()
+    for name, commit in state.live.items():
+        if name == task.info.name:
+            continue
+        other = store.task(commit).inputs
+        place = pc.index_in(other["input_key"], mine["input_key"].combine_chunks())
+        here = place.is_valid()
+        if not pc.any(here).as_py():
+            continue
+        places = place.filter(here)
+        differs = pc.not_equal(other["split"].filter(here), mine["split"].take(places))
+        shared.update(places.to_pylist())
+        across.update(places.filter(differs).to_pylist())
+    return len(shared), len(across)
+
+
+def _same(new: TaskInfo, before: TaskInfo) -> bool:
+    """Whether a task has the same content; how many duplicates or dropped records there were does not count."""
+    return all(getattr(new, part) == getattr(before, part) for part in ("content", "tags", "embeddings", "encoder"))
+
+
+def _warnings(info: TaskInfo, shared: int, across: int) -> tuple[str, ...]:
+    said = []
+    if info.rows["test"] == 0:
+        said.append("no test rows: this task cannot be scored (fewer than three distinct inputs, or none asked for)")
+    elif info.rows["test"] < FEW_TEST_ROWS:
+        said.append(f"only {info.rows['test']} test rows: a score from fewer than {FEW_TEST_ROWS} says little")
+    if info.rows["train"] == 0:
+        said.append("no training rows: nothing of this task can be replayed")
+    if info.moved:
+        said.append(f"{len(info.moved)} input(s) moved to a side of the split that was empty")
+    if info.both_sides:
+        said.append(f"{info.both_sides} input(s) stand on two sides of the split that the data asked for")
+    if shared:
+        other = f", {across} of them on another side there" if across else ""
+        said.append(f"{shared} input(s) also stand in remembered tasks{other}")
+    if info.cut:
+        said.append(f"{info.cut} of {info.instructions} instructions are longer than the encoder reads")
+    return tuple(said)
