@@ -20,6 +20,10 @@ class MemoryStateError(InsclError):
     """The memory cannot do what was asked: no such task, a newer format, damage."""
 
 
+class DamageError(MemoryStateError):
+    """Files of a memory are not what was written."""
+
+
 class PlanError(InsclError, ValueError):
     """A plan cannot be made, read or carried out."""
 

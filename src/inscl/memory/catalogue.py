@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from inscl.errors import DamageError
 from inscl.memory.ledger import Page
-from inscl.memory.trouble import REPAIR, DamageError
+from inscl.memory.trouble import REPAIR
 
 FORMAT = 1  # raised when an older release could no longer read what a newer one writes
 CATALOGUE = pa.schema(

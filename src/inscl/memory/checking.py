@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from inscl.errors import DamageError
 from inscl.memory.catalogue import Commit, State, fold
 from inscl.memory.embedding_cache import damage_of
 from inscl.memory.ledger import Page
 from inscl.memory.purging import purge_alone, trim_cache
 from inscl.memory.store import Store
-from inscl.memory.trouble import DamageError
 from inscl.memory.versions import is_read
 
 

@@ -18,9 +18,9 @@ import lance
 import pyarrow as pa
 from lance.commit import CommitConflictError
 
-from inscl.errors import MemoryStateError
+from inscl.errors import DamageError, MemoryStateError
 from inscl.memory.place import Place
-from inscl.memory.trouble import REPAIR, DamageError, told
+from inscl.memory.trouble import REPAIR, told
 
 PAUSES = (0.01, 0.05, 0.2)  # seconds until a ledger that cannot be read is read again: it may just be rewritten
 

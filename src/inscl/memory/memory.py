@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from inscl.data.example import Example
 from inscl.data.readers import ReadReport
 from inscl.data.split import Shares
-from inscl.errors import MemoryStateError
+from inscl.errors import DamageError, MemoryStateError
 from inscl.memory import checking, writing
 from inscl.memory.catalogue import Commit, State
 from inscl.memory.embedding_cache import CachedEncoder
@@ -31,7 +31,6 @@ from inscl.memory.purging import purge
 from inscl.memory.store import Store
 from inscl.memory.task import TagsBy, Task, TaskInfo, check_name
 from inscl.memory.task_tables import Recipe
-from inscl.memory.trouble import DamageError
 from inscl.memory.writing import Added
 
 if TYPE_CHECKING:

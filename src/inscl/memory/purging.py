@@ -1,10 +1,10 @@
 """Deleting what the catalogue says is dead, by whoever next holds the memory alone."""
 
+from inscl.errors import DamageError
 from inscl.llm.replies import forget_replies
 from inscl.memory.catalogue import State
 from inscl.memory.embedding_cache import keep_only, text_key
 from inscl.memory.store import Store
-from inscl.memory.trouble import DamageError
 from inscl.tags.clean import clean_tags
 
 LONG_LOG = 64  # commits after which the catalogue is rewritten in one piece

@@ -6,9 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from inscl.errors import DamageError
 from inscl.memory.ledger import Ledger, Row, digest_of
 from inscl.memory.place import Place
-from inscl.memory.trouble import REPAIR, DamageError
+from inscl.memory.trouble import REPAIR
 
 _SCHEMA = pa.schema([("record", pa.string())])  # JSON, with its own checksum as `digest`
 

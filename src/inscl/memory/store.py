@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from inscl.data.example import key_of
-from inscl.errors import MemoryStateError
+from inscl.errors import DamageError, MemoryStateError
 from inscl.memory.catalogue import CATALOGUE, Commit, State, fold
 from inscl.memory.embedding_cache import CachedEncoder
 from inscl.memory.ledger import Ledger, Page
@@ -15,7 +15,7 @@ from inscl.memory.locks import FileLock, LeaseLock, Lock
 from inscl.memory.place import Place
 from inscl.memory.stage_log import StageLog
 from inscl.memory.task import Task, TaskInfo
-from inscl.memory.trouble import REPAIR, DamageError
+from inscl.memory.trouble import REPAIR
 from inscl.memory.versions import Versions
 from inscl.models.loading import cache_folder
 from inscl.suggest import suggest

@@ -5,13 +5,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from inscl.errors import InsclError, MemoryStateError
+from inscl.errors import DamageError, InsclError, MemoryStateError
 
 REPAIR = "Restore the folder from a backup, or let `inscl verify --repair` keep what is whole."
-
-
-class DamageError(MemoryStateError):
-    """Files of a memory are not what was written."""
+_UNREACHED = re.compile(r"bucket|AWS Error|error sending request|dispatch failure|credentials", re.IGNORECASE)
 
 
 @contextmanager
@@ -21,7 +18,7 @@ def told(what: str, advice: str = REPAIR) -> Iterator[None]:
     Raises
     ------
     MemoryStateError
-        For a failed call of the system, with its reason.
+        For a failed call of the system or a store out of reach, with the reason.
     DamageError
         For anything else.
     """
@@ -47,6 +44,8 @@ def first_line(error: BaseException) -> str:
 def _as_line(what: str, advice: str, error: BaseException) -> MemoryStateError:
     if reason := _system_reason(error):
         return MemoryStateError(f"{what}: {reason}. Mend this and run the command again; nothing committed is lost.")
+    if _UNREACHED.search(str(error)):
+        return MemoryStateError(f"{what}: cannot be reached ({first_line(error)}). Check its address and credentials.")
     return DamageError(f"{what}: damaged or gone ({first_line(error)}). {advice}")
 
 

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 from uuid import uuid4
 
+from inscl.errors import DamageError
 from inscl.memory.catalogue import Commit, State
 from inscl.memory.ledger import sealed, unsealed
 from inscl.memory.place import Place
-from inscl.memory.trouble import REPAIR, DamageError
+from inscl.memory.trouble import REPAIR
 
 
 class Versions:
