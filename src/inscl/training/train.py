@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from inscl.data.mixture import read_mixture
 from inscl.data.template import TEMPLATE_ID
 from inscl.errors import DataError, InsclError
-from inscl.models.loading import RECORD, LoadedModel, identity, load
+from inscl.models.loading import RECORD, LoadedModel, identity, load, vocabulary
 from inscl.models.precision import choose_dtype
 from inscl.training import adapters, checkpoints, tracking
 from inscl.training.adapters import Adapter
@@ -91,7 +91,9 @@ def train_stage(
         return record
     with _mendable(out.name):
         loaded = model if isinstance(model, LoadedModel) else load_start(model, config)
-        rows = tokenise_mixture(read_mixture(mixture), loaded.tokenizer, config.max_length)
+        rows = tokenise_mixture(
+            read_mixture(mixture), loaded.tokenizer, vocabulary=vocabulary(loaded.model), max_length=config.max_length
+        )
         _say_what_was_cut(rows, config.max_length)
         adapters.prepare(loaded, config.peft, mode, seed, config.protect.freeze_bottom_layers)
         return Stage(
