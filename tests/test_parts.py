@@ -90,9 +90,9 @@ def test_late_rows_are_seen_as_often_and_late():
 
 
 def test_late_rows_carry_their_time_into_the_mixture(memory, tmp_path):
-    replay = made_with(memory, "rotate+late=0.6")
+    replay = made_with(memory, "rotate+late=0.6+kl=0.3")
     rows = replay.rows()
-    assert {(row.replayed, row.after) for row in rows} == {(True, 0.6), (False, 0.0)}
+    assert {(row.replayed, row.after, row.soft) for row in rows} == {(True, 0.6, 0.3), (False, 0.0, 0.0)}
     first = next(i for i, row in enumerate(rows) if row.replayed)
     assert first > 0.4 * len(rows)
     write_mixture(tmp_path / "mixture.jsonl", rows)
@@ -101,11 +101,17 @@ def test_late_rows_carry_their_time_into_the_mixture(memory, tmp_path):
     assert Counter(row.example.input for row in rows) == Counter(row.example.input for row in plain)
 
 
-@pytest.mark.parametrize("after", [-0.1, 1.0, "nan"])
-def test_a_time_outside_the_training_is_refused(tmp_path, after):
-    row = {"task": "a", "replayed": True, "instruction": "a", "input": "", "outputs": ["b"], "after": after}
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        *(("after", value, "at least 0 and below 1") for value in (-0.1, 1.0, "nan")),
+        *(("soft", value, "at least 0 and at most 1") for value in (-0.1, 1.5, "nan")),
+    ],
+)
+def test_impossible_fields_of_a_row_are_refused(tmp_path, field, value, wanted):
+    row = {"task": "a", "replayed": True, "instruction": "a", "input": "", "outputs": ["b"], field: value}
     (tmp_path / "mixture.jsonl").write_text(json.dumps(row))
-    with pytest.raises(DataError, match=r"line 1: .*after must be at least 0 and below 1"):
+    with pytest.raises(DataError, match=rf"line 1: .*{field} must be {wanted}"):
         read_mixture(tmp_path / "mixture.jsonl")
 
 

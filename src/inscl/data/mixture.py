@@ -27,6 +27,8 @@ class MixtureRow:
         Factor of its loss; 1 is the paper's.
     after : float
         Share of the training that is over when the row is first seen; 0 is the paper's.
+    soft : float
+        Share of its target that is the distribution of the model that the stage starts from; 0 is the paper's.
     """
 
     task: str
@@ -34,6 +36,7 @@ class MixtureRow:
     replayed: bool = False
     weight: float = 1.0
     after: float = 0.0
+    soft: float = 0.0
 
 
 def in_time(after: Sequence[float]) -> list[int]:
@@ -102,6 +105,8 @@ def to_record(row: MixtureRow) -> dict[str, Any]:
         record["weight"] = row.weight
     if row.after:
         record["after"] = row.after
+    if row.soft:
+        record["soft"] = row.soft
     return record
 
 
@@ -112,6 +117,9 @@ def _from_record(record: dict[str, Any]) -> MixtureRow:
     after = float(record.get("after", 0.0))
     if not 0 <= after < 1:
         raise ValueError(f"after must be at least 0 and below 1, got {after}")
+    soft = float(record.get("soft", 0.0))
+    if not 0 <= soft <= 1:
+        raise ValueError(f"soft must be at least 0 and at most 1, got {soft}")
     if not record["outputs"]:
         raise ValueError("it has no output")
     messages, tools = _chat(record)
@@ -120,6 +128,7 @@ def _from_record(record: dict[str, Any]) -> MixtureRow:
         replayed=bool(record["replayed"]),
         weight=weight,
         after=after,
+        soft=soft,
         example=Example(
             instruction=str(record["instruction"]),
             input=str(record["input"]),

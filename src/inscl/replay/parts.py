@@ -42,6 +42,7 @@ PARTS: Mapping[str, Part] = {
     "balance": Part("replayed rows weigh more, to hold this share of the loss", balance, 0.2, most=0.5),
     "late": Part("replayed rows come when this share of the stage is over", asking("late"), 0.5, most=0.95),
     "own": Part("replayed rows get the model's own answer where it scores at least this", asking("own"), 0.8),
+    "kl": Part("this share of a replayed row's target is what the stage's start says", asking("kl"), 0.5),
     "interpolate": Part(
         "this share of the weights of the stage's start goes into its end", asking("interpolate"), 0.2, most=0.95
     ),

@@ -198,13 +198,14 @@ def mixture_rows(made: Plan, memory: Memory, new: Task) -> list[MixtureRow]:
 
 def replayed_rows(made: Plan, memory: Memory) -> list[MixtureRow]:
     """The replayed rows alone, in the order of the plan."""
-    rows: list[MixtureRow] = []
-    for part in made.tasks:
-        if part.count:
-            chosen = _find(part, memory)
-            form = MixtureRow(part.name, Example("", "", ()), True, part.weight, made.training.get("late", 0.0))
-            rows += [replace(form, example=row) for row in chosen for _ in range(part.repeats)]
-    return rows
+    asked = {"after": made.training.get("late", 0.0), "soft": made.training.get("kl", 0.0)}
+    return [
+        MixtureRow(part.name, row, replayed=True, weight=part.weight, **asked)
+        for part in made.tasks
+        if part.count
+        for row in _find(part, memory)
+        for _ in range(part.repeats)
+    ]
 
 
 def _find(part: TaskPlan, memory: Memory) -> Iterator[Example]:

@@ -20,6 +20,7 @@ from inscl.errors import DataError
 
 if TYPE_CHECKING:
     from inscl.models.kept import KeptStates
+    from inscl.training.soft import SoftTargets
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class TokenRow:
     labels: list[int]
     weight: float
     after: float = 0.0  # share of the training that is over when it is first seen
+    soft: float = 0.0  # share of its target that is the distribution of the stage's start
 
     @property
     def answers(self) -> int:
@@ -73,7 +75,7 @@ def tokenise_mixture(
         truncated[row.task] += tokens.truncated
         remarks.update([tokens.remark] if tokens.remark else [])
         replayed += row.replayed
-        kept.append(TokenRow(tokens.input_ids, tokens.labels, row.weight, row.after))
+        kept.append(TokenRow(tokens.input_ids, tokens.labels, row.weight, row.after, row.soft))
     if not kept:
         raise DataError(
             f"None of the {len(rows)} rows fits `max_length` {max_length}, even without its input. Raise `max_length`."
@@ -150,11 +152,13 @@ class Collator:
     weighted: bool
     padding_free: bool = False
     kept: "KeptStates | None" = None
+    soft: "SoftTargets | None" = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """input_ids, labels, attention_mask (n_rows, length) and answer_index (n_answers,) of the rows.
 
-        With `kept`, also the states (n_rows, length, width) that leave the frozen layers.
+        With `kept`, also the states (n_rows, length, width) that leave the frozen layers; with `soft`, also
+        target_ids and target_shares (n_answers, k).
 
         Without padding, all rows stand in one of shape (1, total length), and position_ids, which restart at 0, take
         the place of the mask.
@@ -167,7 +171,7 @@ class Collator:
             batch["states"] = (self.kept.joined if self.padding_free else self.kept.padded)(
                 [row["input_ids"] for row in rows]
             )
-        return batch
+        return batch | (self.soft.of(rows) if self.soft else {})
 
     def _in_one(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         lengths = [len(row["input_ids"]) for row in rows]

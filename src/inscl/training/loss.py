@@ -13,7 +13,20 @@ if TYPE_CHECKING:
 
 
 def answer_losses(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None" = None, wrapped: Any = None) -> Any:
-    """Loss of every answer token of a batch, (n_answers,), in float32.
+    """Loss of every answer token of a batch, (n_answers,), in float32; parameters as of `answer_logits`.
+
+    Where the batch has soft targets (see `inscl.training.soft`), the cross entropy with them.
+    """
+    logits = answer_logits(model, batch, kept, wrapped).float()
+    if "target_ids" in batch:
+        likelihoods = logits.log_softmax(dim=-1).gather(1, batch["target_ids"])
+        return -(likelihoods * batch["target_shares"]).sum(dim=-1)
+    targets = batch["labels"].reshape(-1).index_select(0, batch["answer_index"] + 1)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def answer_logits(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None" = None, wrapped: Any = None) -> Any:
+    """What the model says at every place that predicts an answer token, (n_answers, vocabulary).
 
     The output head sees only the places that are trained, and the frozen layers are not run where their states are
     kept.
@@ -31,9 +44,7 @@ def answer_losses(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None
     index = batch["answer_index"]
     places = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
     with head_at(model, index), kept.bottom.given(batch["states"]) if kept else nullcontext():
-        logits = (wrapped or model)(input_ids=batch["input_ids"], **places, use_cache=False).logits
-    targets = batch["labels"].reshape(-1).index_select(0, index + 1)
-    return torch.nn.functional.cross_entropy(logits[0].float(), targets, reduction="none")
+        return (wrapped or model)(input_ids=batch["input_ids"], **places, use_cache=False).logits[0]
 
 
 def is_plain(model: Any, args: Any) -> bool:

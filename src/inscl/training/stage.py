@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,9 @@ class Stage:
         from inscl.training.loop import PlainLoop
 
         self._refuse_what_cannot_be(shared["args"])
-        loop = PlainLoop(rows=self.rows.rows, order=order, collator=self._collator(kept), kept=kept, **shared)
+        loop = PlainLoop(
+            rows=self.rows.rows, order=order, collator=self._collator(shared["args"], kept), kept=kept, **shared
+        )
         with flexible_attention():
             loop.train(checkpoint)
 
@@ -175,7 +177,7 @@ class Stage:
         trainer = StageTrainer(
             train_dataset=self._dataset(order),
             processing_class=self.loaded.tokenizer,
-            data_collator=self._collator(kept),
+            data_collator=self._collator(shared["args"], kept),
             kept=kept,
             folder=self.tracks,
             **shared,
@@ -192,8 +194,14 @@ class Stage:
             _unpatch(self.loaded.model)
         return trainer
 
-    def _collator(self, kept: KeptStates | None) -> Collator:
-        return Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.config.padding_free, kept)
+    def _collator(self, args: Any, kept: KeptStates | None) -> Collator:
+        from inscl.training.soft import SoftTargets
+
+        plain = Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.config.padding_free, kept)
+        if not any(row.soft for row in self.rows.rows):
+            return plain
+        model = self.loaded.model.to(args.device)
+        return replace(plain, soft=SoftTargets(model, self.rows.rows, plain, half=self.config.dtype == "bfloat16"))
 
     def _kept_states(self, args: Any) -> KeptStates | None:
         """The rows' states above the frozen layers, unless something stands in the way."""
@@ -221,6 +229,10 @@ class Stage:
         plain = is_plain(self.loaded.model, args)
         if self._weighted and not plain:
             raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
+        if any(row.soft for row in self.rows.rows) and not plain:
+            raise ConfigError(
+                "A strategy with '+kl' needs the plain loss; leave out `training.loss_type` and the like."
+            )
         if not self.config.padding_free:
             return
         if not plain:
