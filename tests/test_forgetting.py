@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from scipy.stats import binomtest, t
+from scipy.special import expit
+from scipy.stats import t
 
 from inscl.cli import main
 from inscl.data.mixture import read_mixture
@@ -24,7 +25,8 @@ from inscl.experiments.run import run
 from inscl.experiments.run_folder import RunFolder
 from inscl.forgetting import ForgettingRule, Verdict, analyse
 from inscl.forgetting.analysis import read_run
-from inscl.forgetting.rates import row_histories, share
+from inscl.forgetting.rates import RowHistory, row_histories
+from inscl.forgetting.tables import forgotten_share
 from inscl.models.loading import RECORD
 from support import WordEncoder, WordTagger
 
@@ -156,27 +158,24 @@ def test_histories_are_exact_in_tenths(stages, ever_right, drop):
         assert stages[history.best_stage - 1][history.row] == round(10 * history.best)
 
 
-@settings(deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 5))
-def test_an_interval_is_the_wider_of_wilsons_and_the_clustered_one(flags, clusters):
-    names = [str(i % clusters) for i in range(len(flags))]
-    found = share(flags, names)
-    wilson = binomtest(sum(flags), len(flags)).proportion_ci(0.95, "wilson")
-    assert found.low <= wilson.low + 1e-9
-    assert found.high >= wilson.high - 1e-9
-    assert 0 <= found.low <= found.mean <= found.high <= 1
-    if clusters == 1 or len(set(flags)) == 1:
-        assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
+def test_a_rate_counts_instructions_and_not_rows():
+    """Two instructions, one lost whole, say nothing of others; a hundred are a t-interval around the logit."""
 
+    def rate(flags, names):
+        rows = [
+            RowHistory(i, name, 1.0, 1, 0.0, True, flag)
+            for i, (flag, name) in enumerate(zip(flags, names, strict=True))
+        ]
+        return forgotten_share(rows)
 
-def test_rows_of_one_instruction_count_as_one():
-    """Two instructions of equal size are a t-interval of two numbers: by hand, 0.5 ± 12.706 × 0.5, cut at 0 and 1."""
     flags = [True] * 10 + [False] * 10
-    pooled = share(flags, ["a"] * 10 + ["b"] * 10)
-    assert (pooled.low, pooled.high) == (0.0, 1.0)
-    each = share(flags * 5, [str(i) for i in range(100)])
-    half = t.ppf(0.975, 99) * np.std([1, 0], ddof=0) / np.sqrt(99)
-    assert (each.low, each.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-9)
+    pooled = rate(flags, ["a"] * 10 + ["b"] * 10)
+    assert (pooled.low, pooled.high) == pytest.approx((0, 1), abs=1e-3)
+    assert (pooled.mean, pooled.n, pooled.clusters) == (0.5, 20, 2)
+    each = rate(flags * 5, [str(i) for i in range(100)])
+    half = t.ppf(0.975, 99) * np.std([1, 0], ddof=0) / np.sqrt(99) / 0.25
+    assert (each.low, each.high) == pytest.approx((expit(-half), expit(half)), abs=1e-9)
+    assert rate([], []) is None
 
 
 def test_each_forgotten_row_says_what_it_was_and_is(finished):

@@ -17,16 +17,17 @@ from hypothesis import strategies as st
 
 from inscl.cli import main
 from inscl.core.crossed import crossed_difference
+from inscl.core.stats import Estimate
 from inscl.errors import ConfigError, InsclError
 from inscl.experiments.config import load_config
 from inscl.experiments.run_folder import RunFolder
 from inscl.experiments.summary import summarize as summarize_table
 from inscl.replay.plan import Plan
 from inscl.report import figures, summarize
-from inscl.report.draw import COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
-from inscl.report.facts import open_runs
+from inscl.report.figures.draw import COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
 from inscl.report.page import to_png, write_plan_report, write_run_report
 from inscl.report.plan import summarize_plan
+from inscl.report.reading import open_runs
 from inscl.report.verdict import best_line, verdict
 from report_runs import TASKS, made_run
 
@@ -90,7 +91,7 @@ def test_gains_per_stage_and_scores_are_those_of_the_table(three):
         if row["metric"] == "rouge_l" and row["stage"] and row["strategy"] != "joint"
     }
     shown = {
-        (stream.line, stream.seed, stage, task): (s.value / 100, s.low / 100, s.high / 100, s.n)
+        (stream.line, stream.seed, stage, task): (s.mean / 100, s.low / 100, s.high / 100, s.n)
         for stream in facts.streams
         for stage, scores in enumerate(stream.scores, start=1)
         for task, s in scores.items()
@@ -124,7 +125,8 @@ def test_one_stream_has_the_interval_of_its_test_rows(single):
     line = next(line for line in summarize(single).lines if line.strategy == "none")
     rows = RunFolder(single).final_rows()
     ((_, mine),) = [(key, rows) for key, rows in rows.items() if key.strategy == "none"]
-    drawn = crossed_difference([mine], [{task: [0.0] * len(values) for task, values in mine.items()}])
+    nothing = {task: [0.0] * len(values) for task, values in mine.scores.items()}
+    drawn = crossed_difference([mine.scores], [nothing], instructions=mine.instructions)
     assert (line.gain_final.low, line.gain_final.high) == (drawn.low, drawn.high)
     assert line.gain_final.mean == pytest.approx(drawn.mean)
     assert line.gain_final.over == line.change.over == line.tasks[0].change.over == "test rows"
@@ -141,7 +143,7 @@ def test_final_rows_make_up_the_final_relative_gain(three):
     }
     rows = RunFolder(three).final_rows()
     assert rows.keys() == finals.keys()
-    assert {key: fmean(fmean(task) for task in tasks.values()) for key, tasks in rows.items()} == pytest.approx(finals)
+    assert {key: fmean(map(fmean, kept.scores.values())) for key, kept in rows.items()} == pytest.approx(finals)
 
 
 def test_differences_are_paired_and_have_both_intervals(three):
@@ -157,14 +159,14 @@ def test_differences_are_paired_and_have_both_intervals(three):
         half = T_975[2] * stdev(values) / 3**0.5
         assert d.paired.mean == pytest.approx(fmean(values))
         assert d.paired.low == pytest.approx(fmean(values) - half, abs=0.01)
-        assert d.resampled.low < d.paired.mean < d.resampled.high
+        assert d.crossed.low < d.paired.mean < d.crossed.high
     table = pq.read_table(three / "results.parquet")
     printed = summarize_table(table, RunFolder(three).final_rows()).differences
     for a, d in zip(printed, facts.differences, strict=True):  # what `inscl run` prints
         assert (a.line, a.baseline) == (d.line, d.baseline)
         assert a.paired.mean == pytest.approx(d.paired.mean)
         assert a.paired.ends == pytest.approx(d.paired.ends)
-        assert a.resampled == d.resampled
+        assert a.crossed == d.crossed
 
 
 def test_joint_training_is_measured_against_the_experts(three):
@@ -187,7 +189,7 @@ def test_runs_of_one_experiment_are_pooled_and_others_stand_beside(tmp_path):
     whole = made_run(tmp_path / "whole", seeds=(0, 1, 2))
     pooled, at_once = summarize([a, b]), summarize(whole)
     assert [line.gain_final for line in pooled.lines] == [line.gain_final for line in at_once.lines]
-    assert [d.resampled for d in pooled.differences] == [d.resampled for d in at_once.differences]
+    assert [d.crossed for d in pooled.differences] == [d.crossed for d in at_once.differences]
     assert any("Pooled as one experiment: 'a', 'b'" in note for note in pooled.notes)
     beside = summarize([a, other])
     assert {line.label for line in beside.lines} >= {"inscl · a", "inscl · other"}
@@ -208,8 +210,8 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is(tmp_path, single):
     whole = {stream.line: stream for stream in summarize(single).streams}
     for stream in facts.streams:  # what is there is what the finished run has there
         assert stream.gains == {stage: gain for stage, gain in whole[stream.line].gains.items() if stage <= 3}
-        values = [{task: s.value for task, s in scores.items()} for scores in stream.scores]
-        assert values == [{task: s.value for task, s in scores.items()} for scores in whole[stream.line].scores[:3]]
+        values = [{task: s.mean for task, s in scores.items()} for scores in stream.scores]
+        assert values == [{task: s.mean for task, s in scores.items()} for scores in whole[stream.line].scores[:3]]
     (sentence,) = verdict(facts)
     assert "No stream has reached its last stage; the furthest has 3 stages." in sentence.words
     page = write_run_report([run], tmp_path / "report", figures=("svg",)).read_text()
@@ -232,9 +234,9 @@ def test_the_tables_of_a_run_are_enough_for_a_report(tmp_path):
     shutil.rmtree(run / "stages")
     facts = summarize(run)
     for line, before in zip(facts.lines, whole.lines, strict=True):
-        assert line.gain_final == replace(before.gain_final, low=None, high=None, over="")
+        assert line.gain_final == Estimate(mean=before.gain_final.mean)
     assert facts.finished
-    assert all(d.resampled is None for d in facts.differences)
+    assert all(d.crossed is None for d in facts.differences)
     write_run_report([run], tmp_path / "report", figures=())
 
 
@@ -364,11 +366,13 @@ def test_small_runs_have_a_verdict_too(tmp_path):
 def test_an_interval_around_zero_is_no_lead(three):
     facts = summarize(three)
     best = best_line(facts)
-    for low, words in ((-1.0, "do not tell them apart"), (0.5, "expect a little less")):
+    for low, p, words in ((-1.0, 0.2, "do not tell them apart"), (0.5, 0.02, "expect a little less")):
+        ends = {True: (low, 9.0), False: (-9.0, -low)}
         shifted = [
-            replace(d, paired=replace(d.paired, low=low, high=9.0) if d.line == best.label else replace(
-                d.paired, low=-9.0, high=-low)) for d in facts.differences
-        ]  # fmt: skip
+            replace(d, p=p, paired=replace(d.paired, low=ends[mine][0], high=ends[mine][1]))
+            for d in facts.differences
+            for mine in [d.line == best.label]
+        ]
         assert words in verdict(replace(facts, differences=tuple(shifted)))[-1].words
 
 
@@ -403,7 +407,7 @@ def test_a_heat_map_shows_every_score(three):
     stream = next(stream for stream in facts.streams if stream.line == "inscl" and stream.seed == 1)
     figure = next(f for f in figures.score_figures(facts) if f.choice == "inscl, seed 1")
     cells = [value for row in figure.rows for value in row[1:] if value]
-    scores = [s.value for scores in stream.scores for s in scores.values()]
+    scores = [s.mean for scores in stream.scores for s in scores.values()]
     scores += [*stream.untrained.values(), *stream.experts.values()]
     assert sorted(float(cell.split()[0]) for cell in cells) == pytest.approx(sorted(scores), abs=0.06)
     assert figure.svg.count('class="m"') == len(cells)

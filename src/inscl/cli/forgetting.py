@@ -173,7 +173,8 @@ def _count(share: "Estimate | None") -> str:
 def _per_cent(share: "Estimate | None") -> str:
     if share is None or share.ends is None:
         return ""
-    return f"{100 * share.mean:.0f} ({100 * share.ends[0]:.0f} … {100 * share.ends[1]:.0f})"
+    spread = f"{100 * share.ends[0]:.0f} … {100 * share.ends[1]:.0f}" if share.enough else "too few to tell"
+    return f"{100 * share.mean:.0f} ({spread})"
 
 
 def _legend(found: "Analysis") -> str:

@@ -69,8 +69,8 @@ def _of_plan(plan: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path
 
 
 def _of_runs(runs: list[Path], out: Path | None, kinds: tuple[str, ...], quiet: bool) -> tuple[Path, dict[str, Any]]:
-    from inscl.report.facts import summarize
     from inscl.report.page import write_run_report
+    from inscl.report.reading import summarize
 
     facts = summarize(runs)
     page = write_run_report(runs, out or runs[0] / "report", figures=kinds, facts=facts)

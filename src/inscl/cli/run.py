@@ -1,7 +1,8 @@
 """inscl run"""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,9 +10,22 @@ from inscl.cli.app import JsonOption, QuietOption, app, print_json, print_table,
 
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
+    from inscl.experiments.comparison import Comparison
     from inscl.experiments.config import StreamConfig
     from inscl.experiments.summary import Summary
 
+_COLUMNS: tuple[tuple[str, str, int, int], ...] = (  # head, field, digits, factor
+    ("RG final", "gain_final", 1, 1),
+    ("RG mean", "gain_mean", 1, 1),
+    ("last five", "gain_last_five", 1, 1),
+    ("at equal tokens", "gain_equal_tokens", 1, 1),
+    ("of joint", "share_of_joint", 1, 1),
+    ("AP", "performance", 1, 100),
+    ("BWT", "backward", 1, 100),
+    ("forgetting", "forgetting", 1, 100),
+    ("tokens", "tokens", 0, 1),
+    ("seconds", "seconds", 0, 1),
+)
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=1, help="Models trained side by side, each in a process of its own.")
 ]
@@ -56,48 +70,41 @@ def carry_out(config: "StreamConfig", out: Path, *, workers: int, json: bool, qu
 
 def print_summary(summary: "Summary", config: "StreamConfig") -> None:
     """Strategies, and the differences between them."""
-    percent = [("RG final", "gain_final"), ("RG mean", "gain_mean"), ("last five", "gain_last_five")]
-    scores = [("AP", "performance"), ("BWT", "backward"), ("forgetting", "forgetting")]
-    columns = [
-        ("strategy", "left"),
-        ("budget", "left"),
-        ("streams", "right"),
-        *[(head, "right") for head, _ in (*percent, *scores)],
-        ("tokens", "right"),
-        ("seconds", "right"),
-    ]
+    columns = [column for column in _COLUMNS if any(getattr(line, column[1]) is not None for line in summary.lines)]
+    heads = [("strategy", "left"), ("budget", "left"), ("streams", "right"), *[(head, "right") for head, *_ in columns]]
     rows = [
         (
             line.strategy,
             line.budget,
             line.streams,
-            *[_number(getattr(line, name), 1) for _, name in percent],
-            *[_number(getattr(line, name), 1, 100) for _, name in scores],
-            _number(line.tokens, 0),
-            _number(line.seconds, 0),
+            *[_number(getattr(line, name), digits, scale) for _, name, digits, scale in columns],
         )
         for line in summary.lines
     ]
-    print_table(table_of(columns, rows))
-    print(printable(_legend(config)))
+    print_table(table_of(heads, rows))
+    print(printable(_legend(config, {name for _, name, *_ in columns})))
     if summary.differences:
-        heads = [("difference in final RG", "left"), ("mean", "right")]
-        intervals = [("streams, t", "right"), ("streams and rows", "right"), ("streams", "right")]
-        cells = [
-            (
-                f"{d.line} - {d.baseline}",
-                f"{d.paired.mean:+.1f}",
-                _interval(d.paired) or "one stream: none",
-                _interval(d.resampled),
-                d.paired.n,
-            )
-            for d in summary.differences
-        ]
-        print_table(table_of([*heads, *intervals], cells))
-        print(
-            "95 % intervals of differences paired by order and seed: Student's t over the streams; and streams and "
-            "test rows drawn again together (of one stream: test rows alone)."
+        _print_differences(summary.differences)
+
+
+def _print_differences(differences: "Sequence[Comparison]") -> None:
+    heads = ("mean", "95 %, streams", "95 %, streams and rows", "streams", "p (Holm)")
+    cells = [
+        (
+            f"{d.line} - {d.baseline}",
+            f"{d.paired.mean:+.1f}",
+            _interval(d.paired) or ("one stream: none" if d.paired.n == 1 else "none"),
+            _interval(d.crossed),
+            d.paired.n,
+            "too few" if d.p is None or not d.paired.enough else f"{d.p:.3f}",
         )
+        for d in differences
+    ]
+    print_table(table_of([("difference in final RG", "left"), *[(head, "right") for head in heads]], cells))
+    print(
+        "Paired by order and seed; streams of one order count as one. Intervals: Student's t over the streams; and for "
+        "other streams and other test rows (of one stream: test rows alone). p holds for all these pairs together."
+    )
 
 
 def _interval(of: "Estimate | None") -> str:
@@ -105,14 +112,19 @@ def _interval(of: "Estimate | None") -> str:
     return f"{ends[0]:+.1f} … {ends[1]:+.1f}" if ends else ""
 
 
-def _legend(config: "StreamConfig") -> str:
+def _legend(config: "StreamConfig", shown: Collection[str]) -> str:
     rows, limits = config.test_rows, config.limits
     scored = f"{_rows(rows.every_stage)} test rows a task, {_rows(rows.last_stages)} at the last five stages"
     capped = "" if limits.train is None else f"; {limits.train:,} training rows a task"
     capped += "" if limits.test is None else f"; at most {limits.test:,} test rows"
+    said = {
+        "gain_equal_tokens": " At equal tokens: RG when a stream had seen as many as the cheapest beside it.",
+        "share_of_joint": " Of joint: the earlier tasks in per cent of joint training.",
+    }
+    more = "".join(words for name, words in said.items() if name in shown)
     return (
         f"RG: per cent of the experts' {config.scorer} kept on earlier tasks; AP, BWT, forgetting: {config.scorer} "
-        f"x 100. Scored on {scored}{capped}."
+        f"x 100.{more} Scored on {scored}{capped}."
     )
 
 
@@ -120,5 +132,5 @@ def _rows(rows: int | None) -> str:
     return "all" if rows is None else f"{rows:,}"
 
 
-def _number(value: Any, digits: int, scale: float = 1.0) -> str:
+def _number(value: float | None, digits: int, scale: int) -> str:
     return "" if value is None else f"{scale * value:,.{digits}f}"

@@ -69,8 +69,8 @@ class Estimate:
 
     @property
     def shown(self) -> tuple[float, float] | None:
-        """The ends as words and figures show them: an interval over two streams says only that there are two."""
-        return None if self.over == "streams" and self.units < ENOUGH_STREAMS else self.ends
+        """The ends as words and figures show them: none where there is too little to tell."""
+        return self.ends if self.enough else None
 
     def __neg__(self) -> "Estimate":
         """The estimate of the opposite."""

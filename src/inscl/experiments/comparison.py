@@ -1,14 +1,36 @@
 """Two strategies on the same streams: how far apart they are, and whether that counts."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from inscl.core.crossed import crossed_difference
-from inscl.core.stats import Estimate, paired_difference
+from inscl.core.stats import Estimate, holm, paired_difference
 from inscl.experiments.results import FINAL
 
+ALPHA = 0.05
 Place = tuple[str, int]  # order and seed: what two streams must share to be a pair
+
+
+class FinalRows(NamedTuple):
+    """What makes up a stream's final Relative Gain: its mean over the rows and then over the tasks.
+
+    Attributes
+    ----------
+    scores : mapping from task to sequence of float, shape (n_rows,)
+        Scores of the last model in per cent of the task's expert, for every task but the newest.
+    instructions : mapping from task to sequence of str, shape (n_rows,)
+        Key of each row's instruction.
+    """
+
+    scores: Mapping[str, Sequence[float]]
+    instructions: Mapping[str, Sequence[str]]
+
+    def estimate(self) -> Estimate:
+        """The mean, for other test rows than these."""
+        nothing = {task: [0.0] * len(rows) for task, rows in self.scores.items()}
+        found = crossed_difference([self.scores], [nothing], instructions=self.instructions)
+        return replace(found, clusters=sum(len(set(asked)) for asked in self.instructions.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +43,15 @@ class Contender:
         The budget is empty where nothing is replayed.
     finals : mapping from place to float
         Final Relative Gain of each stream.
-    rows : mapping from place to mapping from task to sequence of float
-        What makes it up, row by row (see `inscl.experiments.run_folder.RunFolder.final_rows`); may lack streams.
+    rows : mapping from place to FinalRows
+        What makes it up; may lack streams.
     """
 
     label: str
     strategy: str
     budget: str
     finals: Mapping[Place, float]
-    rows: Mapping[Place, Mapping[str, Sequence[float]]]
+    rows: Mapping[Place, FinalRows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +64,24 @@ class Comparison:
         Labels; the difference is line - baseline.
     paired : Estimate
         With Student's t-interval over the streams.
-    resampled : Estimate, optional
-        With streams and test rows drawn again together (`inscl.core.crossed.crossed_difference`), of test rows alone
+    crossed : Estimate, optional
+        For other streams and other test rows (`inscl.core.crossed.crossed_difference`), of test rows alone
         where there is one stream; None without row scores.
+    p : float, optional
+        Of "there is no difference" over the streams, adjusted by Holm for all comparisons that are shown together; None
+        where the streams give none.
     """
 
     line: str
     baseline: str
     paired: Estimate
-    resampled: Estimate | None = None
+    crossed: Estimate | None = None
+    p: float | None = None
 
     @property
     def counts(self) -> bool:
-        """Whether it tells the two apart: an interval over enough streams that leaves out zero."""
-        ends = self.paired.shown
-        return ends is not None and (ends[0] > 0 or ends[1] < 0)
+        """Whether it tells the two apart: over enough streams, and although so many pairs were looked at."""
+        return self.paired.enough and self.p is not None and self.p <= ALPHA
 
     def of(self, label: str) -> Estimate:
         """The difference as seen from one of the two."""
@@ -76,7 +101,15 @@ def comparisons(contenders: Sequence[Contender]) -> list[Comparison]:
     """Every contender against every earlier one of the same budget, or of none."""
     pairs = ((line, other) for i, line in enumerate(contenders) for other in contenders[:i])
     found = (_comparison(line, other) for line, other in pairs if _comparable(line, other))
-    return [comparison for comparison in found if comparison]
+    return adjusted([comparison for comparison in found if comparison])
+
+
+def adjusted(shown: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that are shown together, with p-values that hold for all of them at once."""
+    raw = {place: comparison.paired.p for place, comparison in enumerate(shown)}
+    known = {place: p for place, p in raw.items() if p is not None}
+    together = dict(zip(known, holm(list(known.values())), strict=True)) if known else {}
+    return [replace(comparison, p=together.get(place)) for place, comparison in enumerate(shown)]
 
 
 def strategy_difference(
@@ -132,13 +165,21 @@ def _comparison(line: Contender, other: Contender) -> Comparison | None:
     if not both:
         return None
     mine, theirs = ([of.finals[place] for place in both] for of in (line, other))
-    a, b = ([of.rows.get(place, {}) for place in both] for of in (line, other))
     return Comparison(
         line=line.label,
         baseline=other.label,
         paired=paired_difference(mine, theirs, _orders(both)),
-        resampled=crossed_difference(a, b, orders=_orders(both)) if all(a + b) else None,
+        crossed=_over_rows_too(line, other, both),
     )
+
+
+def _over_rows_too(line: Contender, other: Contender, both: Sequence[Place]) -> Estimate | None:
+    """The difference for other streams and other test rows; None where row scores are gone."""
+    if not all(place in of.rows for of in (line, other) for place in both):
+        return None
+    a, b = ([of.rows[place].scores for place in both] for of in (line, other))
+    asked = {task: keys for place in both for task, keys in line.rows[place].instructions.items()}
+    return crossed_difference(a, b, orders=_orders(both), instructions=asked)
 
 
 def _orders(places: Sequence[Place]) -> list[str]:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         "low": pa.float64(),  # null: no interval
         "high": pa.float64(),
         "n": pa.int64(),  # rows of a score; tasks or stages of a metric
+        "clusters": pa.int64(),  # instructions among the rows of a score
     }
 )
 FINAL = "relative_gain_final"
@@ -54,6 +55,11 @@ class StreamKey(NamedTuple):
     seed: int
 
 
+def stream_key(row: Mapping[str, Any]) -> StreamKey:
+    """Which stream a row of a table is about."""
+    return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
+
+
 class Row(NamedTuple):
     """One number of a stream, without the stream's own columns."""
 
@@ -64,6 +70,7 @@ class Row(NamedTuple):
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    clusters: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +198,7 @@ def _scores(result: StreamResult) -> Iterator[Row]:
             n = result.rows(stage, task)
             for name in scores.rows:
                 found = scores.estimate(name, n)
-                yield Row(stage + 1, task, name, found.mean, found.low, found.high, found.n)
+                yield Row(stage + 1, task, name, found.mean, found.low, found.high, found.n, found.clusters)
 
 
 def _costs(result: StreamResult) -> Iterator[Row]:

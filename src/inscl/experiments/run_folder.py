@@ -21,9 +21,10 @@ import pyarrow as pa
 from inscl.errors import InsclError
 from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
+from inscl.experiments.comparison import FinalRows
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan, expert_job, joint_job
-from inscl.experiments.results import FINAL, Reference, Stream, StreamKey, StreamResult, to_table
+from inscl.experiments.results import FINAL, Reference, Stream, StreamKey, StreamResult, stream_key, to_table
 from inscl.files import whole_file
 from inscl.replay.plan import Plan
 from inscl.stages.folder import StageFolder, read_json
@@ -327,38 +328,27 @@ class RunFolder:
     def _joint_stage(self, seed: int) -> FinishedStage:
         return FinishedStage(self.stage(joint_job(self.tasks, seed).name))
 
-    def final_rows(self) -> dict[StreamKey, dict[str, list[float]]]:
+    def final_rows(self) -> dict[StreamKey, FinalRows]:
         """What makes up the final Relative Gain of each finished stream, row by row.
 
-        Returns
-        -------
-        dict from stream to dict from task to list of float, shape (n_rows,)
-            Scores of the last model in per cent of the task's expert, for every task but the newest: their mean over
-            the rows and then over the tasks is the final Relative Gain. Streams without one are left out, and those
-            whose row scores are gone.
+        Streams without one are left out, and those whose row scores are gone.
         """
         with_gain = {stream_key(row) for row in self.rows if row["metric"] == FINAL}
         kept = [stream for stream in self.streams if stream.finished and stream.key in with_gain]
         return {stream.key: self._final_rows(self.result(stream)) for stream in kept} if self._experts else {}
 
-    def _final_rows(self, result: StreamResult) -> dict[str, list[float]]:
+    def _final_rows(self, result: StreamResult) -> FinalRows:
         last = len(result.stages) - 1
-        pairs = result.pairs(last, result.experts or {})[:-1]
-        return {
-            task: [100 * score / expert for score in result.row_scores(last, task)]
-            for task, (_, expert) in zip(result.tasks, pairs, strict=False)
-        }
+        pairs = zip(result.tasks, result.pairs(last, result.experts or {})[:-1], strict=False)
+        scores = {task: [100 * score / base for score in result.row_scores(last, task)] for task, (_, base) in pairs}
+        asked = {task: result.stages[last][task].instructions[: len(rows)] for task, rows in scores.items()}
+        return FinalRows(scores, asked)
 
 
 def run_of(stage: str | Path) -> RunFolder | None:
     """The run that a stage's folder, or the model in it, belongs to; None where it is no run's."""
     runs = map(RunFolder, Path(stage).absolute().parents[:3])
     return next((run for run in runs if run.exists), None)
-
-
-def stream_key(row: Mapping[str, Any]) -> StreamKey:
-    """Which stream a row of a table is about."""
-    return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
 
 
 def write_tables(folder: Path, tables: Mapping[str, tuple[Callable[[pa.Table, Any], None], pa.Table]]) -> None:

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from inscl.experiments.comparison import Comparison, Contender, Place, comparisons, line_label
+from inscl.experiments.comparison import Comparison, Contender, FinalRows, Place, comparisons, line_label
+from inscl.experiments.equal_tokens import gains_at_equal_tokens
 from inscl.experiments.results import FINAL, StreamKey
-
-FinalRows = Mapping[StreamKey, Mapping[str, list[float]]]  # per stream: task -> (n_rows,), per cent of the expert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +26,8 @@ class Line:
         Average performance, backward transfer, forgetting; learning is a share of the experts'.
     share_of_joint : float
         What is kept of joint training's scores on the earlier tasks, in per cent.
+    gain_equal_tokens : float
+        Relative Gain at as many tokens as the cheapest strategy took (`inscl.experiments.equal_tokens`).
     tokens, seconds : float
         Of training, summed over the stages of a stream.
     """
@@ -42,6 +43,7 @@ class Line:
     forgetting: float | None
     learning: float | None
     share_of_joint: float | None
+    gain_equal_tokens: float | None
     tokens: float | None
     seconds: float | None
 
@@ -58,7 +60,7 @@ class Summary:
         return asdict(self)
 
 
-def summarize(table: Any, final: FinalRows | None = None) -> Summary:
+def summarize(table: Any, final: Mapping[StreamKey, FinalRows] | None = None) -> Summary:
     """Summarize the table of a run.
 
     Parameters
@@ -69,15 +71,17 @@ def summarize(table: Any, final: FinalRows | None = None) -> Summary:
         From `inscl.experiments.run_folder.RunFolder.final_rows`: differences then have the resampled interval too.
     """
     by_line: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
+    rows = table.to_pylist()
+    for row in rows:
         by_line.setdefault((row["strategy"], row["budget"]), []).append(row)
-    lines = {pair: _line(*pair, rows) for pair, rows in by_line.items()}
+    equal = gains_at_equal_tokens(rows)
+    lines = {pair: _line(*pair, mine, equal) for pair, mine in by_line.items()}
     budgets = {budget for _, budget in by_line}
     contenders = [_contender(line_label(*pair, budgets), pair, rows, final or {}) for pair, rows in by_line.items()]
     return Summary(lines=tuple(lines.values()), differences=tuple(comparisons(contenders)))
 
 
-def _line(strategy: str, budget: str, rows: list[dict[str, Any]]) -> Line:
+def _line(strategy: str, budget: str, rows: list[dict[str, Any]], equal: Mapping[StreamKey, float]) -> Line:
     streams = list(dict.fromkeys((row["order"], row["seed"]) for row in rows))
 
     def mean(metric: str) -> float | None:
@@ -100,6 +104,7 @@ def _line(strategy: str, budget: str, rows: list[dict[str, Any]]) -> Line:
         forgetting=mean("forgetting"),
         learning=mean("learning"),
         share_of_joint=mean("share_of_joint"),
+        gain_equal_tokens=_over([gain for key, gain in equal.items() if key[:2] == (strategy, budget)], fmean),
         tokens=total("tokens"),
         seconds=total("seconds"),
     )
@@ -109,7 +114,9 @@ def _over(values: list[float], mean: Callable[[Iterable[float]], float]) -> floa
     return mean(values) if values else None
 
 
-def _contender(label: str, pair: tuple[str, str], rows: Iterable[Mapping[str, Any]], final: FinalRows) -> Contender:
+def _contender(
+    label: str, pair: tuple[str, str], rows: Iterable[Mapping[str, Any]], final: Mapping[StreamKey, FinalRows]
+) -> Contender:
     finals: dict[Place, float] = {(row["order"], row["seed"]): row["value"] for row in rows if row["metric"] == FINAL}
     mine = {(key.order, key.seed): kept for key, kept in final.items() if key[:2] == pair}
     return Contender(label=label, strategy=pair[0], budget=pair[1], finals=finals, rows=mine)

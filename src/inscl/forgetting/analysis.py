@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from inscl.core.stats import Estimate
 from inscl.data.example import Example
 from inscl.errors import ConfigError, InsclError
-from inscl.experiments.results import StreamKey
-from inscl.experiments.run_folder import RunFolder, stream_key
+from inscl.experiments.results import StreamKey, stream_key
+from inscl.experiments.run_folder import RunFolder
 from inscl.forgetting.fates import Place, RowFate, fates, judged, places_of
 from inscl.forgetting.offline import OfflineJudge
 from inscl.forgetting.rates import ForgettingRule, RowHistory, histories

@@ -1,13 +1,11 @@
-"""Which rows were once right and are not any more, and how many of them there are: counts, no judgement."""
+"""Which rows were once right and are not any more: counts, no judgement."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from inscl.core.stats import Estimate, ratio_estimate
 from inscl.errors import ConfigError
 from inscl.experiments.run_folder import StreamFolder
 
@@ -113,49 +111,3 @@ def row_histories(
     columns = (a.tolist() for a in (best, best_stage, score, right, forgotten))
     found = (RowHistory(row, instructions[row], *values) for row, values in enumerate(zip(*columns, strict=True)))
     return [row for row in found if row.best > -np.inf]
-
-
-def share(flags: Sequence[bool], clusters: Sequence[str]) -> Estimate | None:
-    """How many of some rows are true, with a 95 % interval for other rows like these; None without rows.
-
-    The interval is at each end the wider one of two: Student's t with an error that counts instructions and not rows
-    (`inscl.core.stats.ratio_estimate`), because rows of one instruction stand or fall together, and Wilson's, because
-    12 of 12 do not prove 100 %. It covers other test rows, not other seeds or orders.
-
-    Parameters
-    ----------
-    flags : sequence of bool, shape (n,)
-    clusters : sequence of str, shape (n,)
-        Key of each row's instruction.
-
-    References
-    ----------
-    Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA 22.
-
-    Examples
-    --------
-    >>> share([True, False, False, False], ["a", "a", "b", "b"]).mean
-    0.25
-    >>> round(share([True] * 12, ["a", "b"] * 6).low, 2)
-    0.76
-    """
-    if not flags:
-        return None
-    n, count = len(flags), sum(flags)
-    low, high = _wilson(count, n)
-    sums: Counter[str] = Counter()
-    for flag, cluster in zip(flags, clusters, strict=True):
-        sums[cluster] += flag
-    sizes = Counter(clusters)
-    if len(sums) > 1 and 0 < count < n:
-        mean = ratio_estimate([sums[cluster] for cluster in sizes], list(sizes.values()))
-        low, high = min(low, max(0.0, mean.low(0.025))), max(high, min(1.0, mean.high(0.025)))
-    return Estimate(mean=count / n, low=low, high=high, n=n, clusters=len(sizes), over="test rows")
-
-
-def _wilson(count: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share."""
-    from scipy.stats import binomtest
-
-    found = binomtest(count, n).proportion_ci(0.95, "wilson")
-    return float(found.low), float(found.high)

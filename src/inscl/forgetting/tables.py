@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from inscl.core.stats import Estimate
+from inscl.core.stats import Estimate, score_interval
 from inscl.experiments.run_folder import RunFolder, StreamFolder, write_tables
 from inscl.forgetting.fates import Place, RowFate
-from inscl.forgetting.rates import ForgettingRule, RowHistory, share
+from inscl.forgetting.rates import ForgettingRule, RowHistory
 from inscl.forgetting.verdict import RELATED, UNRELATED
 
 RATES, RATES_CSV, FORGOTTEN = "forgetting.parquet", "forgetting.csv", "forgotten.parquet"
@@ -114,14 +114,15 @@ def read_analysis(run: RunFolder) -> tuple[list[dict[str, Any]], list[dict[str, 
 
 
 def forgotten_share(rows: Sequence[RowHistory]) -> Estimate | None:
-    """Share of the rows that are forgotten."""
-    return share([row.forgotten for row in rows], [row.instruction for row in rows])
+    """Share of the rows that are forgotten, for other rows like these; None without rows."""
+    return score_interval([row.forgotten for row in rows], [row.instruction for row in rows]) if rows else None
 
 
-def unrelated_share(lost: Iterable[RowFate]) -> Estimate | None:
-    """Share of the judged rows whose answer does not attempt the task."""
-    known = [entry for entry in lost if entry.verdict.kind is not None]
-    return share([entry.verdict.kind == UNRELATED for entry in known], [entry.history.instruction for entry in known])
+def unrelated_share(fates: Iterable[RowFate]) -> Estimate | None:
+    """Share of the judged rows whose answer does not attempt the task; None where none was judged."""
+    known = [fate for fate in fates if fate.verdict.kind is not None]
+    flags = [fate.verdict.kind == UNRELATED for fate in known]
+    return score_interval(flags, [fate.history.instruction for fate in known]) if known else None
 
 
 def _kinds(lost: Sequence[RowFate]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 writes the report.
 """
 
-from inscl.report.facts import Facts, summarize
+from inscl.report.facts import Facts
+from inscl.report.reading import summarize
 
 __all__ = ["Facts", "summarize"]

@@ -1,21 +1,26 @@
 """A number with how sure it is: over streams where there are several, else over the test rows of the one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from inscl.core.stats import Estimate, paired_difference
 
-Interval = Callable[[], Estimate | None]
 
-
-def estimate(values: Sequence[float], of_rows: Interval = lambda: None) -> Estimate | None:
+def estimate(
+    values: Sequence[float],
+    orders: Sequence[Hashable] | None = None,
+    *,
+    of_rows: Callable[[], Estimate | None] = lambda: None,
+) -> Estimate | None:
     """The mean over streams; None where there is no stream.
 
     Parameters
     ----------
     values : sequence of float, shape (n_streams,)
+    orders : sequence, shape (n_streams,), optional
+        Name of each stream's order: streams of one order count as one (see `inscl.core.stats.paired_difference`).
     of_rows : callable
         Gives the estimate over test rows; asked only where there is one stream.
 
@@ -30,8 +35,6 @@ def estimate(values: Sequence[float], of_rows: Interval = lambda: None) -> Estim
     if not values:
         return None
     if len(values) > 1:
-        return paired_difference(values, np.zeros(len(values)))
-    interval = of_rows()
-    if interval is None:
-        return Estimate(mean=float(values[0]))
-    return replace(interval, mean=float(values[0]), n=1, clusters=None, p=None)
+        return replace(paired_difference(values, np.zeros(len(values)), orders), p=None)
+    found = of_rows()
+    return Estimate(mean=float(values[0])) if found is None else replace(found, mean=float(values[0]), p=None)

@@ -12,19 +12,21 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from inscl.core.stats import ENOUGH_STREAMS, Estimate
+from inscl.core.stats import ENOUGH_STREAMS
 from inscl.errors import ConfigError, InsclError, require
 from inscl.experiments.comparison import Comparison
 from inscl.experiments.results import StreamKey
 from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.files import whole_file
 from inscl.report import figures as draw
-from inscl.report.draw import rules, variables
-from inscl.report.facts import Facts, RunFacts, open_runs, summarize
+from inscl.report.facts import Facts, RunFacts
 from inscl.report.figures import Figure
+from inscl.report.figures.draw import rules, variables
 from inscl.report.forgotten import Example, answers_of
 from inscl.report.plan import PlanFacts, plan_insinfo, plan_verdict, summarize_plan
-from inscl.report.verdict import best_line, duration, minus, thousands, verdict
+from inscl.report.reading import open_runs, summarize
+from inscl.report.verdict import best_line, verdict
+from inscl.report.words import TOO_FEW, duration, enough_rows, minus, spread, thousands
 
 KINDS = ("svg", "png")
 EXAMPLES_SHOWN = 60
@@ -89,9 +91,12 @@ def write_run_report(
         folder=folders[0].path,
         verdict=verdict(facts),
         best=best,
+        of_joint=any(line.of_joint for line in facts.lines),
+        equal=any(line.gain_equal_tokens for line in facts.lines),
         long=any(len(line.gains) > 5 for line in facts.lines),
         streams=max((line.streams for line in facts.lines), default=0),
         enough=ENOUGH_STREAMS,
+        enough_rows=enough_rows(),
         strategies=len({line.strategy for line in facts.lines}),
         differences=[_difference(d) for d in facts.differences if d in told],
         other_differences=[_difference(d) for d in facts.differences if d not in told],
@@ -151,7 +156,7 @@ def _render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(minus=minus, thousands=thousands, duration=duration)
+    environment.filters.update(minus=minus, thousands=thousands, duration=duration, spread=spread)
     script, style = _asset("script.js"), _asset("style.css").replace("%VARIABLES%", variables())
     return environment.get_template(template).render(
         **content,
@@ -186,16 +191,14 @@ def _sections(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _difference(found: Comparison) -> tuple[str, ...]:
-    def spread(of: Estimate | None) -> str:
-        ends = of and of.ends
-        return f"{minus(ends[0], sign=True)} to {minus(ends[1], sign=True)}" if ends else "–"
-
+    told = found.paired.enough and found.p is not None
     return (
         f"{found.line} against {found.baseline}",
         minus(found.paired.mean, sign=True),
-        spread(found.paired),
-        spread(found.resampled),
+        spread(found.paired, sign=True) or "–",
+        spread(found.crossed, sign=True) or "–",
         str(found.paired.n),
+        TOO_FEW if not told else f"{found.p:.3f}",
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from inscl.replay.plan import Plan
 from inscl.report.replayed import InsInfoFacts, InstructionFacts, chosen_instructions
-from inscl.report.verdict import Sentence, thousands
+from inscl.report.verdict import Sentence
+from inscl.report.words import thousands
 
 
 @dataclass(frozen=True, kw_only=True)

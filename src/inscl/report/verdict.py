@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from inscl.core.stats import Estimate
 from inscl.experiments.comparison import Comparison
 from inscl.report.facts import Facts, LineFacts
+from inscl.report.words import duration, interval, minus, plural, thousands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ def verdict(facts: Facts) -> tuple[Sentence, ...]:
     best = best_line(facts)
     if best is None:
         done = max((len(stream.scores) for stream in facts.streams), default=0)
-        words = f"No stream has reached its last stage; the furthest has {_plural(done, 'stage')}."
+        words = f"No stream has reached its last stage; the furthest has {plural(done, 'stage')}."
         return (Sentence(about="Kept", figure="–", words=words),)
     return tuple(_sentences(facts, best))
 
@@ -93,13 +94,13 @@ def _sure(facts: Facts, best: LineFacts) -> Sentence:
     others = [line for line in beside if line.gain_final]
     if not others or not best.gain_final:
         nothing = "no Relative Gain to measure a difference by" if beside else "nothing to compare it with"
-        return Sentence(about=about, figure=_plural(best.streams, "stream"), words=f"and {nothing}.")
+        return Sentence(about=about, figure=plural(best.streams, "stream"), words=f"and {nothing}.")
     rival = max(others, key=lambda line: line.gain_final.mean if line.gain_final else 0.0)
     found = next((d for d in facts.differences if {d.line, d.baseline} == {best.label, rival.label}), None)
     if found is None:
         return Sentence(
             about=about,
-            figure=_plural(best.streams, "stream"),
+            figure=plural(best.streams, "stream"),
             words=f"{best.label} and {rival.label} have no stream in common, so they are not compared.",
         )
     return _told_apart(best, rival, found)
@@ -108,7 +109,7 @@ def _sure(facts: Facts, best: LineFacts) -> Sentence:
 def _told_apart(best: LineFacts, rival: LineFacts, found: Comparison) -> Sentence:
     paired = found.of(best.label)
     against = f"{best.label} leads {rival.label} by {paired.mean:.1f} points of Relative Gain"
-    streams = _plural(paired.n, "stream")
+    streams = plural(paired.n, "stream")
     if paired.shown is None:
         few = "One stream says" if paired.n == 1 else f"{paired.n} streams say"
         words = f"{against}. {few} little about other orders and seeds: run more before you choose."
@@ -119,54 +120,3 @@ def _told_apart(best: LineFacts, rival: LineFacts, found: Comparison) -> Sentenc
     return Sentence(
         about="Certainty", figure=streams, words=f"{words}. It was chosen as the best of them, so expect a little less."
     )
-
-
-def interval(found: Estimate) -> str:
-    """An interval in words, in brackets.
-
-    >>> interval(Estimate(mean=1, low=-0.5, high=2.25, n=3, over="streams"))
-    '(95\\xa0% interval −0.5 to 2.2, over 3 streams)'
-    """
-    ends = found.shown
-    if ends is None:
-        return f"({_plural(found.n, 'stream')}, too few for an interval)"
-    over = _plural(found.n, "stream") if found.over == "streams" else "the test rows of one stream"
-    return f"(95\u00a0% interval {minus(ends[0])} to {minus(ends[1])}, over {over})"
-
-
-def minus(value: float, digits: int = 1, *, sign: bool = False) -> str:
-    """A number with a true minus sign; zero has none.
-
-    >>> minus(-1.26), minus(-0.01), minus(2, sign=True)
-    ('−1.3', '0.0', '+2.0')
-    """
-    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
-
-
-def thousands(value: float) -> str:
-    """A large number, short.
-
-    >>> thousands(950), thousands(27_345), thousands(3_400_000)
-    ('950', '27\\xa0k', '3.4\\xa0M')
-    """
-    if value < 10_000:
-        return f"{value:,.0f}"
-    return f"{value / 1e3:,.0f}\u00a0k" if value < 1e6 else f"{value / 1e6:,.1f}\u00a0M"
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that fits.
-
-    >>> duration(45), duration(600), duration(9000)
-    ('45 s', '10 min', '2.5 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _plural(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -1,0 +1,139 @@
+"""A row per task or strategy: how far tasks fell, and how their answers were forgotten."""
+
+from collections.abc import Mapping, Sequence
+
+from inscl.report.facts import Facts, LineFacts, TaskFacts
+from inscl.report.figures.draw import Drawing, fit
+from inscl.report.figures.figure import (
+    LABELS,
+    WIDTH,
+    Figure,
+    Scale,
+    Table,
+    across,
+    estimate_cells,
+    estimate_text,
+    figure,
+    legend,
+    style_of,
+)
+from inscl.report.forgotten import COUNTS, KindFacts
+from inscl.report.words import minus
+
+STEP = 13.0  # from one line's mark to the next
+KINDS = {
+    "related": "related: a wrong answer to the instruction",
+    "unrelated": "unrelated: no answer to it any more",
+    "not_judged": "not judged",
+}
+
+
+def change_figure(facts: Facts) -> Figure | None:
+    """Change of each task's score since it was learnt, a mark per line with its interval."""
+    lines = [line for line in facts.lines if line.tasks]
+    if not lines:
+        return None
+    found = {(line.label, task.task): task for line in lines for task in line.tasks}
+    tasks = [task for task in facts.tasks if any(of == task for _, of in found)]
+    means = [task.change.mean for task in found.values()]
+    scale = Scale(max(-102.0, min(means) - 12), min(102.0, max(*means, 0.0) + 12), LABELS, WIDTH - 20)
+    drawn = Drawing()
+    y = top = legend(drawn, [line.label for line in lines]) + 8
+    height = STEP * len(lines) + 12
+    bottom = top + height * len(tasks)
+    across(drawn, scale, top, bottom, "change since the task was learnt, points")
+    for task in tasks:
+        _changes(drawn, y, task, [(line, found.get((line.label, task))) for line in lines], scale)
+        y += height
+        drawn.line(LABELS, y, WIDTH - 20, y, "grid")
+    return figure(
+        drawn,
+        "forgetting",
+        _worst(lines),
+        (WIDTH, bottom + 44),
+        Table(head=_CHANGE, rows=_change_rows(tasks, lines, found)),
+    )
+
+
+_CHANGE = ("task", "strategy", "when learnt", "now", "change", "95 % interval", "streams")
+Found = Mapping[tuple[str, str], TaskFacts]
+
+
+def _changes(
+    drawn: Drawing, y: float, task: str, marks: Sequence[tuple[LineFacts, TaskFacts | None]], scale: Scale
+) -> None:
+    """The marks of one task, one under the other."""
+    drawn.text(LABELS - 10, y + (STEP * len(marks) + 12) / 2 + 4, fit(task, LABELS - 14), "end")
+    for k, (line, fact) in enumerate(marks):
+        if fact is None:
+            continue
+        place, part = y + 6 + STEP * (k + 0.5), Drawing()
+        if ends := fact.change.shown:
+            part.line(scale(ends[0]), place, scale(ends[1]), place, f"whisker {style_of(k)}")
+        part.symbol(k, scale(fact.change.mean), place, style_of(k))
+        about = f"{task}, {line.label}: {fact.learnt:.1f} when learnt, {fact.now:.1f} now, change"
+        drawn.mark(f"{about} {estimate_text(fact.change)}", part)
+
+
+def _worst(lines: Sequence[LineFacts]) -> str:
+    worst = [(line.label, min(line.tasks, key=lambda task: task.change.mean)) for line in lines]
+    told = "; ".join(f"{label} {minus(task.change.mean)} on ‘{task.task}’" for label, task in worst)
+    return f"Largest loss since a task was learnt: {told}."
+
+
+def _change_rows(tasks: Sequence[str], lines: Sequence[LineFacts], found: Found) -> list[tuple[str, ...]]:
+    return [
+        (task, line.label, f"{t.learnt:.1f}", f"{t.now:.1f}", *estimate_cells(t.change, sign=True))
+        for task in tasks
+        for line in lines
+        if (t := found.get((line.label, task)))
+    ]
+
+
+# ---------------------------------------------------------------- kinds of forgetting
+
+
+def kinds_figure(facts: Facts) -> Figure | None:
+    """Of the rows that each line once answered well, the share it forgot, by kind."""
+    kinds = facts.forgotten.kinds
+    if not kinds:
+        return None
+    lines = [line.label for line in facts.lines if any(fact.line == line.label for fact in kinds)]
+    totals = {line: _total([fact for fact in kinds if fact.line == line]) for line in lines}
+    shown = [kind for kind in KINDS if kind != "not_judged" or any(total[kind] for total in totals.values())]
+    most = max(100 * _lost(total) / max(total["ever_right"], 1) for total in totals.values()) or 1.0
+    scale = Scale(0, most, LABELS, WIDTH - 150)
+    drawn = Drawing()
+    y = top = legend(drawn, [KINDS[kind] for kind in shown]) + 8
+    across(drawn, scale, top, top + 30 * len(lines), "forgotten, % of the rows once answered well", most=6)
+    for label, total in totals.items():
+        _kinds(drawn, y, label, total, shown, scale)
+        y += 30
+    told = "; ".join(
+        f"{label} {_lost(total)} of {total['ever_right']}, {total['unrelated']} of them unrelated"
+        for label, total in totals.items()
+    )
+    rows = [(f.line, f.task, *[str(n) for n in (f.ever_right, f.related, f.unrelated, f.not_judged)]) for f in kinds]
+    table = Table(head=("strategy", "task", "once answered well", "related", "unrelated", "not judged"), rows=rows)
+    return figure(drawn, "kinds", f"Forgotten of the rows once answered well: {told}.", (WIDTH, y + 44), table)
+
+
+def _kinds(drawn: Drawing, y: float, label: str, total: Mapping[str, int], shown: Sequence[str], scale: Scale) -> None:
+    """The bar of one line, a piece for each kind."""
+    drawn.text(LABELS - 10, y + 19, fit(label, LABELS - 14), "end")
+    x = LABELS
+    for k, kind in enumerate(shown):
+        part = Drawing()
+        wide = scale(100 * total[kind] / max(total["ever_right"], 1)) - LABELS
+        part.rect(x, y + 4, wide, 22, f"{style_of(k)} cut")
+        drawn.mark(f"{label}: {total[kind]} of {total['ever_right']} rows {kind.replace('_', ' ')}", part)
+        x += wide
+    drawn.text(x + 8, y + 19, f"{_lost(total)} of {total['ever_right']} rows", "small faint")
+
+
+def _total(facts: Sequence[KindFacts]) -> dict[str, int]:
+    return {name: sum(getattr(fact, name) for fact in facts) for name in COUNTS}
+
+
+def _lost(total: Mapping[str, int]) -> int:
+    return sum(total[kind] for kind in KINDS)
