@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from inscl.errors import InsclError
+from inscl.errors import InsclError, first_line
 from inscl.memory.encoder import DEFAULT_MODEL, WEIGHTS, SentenceEncoder
 from inscl.models.loading import EMBEDDED, cache_folder
 from inscl.models.precision import choose_dtype
@@ -228,7 +228,7 @@ def _memory(path: str, encoder: str | None, quick: bool) -> Iterator[Finding]:
         infos = memory.tasks()
         stages = len(memory.stages())
     except (InsclError, OSError, ValueError) as error:
-        yield Finding("place", path, f"cannot be read. {_first_line(error)}")
+        yield Finding("place", path, f"cannot be read. {first_line(error)}")
         return
     yield Finding("place", path)
     if not infos:
@@ -291,7 +291,3 @@ def _environment() -> Iterator[Finding]:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:,.1f} GiB"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

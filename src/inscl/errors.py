@@ -32,6 +32,24 @@ class ConfigError(InsclError, ValueError):
     """A setting is wrong; all problems of a configuration are reported together."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of at most 200 characters.
+
+    >>> first_line(OSError("no such file\\nat all")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return short((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+
+
+def short(text: str, most: int) -> str:
+    """A text cut to so many characters.
+
+    >>> short("a long text", 7)
+    'a long…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency, or say exactly how to install it.
 

@@ -15,9 +15,9 @@ from inscl.errors import InsclError
 from inscl.evaluation.perplexity import Perplexity
 from inscl.evaluation.scores import RowScores
 
-ENOUGH_INSTRUCTIONS = 10.0  # from so many (effective) instructions on, they are the sample, and not the rows
+_ENOUGH_INSTRUCTIONS = 10.0  # from so many (effective) instructions on, they are the sample, and not the rows
 GENERAL = "general text"  # what the perplexity is called among the tasks
-POWER = 0.8
+_POWER = 0.8
 
 
 def compare_assessments(
@@ -118,7 +118,7 @@ def drop_estimate(drops: ArrayLike, instructions: Sequence[object]) -> tuple[Sam
     """
     d = np.asarray(drops, dtype=np.float64)
     _, numbers, sizes = np.unique(np.asarray(instructions), return_inverse=True, return_counts=True)
-    clustered = effective_units(sizes) >= ENOUGH_INSTRUCTIONS
+    clustered = effective_units(sizes) >= _ENOUGH_INSTRUCTIONS
     sums, counts = (np.bincount(numbers, weights=d), sizes) if clustered else (d, np.ones_like(numbers))
     estimate = ratio_estimate(np.append(sums, [1, -1]), np.append(counts, [1, 1]))
     return estimate, int(sums.size), "instructions" if clustered else "rows"
@@ -168,7 +168,7 @@ class _Measured:
             low=shown(self.estimate.low(level)),
             high=shown(self.estimate.high(alpha)),
             p=p,
-            detectable=shown(self.estimate.detectable(self.allowed, first, POWER)),
+            detectable=shown(self.estimate.detectable(self.allowed, first, _POWER)),
             more=self.more(level, alpha) if outcome == "cannot tell" else 0,
             units=self.units,
             unit=self.unit,

@@ -8,8 +8,8 @@ from inscl.errors import ConfigError
 
 Outcome = Literal["fail", "pass", "cannot tell"]
 
-BETWEEN = 8.0  # points from the largest allowed drop to the one that must not pass unnoticed
-BETWEEN_RISE = 20.0  # the same for the rise of the perplexity, in percent
+_BETWEEN = 8.0  # points from the largest allowed drop to the one that must not pass unnoticed
+_BETWEEN_RISE = 20.0  # the same for the rise of the perplexity, in percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Tolerance:
     max_drop : float
         Largest drop of a task's score that is allowed, in points (score x 100).
     notice : float, optional
-        A drop of this many points must not pass unnoticed; None is `BETWEEN` more than `max_drop`.
+        A drop of this many points must not pass unnoticed; None is `_BETWEEN` more than `max_drop`.
     max_rise : float, optional
         Largest rise of the perplexity that is allowed, in percent; None does not look at it.
     alpha : float
@@ -52,12 +52,12 @@ class Tolerance:
     @property
     def noticed(self) -> float:
         """`notice`, or its default."""
-        return self.max_drop + BETWEEN if self.notice is None else self.notice
+        return self.max_drop + _BETWEEN if self.notice is None else self.notice
 
     def of(self, *, general: bool) -> tuple[float, float]:
         """What is allowed, and what must not pass: of a task in points, or of the general text in percent."""
         rise = self.max_rise or 0.0
-        return (rise, rise + BETWEEN_RISE) if general else (self.max_drop, self.noticed)
+        return (rise, rise + _BETWEEN_RISE) if general else (self.max_drop, self.noticed)
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from inscl.cli.app import (
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
     from inscl.experiments.run_folder import RunFolder
-    from inscl.forgetting.analysis import Analysis, Line
+    from inscl.forgetting.analysis import Analysis, ForgettingLine
     from inscl.forgetting.verdict import Judge
 
-REPLIES = "judge_replies.jsonl"  # in the run's folder
-ANSWER_TOKENS = 200  # a verdict is one short JSON object
+_REPLIES = "judge_replies.jsonl"  # in the run's folder
+_ANSWER_TOKENS = 200  # a verdict is one short JSON object
 WIDTH = 100  # of an example's line
 
 
@@ -82,7 +82,7 @@ def forgetting(
     if json:
         print_json(found.to_dict(examples))
     else:
-        print_analysis(found, examples)
+        _print_analysis(found, examples)
     if not quiet:
         remark(f"every rate: {run / 'forgetting.parquet'} and forgetting.csv; every forgotten row: forgotten.parquet")
 
@@ -111,7 +111,7 @@ def _judge(
     from inscl.forgetting.analysis import server_judge
     from inscl.llm.client import Asker
 
-    asker = Asker(base_url, model, run.path / REPLIES, workers=workers, most_tokens=ANSWER_TOKENS)
+    asker = Asker(base_url, model, run.path / _REPLIES, workers=workers, most_tokens=_ANSWER_TOKENS)
     return server_judge(run, asker, tell)
 
 
@@ -129,7 +129,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
-def print_analysis(found: "Analysis", examples: int) -> None:
+def _print_analysis(found: "Analysis", examples: int) -> None:
     """Rates per task and strategy, then examples."""
     several = any(line.streams > 1 for line in found.lines)
     columns = [("task", "left"), ("strategy", "left"), *([("streams", "right")] if several else [])]
@@ -145,7 +145,7 @@ def print_analysis(found: "Analysis", examples: int) -> None:
             print(printable(_example(row)))
 
 
-def _cells(line: "Line", several: bool) -> tuple[Any, ...]:
+def _cells(line: "ForgettingLine", several: bool) -> tuple[Any, ...]:
     lost, other = line.forgotten, line.unrelated
     return (
         "all" if line.task is None else line.task,
@@ -157,11 +157,11 @@ def _cells(line: "Line", several: bool) -> tuple[Any, ...]:
     )
 
 
-def _strategy(line: "Line") -> str:
+def _strategy(line: "ForgettingLine") -> str:
     return " ".join(filter(None, [line.strategy, line.budget]))
 
 
-def _reasons(line: "Line") -> str:
+def _reasons(line: "ForgettingLine") -> str:
     counts = {**line.reasons, **({"not judged": line.not_judged} if line.not_judged else {})}
     return ", ".join(f"{n} {reason}" for reason, n in counts.items())
 

@@ -63,12 +63,12 @@ def carry_out(config: "StreamConfig", out: Path, *, workers: int, json: bool, qu
     if json:
         print_json(summary.to_dict())
     else:
-        print_summary(summary, config)
+        _print_summary(summary, config)
     if not quiet:
         remark(f"every number: {out / 'results.parquet'} and results.csv; answers: {out / 'stages'}")
 
 
-def print_summary(summary: "Summary", config: "StreamConfig") -> None:
+def _print_summary(summary: "Summary", config: "StreamConfig") -> None:
     """Strategies, and the differences between them."""
     columns = [column for column in _COLUMNS if any(getattr(line, column[1]) is not None for line in summary.lines)]
     heads = [("strategy", "left"), ("budget", "left"), ("streams", "right"), *[(head, "right") for head, *_ in columns]]

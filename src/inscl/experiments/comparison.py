@@ -8,7 +8,7 @@ from inscl.core.crossed import crossed_difference
 from inscl.core.stats import Estimate, holm, paired_difference
 from inscl.experiments.results import FINAL
 
-ALPHA = 0.05
+_ALPHA = 0.05
 Place = tuple[str, int]  # order and seed: what two streams must share to be a pair
 
 
@@ -81,7 +81,7 @@ class Comparison:
     @property
     def counts(self) -> bool:
         """Whether it tells the two apart: over enough streams, and although so many pairs were looked at."""
-        return self.paired.enough and self.p is not None and self.p <= ALPHA
+        return self.paired.enough and self.p is not None and self.p <= _ALPHA
 
     def of(self, label: str) -> Estimate:
         """The difference as seen from one of the two."""

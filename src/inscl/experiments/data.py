@@ -34,7 +34,7 @@ class StreamData:
     ) -> None:
         self.config, self.folder, self._tagger = config, folder, tagger
         self.whole = Memory(folder.memory(), encoder=encoder, tagger=tagger)
-        self.sources = sources_of(config)
+        self.sources = _sources_of(config)
         self._samples: dict[int, Memory] = {}
 
     @property
@@ -96,7 +96,7 @@ class StreamData:
         return dict(zip(known.keys, known.tags, strict=True))
 
 
-def sources_of(config: StreamConfig) -> dict[str, dict[str, Any]]:
+def _sources_of(config: StreamConfig) -> dict[str, dict[str, Any]]:
     """Where the data of each task are, as arguments of `Memory.add`, in the order of the configuration."""
     tasks = config.tasks
     if isinstance(tasks, DemoTasks):

@@ -45,7 +45,7 @@ class Job:
         """The job whose model this one trains on; None: the untrained model."""
         if self.joint or len(self.learnt) < 2:
             return None
-        return stage_job(self.learnt[:-1], self.strategy, self.budget, self.seed)
+        return _stage_job(self.learnt[:-1], self.strategy, self.budget, self.seed)
 
     @property
     def task(self) -> str:
@@ -73,7 +73,7 @@ class Job:
 UNTRAINED = Job()
 
 
-def stage_job(learnt: Sequence[str], strategy: str, budget: Budget | None, seed: int) -> Job:
+def _stage_job(learnt: Sequence[str], strategy: str, budget: Budget | None, seed: int) -> Job:
     """The job of a stream's stage; nothing is replayed at the first, so strategy and budget do not count."""
     replays = len(learnt) > 1
     return Job(
@@ -104,7 +104,7 @@ class StreamPlan:
     def jobs(self) -> list[Job]:
         """The stages, first to last."""
         n = len(self.tasks)
-        return [stage_job(self.tasks[:i], self.strategy, self.budget, self.seed) for i in range(1, n + 1)]
+        return [_stage_job(self.tasks[:i], self.strategy, self.budget, self.seed) for i in range(1, n + 1)]
 
     def scored(self, rows: TestRows) -> Iterator[tuple[Job, Scored]]:
         """What each stage scores: all earlier tasks, its own and the next one."""
@@ -120,11 +120,11 @@ def streams_of(config: StreamConfig, orders: Iterable[tuple[Order, Sequence[str]
         for seed in config.seeds
         for order, tasks in orders
         for strategy in config.strategies
-        for budget in budgets_of(strategy, config)
+        for budget in _budgets_of(strategy, config)
     ]
 
 
-def budgets_of(strategy: str, config: StreamConfig) -> tuple[Budget | None, ...]:
+def _budgets_of(strategy: str, config: StreamConfig) -> tuple[Budget | None, ...]:
     """The budgets that make a difference to a strategy: none for one that replays nothing."""
     from inscl.replay.strategies import STRATEGIES
 

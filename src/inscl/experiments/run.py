@@ -14,7 +14,7 @@ from typing import Any
 from inscl.core.orders import order_of
 from inscl.data.example import Example, Split
 from inscl.data.mixture import MixtureRow
-from inscl.errors import ConfigError, InsclError
+from inscl.errors import ConfigError, InsclError, short
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.data import StreamData
 from inscl.experiments.jobs import (
@@ -435,7 +435,7 @@ def _open(config: StreamConfig, out: Path) -> RunFolder:
         key = changed[0]
         raise ConfigError(
             f"'{out}' holds a run of another configuration: {', '.join(f'`{name}`' for name in changed)} changed "
-            f"(`{key}` was {_short(found.get(key))}, is {_short(wanted[key])}). Restore it, or name another "
+            f"(`{key}` was {_shown(found.get(key))}, is {_shown(wanted[key])}). Restore it, or name another "
             "folder with --out."
         )
     folder.note(config=wanted)
@@ -469,6 +469,5 @@ def _title(job: Job, stream: StreamPlan | None) -> str:
     return f"{stream.strategy}{budget}, {where}"
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "…"
+def _shown(value: Any) -> str:
+    return short(json.dumps(value, ensure_ascii=False), 80)

@@ -31,9 +31,9 @@ from inscl.stages.folder import StageFolder, read_json
 from inscl.training.checkpoints import write_json
 
 FORMAT = 1
-RECORD, STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"
+RECORD, _STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"
 COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
-UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
+_UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
 
 
 class FinishedStage:
@@ -161,7 +161,7 @@ class RunFolder:
 
     def write_streams(self, streams: Iterable[StreamPlan]) -> None:
         """Write which stages each stream has."""
-        write_json(self.path / STREAMS, [_described(stream) for stream in streams])
+        write_json(self.path / _STREAMS, [_described(stream) for stream in streams])
 
     def write_table(self, table: pa.Table) -> None:
         """Write the table of all numbers; each file is the old one or the new one, never half."""
@@ -200,14 +200,14 @@ class RunFolder:
     @cached_property
     def streams(self) -> tuple[StreamFolder, ...]:
         """The streams, each as far as it is; none where they have not begun."""
-        if not (self.path / STREAMS).exists():
+        if not (self.path / _STREAMS).exists():
             return ()
         try:
-            listed = json.loads((self.path / STREAMS).read_text(encoding="utf-8"))
+            listed = json.loads((self.path / _STREAMS).read_text(encoding="utf-8"))
             return tuple(self._stream(entry) for entry in listed)
         except (ValueError, TypeError, KeyError) as error:
             raise InsclError(
-                f"{self.path / STREAMS} is damaged ({error!r}). Remove it, and run the same `inscl run` again."
+                f"{self.path / _STREAMS} is damaged ({error!r}). Remove it, and run the same `inscl run` again."
             ) from error
 
     def _stream(self, entry: Mapping[str, Any]) -> StreamFolder:
@@ -253,7 +253,7 @@ class RunFolder:
         scored = {
             (stream_key(row), row["stage"])
             for row in self.rows
-            if row["metric"] == self.config.scorer and row["stage"] and row["order"] != UPPER_BOUND_ORDER
+            if row["metric"] == self.config.scorer and row["stage"] and row["order"] != _UPPER_BOUND_ORDER
         }
         return len(scored), sum(len(stream.tasks) for stream in self.streams)
 
@@ -292,7 +292,7 @@ class RunFolder:
     def _joint_result(self, seed: int, stage: FinishedStage) -> StreamResult:
         """Joint training as a stream of one stage."""
         return StreamResult(
-            stream=self._columns(StreamKey("joint", "", UPPER_BOUND_ORDER, seed)),
+            stream=self._columns(StreamKey("joint", "", _UPPER_BOUND_ORDER, seed)),
             tasks=self.tasks,
             stages=[_known(stage.scores, self.tasks)],
             main=self.config.scorer,

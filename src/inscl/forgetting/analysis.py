@@ -23,12 +23,12 @@ from inscl.memory.encoder import Encoder
 if TYPE_CHECKING:
     from inscl.memory.memory import Memory
 
-TRAINING_ROWS = 300  # training rows of a task that the offline judge looks at
+_TRAINING_ROWS = 300  # training rows of a task that the offline judge looks at
 Stages = Literal["last", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ForgettingLine:
     """One task (None: all) under one strategy and budget, at the last finished stage, pooled over its streams.
 
     Attributes
@@ -66,7 +66,7 @@ class Analysis:
     rule : ForgettingRule
     rates, forgotten : pyarrow.Table
         With the columns of `inscl.forgetting.tables`.
-    lines : tuple of Line
+    lines : tuple of ForgettingLine
         Each task and strategy at the last stage, then each strategy over all tasks.
     notes : tuple of str
         What a reader must know: unfinished streams, answers that are gone or were not judged.
@@ -77,7 +77,7 @@ class Analysis:
     rule: ForgettingRule
     rates: Any
     forgotten: Any
-    lines: tuple[Line, ...]
+    lines: tuple[ForgettingLine, ...]
     notes: tuple[str, ...]
 
     def examples(self, per_task: int = 2) -> dict[str, list[dict[str, Any]]]:
@@ -189,7 +189,7 @@ def offline_judge(run: RunFolder, encoder: Encoder | None = None) -> OfflineJudg
 
     named = run.config.encoder
     memory = _memory(run, encoder or (SentenceEncoder(named) if named else None))
-    return OfflineJudge(_training(run, memory, TRAINING_ROWS), memory.encode.vectors)
+    return OfflineJudge(_training(run, memory, _TRAINING_ROWS), memory.encode.vectors)
 
 
 def server_judge(run: RunFolder, asker: Asker, progress: Callable[[int, int], None] | None = None) -> ServerJudge:
@@ -224,7 +224,9 @@ class _Pool:
     lost: list[RowFate] = field(default_factory=list)
 
 
-def _lines(seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, Sequence[RowFate]]) -> Iterator[Line]:
+def _lines(
+    seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, Sequence[RowFate]]
+) -> Iterator[ForgettingLine]:
     """The last stage of every stream, per task and strategy, then over all tasks."""
     single: dict[tuple[str | None, str, str], _Pool] = {}
     whole: dict[tuple[str | None, str, str], _Pool] = {}
@@ -239,7 +241,7 @@ def _lines(seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, S
     tasks = [*dict.fromkeys(task for task, _, _ in single)]
     ordered = sorted(single.items(), key=lambda item: tasks.index(item[0][0]))
     for (name, strategy, budget), pool in [*ordered, *whole.items()]:
-        yield Line(
+        yield ForgettingLine(
             task=name,
             strategy=strategy,
             budget=budget,

@@ -10,7 +10,7 @@ from inscl.forgetting.form import common_words, form_of
 
 Floats = npt.NDArray[np.float32]
 Encode = Callable[[list[str]], npt.ArrayLike]  # n texts to unit vectors, (n, d)
-NEAREST = 3  # training answers whose mean likeness is that to the task
+_NEAREST = 3  # training answers whose mean likeness is that to the task
 
 
 class _Known(NamedTuple):
@@ -93,6 +93,6 @@ class Nearness:
 
 def _nearest(likeness: Floats, but: int = 0) -> Floats:
     """Mean of the largest values of each row, shape (n,); `but` is how many of a row's values are none."""
-    k = min(NEAREST, likeness.shape[1] - but)
+    k = min(_NEAREST, likeness.shape[1] - but)
     top: Floats = np.sort(likeness, axis=1)[:, -k:].mean(axis=1)
     return top

@@ -38,9 +38,9 @@ from inscl.forgetting.verdict import (
     Verdict,
 )
 
-LONGEST_PHRASE = 12  # pieces of a phrase that a degenerate answer repeats
-LABEL_USES = 5  # how often each answer is there on average where the answers of a task are labels
-LABEL_SHARE = 1 / 3  # of an answer that a label in it makes up at least
+_LONGEST_PHRASE = 12  # pieces of a phrase that a degenerate answer repeats
+_LABEL_USES = 5  # how often each answer is there on average where the answers of a task are labels
+_LABEL_SHARE = 1 / 3  # of an answer that a label in it makes up at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class OfflineJudge:
         """Whether exactly one of the task's labels stands in the answer, and makes up enough of it."""
         answer = pieces(case.answer)
         found = [label for label in self._labels[case.task] if _stands_in(label, answer)]
-        return len(found) == 1 and len(found[0]) < len(answer) and len(found[0]) >= LABEL_SHARE * len(answer)
+        return len(found) == 1 and len(found[0]) < len(answer) and len(found[0]) >= _LABEL_SHARE * len(answer)
 
 
 def _answer(row: Example) -> str:
@@ -169,7 +169,7 @@ def _answer(row: Example) -> str:
 def _labels(answers: Sequence[str]) -> set[tuple[str, ...]]:
     """The distinct answers as pieces, where they are so few that they must be labels."""
     distinct = {tuple(pieces(answer)) for answer in answers} - {()}
-    return distinct if LABEL_USES * len(distinct) <= len(answers) else set()
+    return distinct if _LABEL_USES * len(distinct) <= len(answers) else set()
 
 
 def _stands_in(label: Sequence[str], answer: Sequence[str]) -> bool:
@@ -190,13 +190,13 @@ def _longest_run(text: str) -> int:
 
 
 def _most_rounds(text: str) -> int:
-    """How often the same phrase of two to `LONGEST_PHRASE` pieces stands in a row.
+    """How often the same phrase of two to `_LONGEST_PHRASE` pieces stands in a row.
 
     >>> _most_rounds("I do. I do. I do."), _most_rounds("I do.")
     (3, 1)
     """
     found, most = pieces(text), 1
-    for length in range(2, min(LONGEST_PHRASE, len(found) // 2) + 1):
+    for length in range(2, min(_LONGEST_PHRASE, len(found) // 2) + 1):
         equal = [a == b for a, b in zip(found, found[length:], strict=False)]
         longest = max((sum(1 for _ in run) for same, run in groupby(equal) if same), default=0)
         most = max(most, 1 + longest // length)

@@ -9,7 +9,7 @@ import numpy as np
 from inscl.errors import ConfigError
 from inscl.experiments.run_folder import StreamFolder
 
-EVER_RIGHT, DROP = 0.5, 0.3
+_EVER_RIGHT, _DROP = 0.5, 0.3
 _ROUNDING = 1e-9  # 0.7 - 0.4 is a little less than 0.3
 
 
@@ -25,8 +25,8 @@ class ForgettingRule:
         How far its score now lies below that best, at least.
     """
 
-    ever_right: float = EVER_RIGHT
-    drop: float = DROP
+    ever_right: float = _EVER_RIGHT
+    drop: float = _DROP
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

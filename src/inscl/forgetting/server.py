@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inscl.data.example import Example
+from inscl.errors import short
 from inscl.forgetting.verdict import REASONS, RUBRIC, Case, Verdict
 from inscl.llm.client import Asker, Question
 from inscl.llm.replies import Reply
 
 SHOWN = 2  # training examples of each task that the judge is shown
-LONGEST_TEXT = 2000  # characters of a text in a question
+_LONGEST_TEXT = 2000  # characters of a text in a question
 
 _FORM = """
 
@@ -67,10 +68,10 @@ class ServerJudge:
         """What the server is asked about a case."""
         asked = {
             "task": case.task,
-            "instruction": _short(case.instruction),
-            "input": _short(case.input),
-            "expected": _short(case.references[0] if case.references else ""),
-            "answer": _short(case.answer),
+            "instruction": short(case.instruction, _LONGEST_TEXT),
+            "input": short(case.input, _LONGEST_TEXT),
+            "expected": short(case.references[0] if case.references else "", _LONGEST_TEXT),
+            "answer": short(case.answer, _LONGEST_TEXT),
         }
         messages = ({"role": "system", "content": self._system}, {"role": "user", "content": _json(asked)})
         return Question(messages, self._schema)
@@ -112,11 +113,8 @@ def only_object(text: str) -> dict[str, Any] | None:
 
 def _shown(row: Example) -> dict[str, str]:
     answer = row.outputs[0] if row.outputs else ""
-    return {"instruction": _short(row.instruction), "input": _short(row.input), "answer": _short(answer)}
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    texts = {"instruction": row.instruction, "input": row.input, "answer": answer}
+    return {name: short(text, _LONGEST_TEXT) for name, text in texts.items()}
 
 
 def _json(value: Any) -> str:

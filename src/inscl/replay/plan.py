@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from inscl.errors import PlanError
+from inscl.errors import PlanError, short
 from inscl.files import whole_file
 from inscl.replay.budget import Budget
 
@@ -205,7 +205,7 @@ def compare(first: Plan, second: Plan) -> list[str]:
     if first == second:
         return []
     lines = [
-        f"{part.name}: {_short(getattr(first, part.name))} against {_short(getattr(second, part.name))}"
+        f"{part.name}: {short(str(getattr(first, part.name)), 60)} against {short(str(getattr(second, part.name)), 60)}"
         for part in fields(Plan)
         if part.name not in {"source", "tasks", "notes", "versions", "hashes", "settings"}
         and getattr(first, part.name) != getattr(second, part.name)
@@ -213,7 +213,7 @@ def compare(first: Plan, second: Plan) -> list[str]:
     for group in ("settings", "versions", "hashes"):
         one, other = getattr(first, group), getattr(second, group)
         lines += [
-            f"{group}, {key}: {_short(one.get(key))} against {_short(other.get(key))}"
+            f"{group}, {key}: {short(str(one.get(key)), 60)} against {short(str(other.get(key)), 60)}"
             for key in sorted(one.keys() | other.keys())
             if one.get(key) != other.get(key)
         ]
@@ -247,8 +247,3 @@ def _from_dict(plain: dict[str, Any], source: Any) -> Plan:
         },
         source=source,
     )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "…"

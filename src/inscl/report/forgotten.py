@@ -15,14 +15,14 @@ from inscl.forgetting.rates import histories
 from inscl.forgetting.tables import read_analysis
 from inscl.report.replayed import First
 
-EXAMPLES_PER_TASK = 3
+_EXAMPLES_PER_TASK = 3
 COUNTS = ("ever_right", "related", "unrelated", "not_judged")
 Labels = Mapping[tuple[str, str, str], str]  # run, strategy and budget -> label of the line
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class ForgottenExample:
     """A test row that a model once answered better than it does now; scores in points."""
 
     line: str
@@ -59,7 +59,7 @@ class ForgottenFacts:
     judges : tuple of str
         Who judged the kinds; none where they are not known.
     kinds : tuple of KindFacts
-    examples : tuple of Example
+    examples : tuple of ForgottenExample
         The largest drops, a few per line and task.
     found : int
         Forgotten rows in all, of which the examples are a part.
@@ -67,7 +67,7 @@ class ForgottenFacts:
 
     judges: tuple[str, ...]
     kinds: tuple[KindFacts, ...]
-    examples: tuple[Example, ...]
+    examples: tuple[ForgottenExample, ...]
     found: int
 
 
@@ -107,8 +107,8 @@ def _kinds(rates: Iterable[tuple[str, Record]]) -> Iterable[KindFacts]:
         yield KindFacts(line=line, task=task, **total)
 
 
-def _example(label: str, row: Record) -> Example:
-    return Example(
+def _example(label: str, row: Record) -> ForgottenExample:
+    return ForgottenExample(
         line=label,
         task=row["task"],
         **{name: row[name] or "" for name in ("instruction", "input", "reference", "once", "now", "kind", "reason")},
@@ -117,7 +117,7 @@ def _example(label: str, row: Record) -> Example:
     )
 
 
-def _looked_up(label: str, run: RunFolder, stream: StreamFolder) -> Iterable[Example]:
+def _looked_up(label: str, run: RunFolder, stream: StreamFolder) -> Iterable[ForgottenExample]:
     """What a finished stream has forgotten after its last stage, where its answers are kept."""
     for task in stream.tasks[:-1]:
         for fate in answers_of(stream, task):
@@ -153,15 +153,15 @@ def _record(fate: RowFate) -> Record:
     }
 
 
-def _largest(examples: Iterable[Example]) -> tuple[Example, ...]:
+def _largest(examples: Iterable[ForgottenExample]) -> tuple[ForgottenExample, ...]:
     """A few per line and task, the largest drops first; both kinds where both are there."""
-    chosen: list[Example] = []
+    chosen: list[ForgottenExample] = []
     count: dict[tuple[str, str, str], int] = {}
     most: dict[tuple[str, str], int] = {}
     for example in sorted(examples, key=lambda e: (e.score - e.best, e.input, e.now)):
         place = (example.line, example.task)
         kind = (*place, example.kind)
-        if most.get(place, 0) < EXAMPLES_PER_TASK and count.get(kind, 0) < EXAMPLES_PER_TASK - 1:
+        if most.get(place, 0) < _EXAMPLES_PER_TASK and count.get(kind, 0) < _EXAMPLES_PER_TASK - 1:
             chosen.append(example)
             most[place], count[kind] = most.get(place, 0) + 1, count.get(kind, 0) + 1
     return tuple(chosen)

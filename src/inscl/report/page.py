@@ -22,16 +22,16 @@ from inscl.report import figures as draw
 from inscl.report.facts import Facts, RunFacts
 from inscl.report.figures import Figure
 from inscl.report.figures.draw import rules, variables
-from inscl.report.forgotten import Example, answers_of
+from inscl.report.forgotten import ForgottenExample, answers_of
 from inscl.report.plan import PlanFacts, plan_insinfo, plan_verdict, summarize_plan
 from inscl.report.reading import open_runs, summarize
 from inscl.report.verdict import best_line, verdict
 from inscl.report.words import TOO_FEW, duration, enough_rows, minus, spread, thousands
 
 KINDS = ("svg", "png")
-EXAMPLES_SHOWN = 60
-FEW_DIFFERENCES = 10  # more are folded away, but for those of the best
-PNG_ZOOM = 2.0
+_EXAMPLES_SHOWN = 60
+_FEW_DIFFERENCES = 10  # more are folded away, but for those of the best
+_PNG_ZOOM = 2.0
 OURS = re.compile(r"((scores|budget|insinfo)-\d+|relative-gain|forgetting|distances|kinds|shares)\.(svg|png)")
 
 
@@ -81,7 +81,7 @@ def write_run_report(
     for i, text in enumerate(configs, start=1):
         _write(out / f"run-{i}.yaml", text)
     examples, shown = _by_task(facts)
-    few = len(facts.differences) <= FEW_DIFFERENCES
+    few = len(facts.differences) <= _FEW_DIFFERENCES
     told = [d for d in facts.differences if few or (best and best.label in (d.line, d.baseline))]
     page = _render(
         "run.html.j2",
@@ -202,7 +202,7 @@ def _difference(found: Comparison) -> tuple[str, ...]:
     )
 
 
-def _by_task(facts: Facts) -> tuple[list[tuple[str, list[tuple[str, list[Example]]]]], int]:
+def _by_task(facts: Facts) -> tuple[list[tuple[str, list[tuple[str, list[ForgottenExample]]]]], int]:
     """Examples by task and line: of each of these the first, then the second, up to what a page can hold."""
     seen: dict[tuple[str, str], int] = {}
     ranked = []
@@ -210,7 +210,7 @@ def _by_task(facts: Facts) -> tuple[list[tuple[str, list[tuple[str, list[Example
         place = (example.task, example.line)
         seen[place] = seen.get(place, 0) + 1
         ranked.append((seen[place], example))
-    chosen = [example for _, example in sorted(ranked, key=lambda pair: pair[0])[:EXAMPLES_SHOWN]]
+    chosen = [example for _, example in sorted(ranked, key=lambda pair: pair[0])[:_EXAMPLES_SHOWN]]
     grouped = []
     for task in facts.tasks:
         lines = [
@@ -324,7 +324,7 @@ def to_png(svg: str) -> bytes:
             "There is no font on this machine to draw PNG figures with. Install one (Debian: fonts-dejavu-core), or "
             "give --figures svg."
         )
-    return bytes(resvg.svg_to_bytes(svg_string=svg, zoom=PNG_ZOOM, sans_serif_family="DejaVu Sans"))
+    return bytes(resvg.svg_to_bytes(svg_string=svg, zoom=_PNG_ZOOM, sans_serif_family="DejaVu Sans"))
 
 
 def _has_font() -> bool:

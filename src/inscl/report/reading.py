@@ -16,7 +16,7 @@ from inscl.report.forgotten import forgotten_facts
 from inscl.report.lines import Experiment, MeasuredStream
 from inscl.report.replayed import First, replay_facts
 
-NOT_THE_EXPERIMENT = MAY_CHANGE | {"tagger"}
+_NOT_THE_EXPERIMENT = MAY_CHANGE | {"tagger"}
 
 
 def summarize(runs: str | Path | Sequence[str | Path | RunFolder]) -> Facts:
@@ -150,7 +150,7 @@ def _apart(pool: Sequence[RunFolder], run: RunFolder) -> str:
     """Why a run is another experiment than a pool, or ''."""
     first = pool[0]
     a, b = first.record["config"], run.record["config"]
-    changed = sorted(key for key in a.keys() & b.keys() - NOT_THE_EXPERIMENT if a[key] != b[key])
+    changed = sorted(key for key in a.keys() & b.keys() - _NOT_THE_EXPERIMENT if a[key] != b[key])
     if changed:
         return f"other settings ({', '.join(changed)})"
     other = [t for t, info in first.record.get("tasks", {}).items() if _content(run, t) != info["content"]]

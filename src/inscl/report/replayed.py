@@ -13,7 +13,7 @@ from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.replay.plan import Plan
 
 First = tuple[str, RunFolder, StreamFolder]  # label of a line, and the first stream of an order
-TOP_TAGS = 8
+_TOP_TAGS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,5 +238,5 @@ def _tags(instructions: Sequence[InstructionFacts]) -> Iterable[TagFacts]:
             task=task,
             instructions=len(sets),
             per_instruction=sum(map(len, sets)) / len(sets),
-            top=tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP_TAGS]),
+            top=tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_TOP_TAGS]),
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from inscl.data.example import instruction_key
-from inscl.errors import DataError
+from inscl.errors import DataError, short
 
 
 class Tagger(Protocol):
@@ -49,12 +49,12 @@ def read_tags(path: str | Path) -> dict[bytes, tuple[str, ...]]:
     found: dict[bytes, tuple[str, ...]] = {}
     for where, instruction, tags in _records(text, path):
         if not isinstance(instruction, str) or not instruction.strip():
-            raise DataError(f"{where}: `instruction` must be a text that is not blank, got {_short(instruction)}.")
+            raise DataError(f"{where}: `instruction` must be a text that is not blank, got {_shown(instruction)}.")
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise DataError(f"{where}: `tags` must be a list of texts, got {_short(tags)}.")
+            raise DataError(f"{where}: `tags` must be a list of texts, got {_shown(tags)}.")
         key = instruction_key(instruction)
         if set(found.setdefault(key, tuple(tags))) != set(tags):
-            raise DataError(f"{where}: instruction {_short(instruction)} has other tags earlier on; keep one set.")
+            raise DataError(f"{where}: instruction {_shown(instruction)} has other tags earlier on; keep one set.")
     if not found:
         raise DataError(f'\'{path}\' holds no tags; wanted lines like {{"instruction": "…", "tags": ["…"]}}.')
     return found
@@ -79,10 +79,9 @@ def _records(text: str, path: Path) -> Iterator[tuple[str, object, object]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON ({error}); wanted an object a line, or one whole object.") from error
         if not isinstance(record, dict) or not {"instruction", "tags"} <= record.keys():
-            raise DataError(f"{where}: wanted an object with `instruction` and `tags`, got {_short(record)}.")
+            raise DataError(f"{where}: wanted an object with `instruction` and `tags`, got {_shown(record)}.")
         yield where, record["instruction"], record["tags"]
 
 
-def _short(value: object) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= 60 else shown[:59] + "…"
+def _shown(value: object) -> str:
+    return short(json.dumps(value, ensure_ascii=False), 60)

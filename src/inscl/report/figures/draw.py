@@ -38,8 +38,8 @@ RAMP = (  # light, dark, and whether the text on it is turned over
     ("#08335f", "#c2e0f5", True),
 )
 SERIES = 8
-DASHES = ("", "7 4", "2 4", "9 3 2 3", "12 4", "4 2", "1 3", "7 3 2 3 2 3")
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'DejaVu Sans', Arial, sans-serif"
+_DASHES = ("", "7 4", "2 4", "9 3 2 3", "12 4", "4 2", "1 3", "7 3 2 3 2 3")
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'DejaVu Sans', Arial, sans-serif"
 
 
 def rules(colour: str) -> str:
@@ -60,7 +60,7 @@ def rules(colour: str) -> str:
     ]
     for i in range(SERIES):
         c = colour.format(f"s{i}")
-        dash = f"stroke-dasharray:{DASHES[i].replace(' ', ',')}" if DASHES[i] else ""
+        dash = f"stroke-dasharray:{_DASHES[i].replace(' ', ',')}" if _DASHES[i] else ""
         lines.append(f"svg.fig .s{i}{{fill:{c};stroke:{c}}}svg.fig .line.s{i}{{fill:none;{dash}}}")
         lines.append(f"svg.fig .whisker.s{i}{{fill:none}}")
     for i in range(len(RAMP)):

@@ -10,7 +10,7 @@ from inscl.report.figures.draw import RAMP, Drawing, fit, width_of
 from inscl.report.figures.figure import LABELS, WIDTH, Figure, Scale, Table, figure
 from inscl.report.words import spread
 
-CELL, MOST_CELL = 28.0, 64.0  # height of a cell, and its width at most
+_CELL, _MOST_CELL = 28.0, 64.0  # height of a cell, and its width at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +167,13 @@ def _cell(
     """A cell of a heat map; its place is left, top and width, `shade` from 0 to 10."""
     part, style = Drawing(), f"h{min(len(RAMP) - 1, max(0, int(shade)))}"
     x, y, width = place
-    part.rect(x + 1, y + 1, width - 2, CELL - 2, f"{style} own" if own else style, 3)
-    part.text(x + width / 2, y + CELL / 2 + 4, text, f"{style} mid small")
+    part.rect(x + 1, y + 1, width - 2, _CELL - 2, f"{style} own" if own else style, 3)
+    part.text(x + width / 2, y + _CELL / 2 + 4, text, f"{style} mid small")
     drawn.mark(about, part)
 
 
 def _cell_width(columns: int) -> float:
-    return min(MOST_CELL, (WIDTH - LABELS - 70) / columns)
+    return min(_MOST_CELL, (WIDTH - LABELS - 70) / columns)
 
 
 def _map_width(cell: float, names: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from inscl.report.plan import PlanFacts, PlanTask
 from inscl.report.replayed import BudgetFacts, InsInfoFacts, InstructionFacts, StageBudget
 
 LEFT, TOP, HEIGHT = 52.0, 12.0, 260.0  # of the stacked bars
-ROW = 34.0  # of the InsInfo figure: height of a task's dots
+_ROW = 34.0  # of the InsInfo figure: height of a task's dots
 
 
 def budget_figures(facts: Facts, first: str = "") -> list[Figure]:
@@ -98,12 +98,12 @@ def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
     tasks = list(dict.fromkeys(i.task for i in info.instructions))
     most = max(i.insinfo for i in info.instructions) or 1.0
     scale, top = Scale(0, 1.03 * most, LABELS, WIDTH - 24), 34.0
-    bottom = top + ROW * len(tasks)
+    bottom = top + _ROW * len(tasks)
     drawn = Drawing()
     across(drawn, scale, top, bottom, "InsInfo")
     _dots_legend(drawn, rest=any(not i.chosen for i in info.instructions))
     for t, task in enumerate(tasks):
-        y = top + ROW * (t + 0.5)
+        y = top + _ROW * (t + 0.5)
         drawn.text(LABELS - 10, y + 4, fit(task, LABELS - 14), "end")
         drawn.line(LABELS, y, WIDTH - 24, y, "grid")
         _dots(drawn, y, info.instructions, task, scale)

@@ -18,7 +18,7 @@ from inscl.report.figures.figure import (
 )
 
 TOP, HEIGHT, LEFT = 14.0, 330.0, 52.0
-Bound = tuple[str, float]  # its name, and its Relative Gain
+_Bound = tuple[str, float]  # its name, and its Relative Gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def gain_figure(facts: Facts) -> Figure | None:
     lines = [line for line in facts.lines if line.gains]
     if not lines:
         return None
-    bounds: list[Bound] = [("experts: 100", 100.0), *((f"joint: {j.gain.mean:.1f}", j.gain.mean) for j in facts.joint)]
+    bounds: list[_Bound] = [("experts: 100", 100.0), *((f"joint: {j.gain.mean:.1f}", j.gain.mean) for j in facts.joint)]
     drawn, plane = Drawing(), _plane(lines, bounds)
     _axes(drawn, plane, bounds)
     bands = Drawing()
@@ -61,7 +61,7 @@ def gain_figure(facts: Facts) -> Figure | None:
     return figure(drawn, "relative-gain", finding, (WIDTH, TOP + HEIGHT + 48), table)
 
 
-def _plane(lines: Sequence[LineFacts], bounds: Sequence[Bound]) -> _Plane:
+def _plane(lines: Sequence[LineFacts], bounds: Sequence[_Bound]) -> _Plane:
     stages = sorted({stage for line in lines for stage in line.gains})
     values = [found.mean for line in lines for found in line.gains.values()] + [gain for _, gain in bounds]
     low, high = max(0.0, 10 * ((min(values) - 6) // 10)), max(values) + 6
@@ -74,7 +74,7 @@ def _short(line: LineFacts) -> str:
     return fit(line.label, 180)
 
 
-def _axes(drawn: Drawing, plane: _Plane, bounds: Sequence[Bound]) -> None:
+def _axes(drawn: Drawing, plane: _Plane, bounds: Sequence[_Bound]) -> None:
     upwards(drawn, plane.y, LEFT, plane.right, "Relative Gain, %")
     for stage in plane.stages:
         drawn.text(plane.x(stage), TOP + HEIGHT + 18, str(stage), "mid small faint")
@@ -100,7 +100,7 @@ def _line(drawn: Drawing, k: int, line: LineFacts, plane: _Plane) -> None:
         drawn.mark(f"{line.label}, stage {stage}: {estimate_text(found)}", part)
 
 
-def _names(drawn: Drawing, lines: Sequence[LineFacts], bounds: Sequence[Bound], plane: _Plane) -> None:
+def _names(drawn: Drawing, lines: Sequence[LineFacts], bounds: Sequence[_Bound], plane: _Plane) -> None:
     """Names at the ends of lines and bounds, moved apart where they would touch."""
     ends = [line.gains[max(line.gains)].mean for line in lines] + [gain for _, gain in bounds]
     places = apart([plane.y(gain) for gain in ends], 17, TOP + 4, TOP + HEIGHT)

@@ -20,7 +20,7 @@ from inscl.report.figures.figure import (
 from inscl.report.forgotten import COUNTS, KindFacts
 from inscl.report.words import minus
 
-STEP = 13.0  # from one line's mark to the next
+_STEP = 13.0  # from one line's mark to the next
 KINDS = {
     "related": "related: a wrong answer to the instruction",
     "unrelated": "unrelated: no answer to it any more",
@@ -39,7 +39,7 @@ def change_figure(facts: Facts) -> Figure | None:
     scale = Scale(max(-102.0, min(means) - 12), min(102.0, max(*means, 0.0) + 12), LABELS, WIDTH - 20)
     drawn = Drawing()
     y = top = legend(drawn, [line.label for line in lines]) + 8
-    height = STEP * len(lines) + 12
+    height = _STEP * len(lines) + 12
     bottom = top + height * len(tasks)
     across(drawn, scale, top, bottom, "change since the task was learnt, points")
     for task in tasks:
@@ -56,18 +56,18 @@ def change_figure(facts: Facts) -> Figure | None:
 
 
 _CHANGE = ("task", "strategy", "when learnt", "now", "change", "95 % interval", "streams")
-Found = Mapping[tuple[str, str], TaskFacts]
+_Found = Mapping[tuple[str, str], TaskFacts]
 
 
 def _changes(
     drawn: Drawing, y: float, task: str, marks: Sequence[tuple[LineFacts, TaskFacts | None]], scale: Scale
 ) -> None:
     """The marks of one task, one under the other."""
-    drawn.text(LABELS - 10, y + (STEP * len(marks) + 12) / 2 + 4, fit(task, LABELS - 14), "end")
+    drawn.text(LABELS - 10, y + (_STEP * len(marks) + 12) / 2 + 4, fit(task, LABELS - 14), "end")
     for k, (line, fact) in enumerate(marks):
         if fact is None:
             continue
-        place, part = y + 6 + STEP * (k + 0.5), Drawing()
+        place, part = y + 6 + _STEP * (k + 0.5), Drawing()
         if ends := fact.change.shown:
             part.line(scale(ends[0]), place, scale(ends[1]), place, f"whisker {style_of(k)}")
         part.symbol(k, scale(fact.change.mean), place, style_of(k))
@@ -81,7 +81,7 @@ def _worst(lines: Sequence[LineFacts]) -> str:
     return f"Largest loss since a task was learnt: {told}."
 
 
-def _change_rows(tasks: Sequence[str], lines: Sequence[LineFacts], found: Found) -> list[tuple[str, ...]]:
+def _change_rows(tasks: Sequence[str], lines: Sequence[LineFacts], found: _Found) -> list[tuple[str, ...]]:
     return [
         (task, line.label, f"{t.learnt:.1f}", f"{t.now:.1f}", *estimate_cells(t.change, sign=True))
         for task in tasks
