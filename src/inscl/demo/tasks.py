@@ -82,15 +82,17 @@ def _rows(task: DemoTask, sizes: dict[Split, int], rng: Rng) -> list[Example]:
     return [row for split in SPLITS for row in sides[split]]
 
 
-def _split(words: str) -> tuple[str, ...]:
+def split_words(words: str) -> tuple[str, ...]:
+    """Words of a vocabulary, written in one line."""
     return tuple(words.split())
 
 
-def _one(rng: Rng, items: Sequence[str]) -> str:
+def draw(rng: Rng, items: Sequence[str]) -> str:
+    """One of the items."""
     return items[int(rng.integers(len(items)))]
 
 
-def _several(rng: Rng, items: Sequence[str], count: int) -> list[str]:
+def draw_several(rng: Rng, items: Sequence[str], count: int) -> list[str]:
     """`count` different items in random order."""
     return [items[int(i)] for i in rng.permutation(len(items))[:count]]
 
@@ -118,18 +120,22 @@ _REVIEWS = (
 )
 
 
-def _review_opinion(rng: Rng) -> Pair:
-    """Two things, both praised or both complained of."""
+def review(rng: Rng) -> tuple[str, bool]:
+    """Two things, both praised or both complained of, and whether it is the latter."""
     bad = int(rng.integers(2))
-    first, second = _several(rng, list(_OPINIONS), 2)
-    adjectives = [_one(rng, _OPINIONS[thing][bad].split()) for thing in (first, second)]
-    review = _one(rng, _REVIEWS).format(first, adjectives[0], second, adjectives[1])
-    return review, ("negative" if bad else "positive")
+    first, second = draw_several(rng, list(_OPINIONS), 2)
+    adjectives = [draw(rng, _OPINIONS[thing][bad].split()) for thing in (first, second)]
+    return draw(rng, _REVIEWS).format(first, adjectives[0], second, adjectives[1]), bool(bad)
+
+
+def _review_opinion(rng: Rng) -> Pair:
+    text, bad = review(rng)
+    return text, ("negative" if bad else "positive")
 
 
 # --- reverse_words: write a list from its end
 
-_WORDS = _split(
+_WORDS = split_words(
     "apple arrow basket bridge candle castle desk dragon engine elbow forest finger garden guitar hammer "
     "honey island jacket jungle kettle kite ladder lemon mirror mountain needle nest orange oven pencil "
     "pillow queen quilt rabbit ribbon saddle summer table tiger umbrella uncle valley violin window zebra"
@@ -138,28 +144,28 @@ _WORDS = _split(
 
 def _reverse_words(rng: Rng) -> Pair:
     """Four different words."""
-    words = _several(rng, _WORDS, 4)
+    words = draw_several(rng, _WORDS, 4)
     return ", ".join(words), " < ".join(reversed(words))
 
 
 # --- record_field: read one field of a record
 
-_NAMES = _split("Ada Bruno Clara David Elena Felix Greta Hugo Irene Jonas Karin Lucas Maria Noah Olga Peter")
-_CITIES = _split("Athens Berlin Cairo Dublin Helsinki Lisbon London Madrid Oslo Paris Prague Rome Vienna Warsaw")
-_JOBS = _split("baker carpenter dentist farmer gardener lawyer nurse painter pilot plumber singer tailor teacher")
-_COLOURS = _split("black blue brown green grey orange pink purple red white yellow")
+_NAMES = split_words("Ada Bruno Clara David Elena Felix Greta Hugo Irene Jonas Karin Lucas Maria Noah Olga Peter")
+_CITIES = split_words("Athens Berlin Cairo Dublin Helsinki Lisbon London Madrid Oslo Paris Prague Rome Vienna Warsaw")
+_JOBS = split_words("baker carpenter dentist farmer gardener lawyer nurse painter pilot plumber singer tailor teacher")
+_COLOURS = split_words("black blue brown green grey orange pink purple red white yellow")
 
 
 def _record_field(rng: Rng) -> Pair:
     """A record of three fields in random order, and the name of one of them."""
     values = {
-        "name": _one(rng, _NAMES),
-        "city": _one(rng, _CITIES),
-        "job": _one(rng, _JOBS),
-        "colour": _one(rng, _COLOURS),
+        "name": draw(rng, _NAMES),
+        "city": draw(rng, _CITIES),
+        "job": draw(rng, _JOBS),
+        "colour": draw(rng, _COLOURS),
     }
-    fields = _several(rng, list(values), 3)
-    asked = _one(rng, fields)
+    fields = draw_several(rng, list(values), 3)
+    asked = draw(rng, fields)
     record = "; ".join(f"{field} = {values[field]}" for field in fields)
     return f"{record}. Field: {asked}", f"[{values[asked]}]"
 
@@ -182,16 +188,16 @@ _MEASURES = {  # unit: sentences about something that is measured so
 
 def _smaller_unit(rng: Rng) -> Pair:
     """A sentence with a whole number of 2 to 99 units."""
-    unit = _one(rng, list(_UNITS))
+    unit = draw(rng, list(_UNITS))
     smaller, factor = _UNITS[unit]
     number = int(rng.integers(2, 100))
-    sentence = _one(rng, _MEASURES[unit]).format(f"{number} {unit}")
+    sentence = draw(rng, _MEASURES[unit]).format(f"{number} {unit}")
     return sentence, f"{number * factor} {smaller}"
 
 
 # --- passive_voice: rewrite a sentence in the passive
 
-_PEOPLE = _split(
+_PEOPLE = split_words(
     "baker boy cook dancer doctor driver farmer gardener girl guard judge nurse painter pilot sailor singer "
     "student teacher waiter writer"
 )
@@ -219,19 +225,19 @@ _ACTIONS = (  # past tense, past participle, things it is done to; a thing in -s
 def _passive_voice(rng: Rng) -> Pair:
     """A person did something to one thing or to several."""
     past, participle, things = _ACTIONS[int(rng.integers(len(_ACTIONS)))]
-    person, thing = _one(rng, _PEOPLE), _one(rng, things)
+    person, thing = draw(rng, _PEOPLE), draw(rng, things)
     be = "were" if thing.endswith("s") else "was"
     return f"The {person} {past} the {thing}.", f"The {thing} {be} {participle} by the {person}."
 
 
 # --- price_list: answer from a small table
 
-_GOODS = _split("bread butter cheese coffee eggs flour honey jam milk pasta pepper rice salt soap sugar tea water")
+_GOODS = split_words("bread butter cheese coffee eggs flour honey jam milk pasta pepper rice salt soap sugar tea water")
 
 
 def _price_list(rng: Rng) -> Pair:
     """Three goods with different prices of 2 to 49 coins, and one of them."""
-    goods = _several(rng, _GOODS, 3)
+    goods = draw_several(rng, _GOODS, 3)
     prices = [int(i) + 2 for i in rng.permutation(48)[:3]]
     asked = int(rng.integers(3))
     table = " | ".join(f"{good} {price}" for good, price in zip(goods, prices, strict=True))

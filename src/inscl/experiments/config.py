@@ -21,12 +21,13 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import core_schema
 
 from inscl.core.orders import Order, order_of
-from inscl.demo.tasks import TASKS as DEMO_TASKS
+from inscl.demo.sets import TASK_SETS
 from inscl.errors import ConfigError, DataError, PlanError
 from inscl.lined_yaml import LinedYaml, Place
 from inscl.replay.budget import Budget, amount_in
@@ -69,8 +70,12 @@ def _measures(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _demo_task(name: str) -> str:
-    return member(name, DEMO_TASKS)
+def _task_set(name: object) -> str:
+    return "six" if name is True else member(str(name), TASK_SETS)
+
+
+def _task_of_set(name: str, info: ValidationInfo) -> str:
+    return member(name, TASK_SETS[info.data["demo"]].names) if "demo" in info.data else name
 
 
 def _known_format(name: str) -> str:
@@ -125,14 +130,14 @@ Paths = Annotated[Texts, Field(min_length=1)]
 
 
 class DemoTasks(Part):
-    """The tasks that come with inscl: ``tasks: demo``."""
+    """Tasks that come with inscl: ``tasks: demo``, or ``tasks: {demo: forms}`` for another set of `TASK_SETS`."""
 
-    demo: Literal[True] = True
+    demo: Annotated[str, BeforeValidator(_task_set)] = "six"
     seed: Natural = 0
     train: Count = 120
     dev: Count = 20
     test: Count = 60
-    only: tuple[Annotated[str, AfterValidator(_demo_task)], ...] | None = None  # None: all six
+    only: tuple[Annotated[str, AfterValidator(_task_of_set)], ...] | None = None  # None: all of the set
 
 
 class Checkout(Part):
@@ -324,7 +329,7 @@ class StreamConfig(StageConfig):
 def known_task_names(tasks: object) -> tuple[str, ...] | None:
     """Names of the tasks, where the configuration alone tells them."""
     if isinstance(tasks, DemoTasks):
-        return tasks.only or tuple(DEMO_TASKS)
+        return tasks.only or TASK_SETS[tasks.demo].names
     if isinstance(tasks, Checkout):
         return tasks.only or (tuple(tasks.categories) if isinstance(tasks.categories, dict) else None)
     return tuple(tasks) if isinstance(tasks, dict) else None

@@ -8,6 +8,7 @@ import numpy as np
 
 from inscl.data.example import Example, Split, example_key, key_of
 from inscl.data.split import Shares
+from inscl.demo.sets import TASK_SETS
 from inscl.errors import DataError
 from inscl.experiments.config import Checkout, DemoTasks, StreamConfig, TaskFiles
 from inscl.experiments.run_folder import RunFolder
@@ -100,9 +101,7 @@ def _sources_of(config: StreamConfig) -> dict[str, dict[str, Any]]:
     """Where the data of each task are, as arguments of `Memory.add`, in the order of the configuration."""
     tasks = config.tasks
     if isinstance(tasks, DemoTasks):
-        from inscl.demo.tasks import demo_tasks
-
-        made = demo_tasks(tasks.seed, train=tasks.train, dev=tasks.dev, test=tasks.test)
+        made = TASK_SETS[tasks.demo].make(tasks.seed, train=tasks.train, dev=tasks.dev, test=tasks.test)
         return {name: {"data": made[name]} for name in tasks.only or made}
     if isinstance(tasks, Checkout):
         return _of_checkout(tasks, config)
