@@ -100,7 +100,7 @@ def test_predictions_are_kept_and_used_again(loaded, tmp_path, monkeypatch):
     assert len(files) == 2
     rows = [json.loads(line) for line in files[0].read_text().splitlines()]
     assert {"task", "instruction", "input", "references", "prediction", "capped", "truncated"} <= set(rows[0])
-    monkeypatch.setattr("inscl.evaluation.evaluate._ask_model", None)
+    monkeypatch.setattr("inscl.evaluation.evaluate.ask_model", None)
     assert generate_and_score(loaded, TASKS, max_new_tokens=LIMITS, out=tmp_path) == first
     with pytest.raises(TypeError):  # other settings are other predictions
         generate_and_score(loaded, TASKS, max_new_tokens=3, out=tmp_path)

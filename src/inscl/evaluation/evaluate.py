@@ -5,25 +5,28 @@ a task, and a finished file is not made again.
 """
 
 import copy
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inscl.core.stats import score_interval
 from inscl.data.chat_form import to_messages
-from inscl.data.example import Example, example_key, instruction_key, key_of, said
-from inscl.data.template import TEMPLATE_ID, answer_ids, check_known, end_ids, prompt_ids, render, row_named
+from inscl.data.example import Example, instruction_key, said
+from inscl.data.template import render
 from inscl.errors import ConfigError, DataError
+from inscl.evaluation.answering import Asked, ask_model, ask_server
 from inscl.evaluation.predictions import Prediction, read_predictions, write_predictions
 from inscl.evaluation.scoring import SCORERS, exact_match
 from inscl.evaluation.server import Server
 from inscl.models.kernels import flexible_attention
-from inscl.models.loading import LoadedModel, load, vocabulary
+from inscl.models.loading import LoadedModel, load
 from inscl.models.precision import choose_dtype
+
+if TYPE_CHECKING:
+    from inscl.models.kept import Keeping
 
 _BATCHES_AT_ONCE = 4  # full batches answered together; after each such group of tasks the predictions are on disk
 
@@ -86,7 +89,7 @@ def generate_and_score(
     ----------
     model, tasks, max_new_tokens, **asking
         As for `predict`.
-    scorer : {"rouge_l", "superni"}
+    scorer : {"rouge_l", "superni", "exact_match"}
         See `inscl.evaluation.scoring`.
 
     Raises
@@ -98,7 +101,7 @@ def generate_and_score(
     """
     if scorer not in SCORERS:
         raise ConfigError(f"`scorer` must be one of {', '.join(SCORERS)}, got {scorer!r}.")
-    found = predict(model, tasks, max_new_tokens=max_new_tokens, **asking)
+    found = predict(model, tasks, max_new_tokens=max_new_tokens, exact_only=scorer == "exact_match", **asking)
     return {name: _score(rows, scorer) for name, rows in found.items()}
 
 
@@ -114,6 +117,8 @@ def predict(
     dtype: str = "auto",
     batch_tokens: int | None = None,
     batch_size: int | None = None,
+    exact_only: bool = False,
+    keeping: "Keeping | None" = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[Prediction]]:
     """Answer the rows of every task.
@@ -138,6 +143,11 @@ def predict(
         Of the weights that answer; see `inscl.models.precision.choose_dtype`.
     batch_tokens, batch_size : int, optional
         Most tokens (prompt and answer) and most rows of a batch; None fits the cache to the device.
+    exact_only : bool
+        Whether nothing but exact matches is asked for: an answer that can be none any more is not finished, and ends
+        with "…".
+    keeping : Keeping, optional
+        Where states of the model's frozen layers are kept.
     progress : callable, optional
         Called with (rows answered, rows).
 
@@ -156,11 +166,12 @@ def predict(
     for name, rows in tasks.items():
         if not rows:
             raise DataError(f"Task {name!r} has no held-out rows to score. Give it more rows or a test file.")
-    asked = _Asked(
+    asked = Asked(
         {name: max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[name] for name in tasks},
         max_length=max_length,
         chat=chat,
         loss=loss and not isinstance(model, Server),
+        exact_only=exact_only,
     )
     source = load(model) if isinstance(model, str | Path) else model
     files = {
@@ -170,7 +181,7 @@ def predict(
     missing = {name: rows for name, rows in tasks.items() if found[name] is None}
     if not missing:
         return {name: found[name] or [] for name in tasks}
-    answerer, at_once = _answerer(source, asked, dtype, batch_tokens, batch_size)
+    answerer, at_once = _answerer(source, asked, dtype, batch_tokens, batch_size, keeping)
     done, total = 0, sum(len(rows) for rows in missing.values())
     for group in _groups(missing, at_once):
         offset = done
@@ -187,105 +198,30 @@ def predict(
     return {name: found[name] or [] for name in tasks}
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Everything that bears on the predictions beside model and rows."""
-
-    limits: Mapping[str, int]
-    max_length: int
-    chat: bool
-    loss: bool
-
-    def key(self, name: str, rows: Sequence[Example], identity: str) -> str:
-        """Name of the file that holds these predictions; a task's name is never used as a path."""
-        settings = json.dumps([name, identity, self.limits[name], self.max_length, self.chat, self.loss, TEMPLATE_ID])
-        return key_of("predictions", settings, *(example_key(row).hex() for row in rows)).hex()
-
-
 _Answerer = Callable[[Mapping[str, Sequence[Example]], Callable[[int, int], None]], dict[str, list[Prediction]]]
 
 
 def _answerer(
-    source: LoadedModel | Server, asked: _Asked, dtype: str, batch_tokens: int | None, batch_size: int | None
+    source: LoadedModel | Server,
+    asked: Asked,
+    dtype: str,
+    batch_tokens: int | None,
+    batch_size: int | None,
+    keeping: "Keeping | None",
 ) -> tuple[_Answerer, int]:
     """Who answers, and how many rows at once: what a server answered is paid for, and kept task by task."""
     if isinstance(source, Server):
         server = source
-        return lambda tasks, tell: _ask_server(server, tasks, asked, tell), 1
+        return lambda tasks, tell: ask_server(server, tasks, asked, tell), 1
     weights = ready(source.model, dtype)
     batch = batch_limits(weights, batch_tokens, batch_size)
+    kept = keeping.of(weights, answering=True) if keeping else None
 
     def ask(tasks: Mapping[str, Sequence[Example]], tell: Callable[[int, int], None]) -> dict[str, list[Prediction]]:
         with flexible_attention():
-            return _ask_model(weights, source.tokenizer, tasks, asked, batch, tell)
+            return ask_model(weights, source.tokenizer, tasks, asked, batch, kept, tell)
 
     return ask, _BATCHES_AT_ONCE * batch["batch_size"]
-
-
-def _ask_model(
-    weights: Any,
-    tokenizer: Any,
-    tasks: Mapping[str, Sequence[Example]],
-    asked: _Asked,
-    batch: dict[str, int],
-    tell: Callable[[int, int], None],
-) -> dict[str, list[Prediction]]:
-    from inscl.evaluation.generate import Prompt, answer_losses, generate
-
-    rows = [(name, row) for name, examples in tasks.items() for row in examples]
-    prompts = []
-    for number, (name, row) in enumerate(rows, start=1):
-        with row_named(name, number):
-            prompts.append(prompt_ids(row, tokenizer, max_length=asked.max_length, chat=asked.chat))
-            check_known(prompts[-1].ids, tokenizer, vocabulary(weights))
-    limits = [asked.limits[name] for name, _ in rows]
-    pad = tokenizer.pad_token_id
-    answers = generate(
-        weights,
-        [Prompt(prompt.ids, limit) for prompt, limit in zip(prompts, limits, strict=True)],
-        end_ids=_end_ids(weights, tokenizer, asked.chat),
-        pad_id=pad,
-        progress=tell,
-        **batch,
-    )
-    texts = tokenizer.batch_decode([answer.ids for answer in answers], skip_special_tokens=True)
-    losses: list[tuple[float | None, int]] = [(None, 0)] * len(rows)
-    if asked.loss:
-        references = [answer_ids(row, tokenizer, chat=asked.chat) for _, row in rows]
-        known = [(prompt.ids, reference) for prompt, reference in zip(prompts, references, strict=True)]
-        batch = {**batch, "batch_tokens": max(1, batch["batch_tokens"] // 4)}  # logits are larger than the cache
-        losses = list(answer_losses(weights, known, pad_id=pad, **batch))
-    found: dict[str, list[Prediction]] = {name: [] for name in tasks}
-    for (name, row), text, answer, prompt, (nll, n) in zip(rows, texts, answers, prompts, losses, strict=True):
-        found[name].append(_prediction(name, row, text, answer.capped, prompt.truncated, nll, n))
-    return found
-
-
-def _ask_server(
-    server: Server, tasks: Mapping[str, Sequence[Example]], asked: _Asked, tell: Callable[[int, int], None]
-) -> dict[str, list[Prediction]]:
-    found: dict[str, list[Prediction]] = {}
-    for name, examples in tasks.items():
-        answers = server.answers([(row, asked.limits[name]) for row in examples], chat=asked.chat)
-        found[name] = [
-            _prediction(name, row, text, capped, False, None, 0)
-            for row, (text, capped) in zip(examples, answers, strict=True)
-        ]
-        done = sum(len(rows) for rows in found.values())
-        tell(done, done)
-    return found
-
-
-def _prediction(
-    name: str, row: Example, text: str, capped: bool, truncated: bool, nll: float | None, n: int
-) -> Prediction:
-    return Prediction(name, row.instruction, row.input, list(row.outputs), text.strip(), capped, truncated, nll, n)
-
-
-def _end_ids(weights: Any, tokenizer: Any, chat: bool) -> frozenset[int]:
-    ends = weights.generation_config.eos_token_id
-    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return end_ids(tokenizer, chat=chat) | frozenset(listed)
 
 
 def ready(model: Any, dtype: str) -> Any:
@@ -298,10 +234,25 @@ def ready(model: Any, dtype: str) -> Any:
         raise ConfigError(f"`dtype` must be auto, float32 or bfloat16, got {dtype!r}.")
     wanted = getattr(torch, dtype)
     if hasattr(model, "peft_config"):
-        model = copy.deepcopy(model).float().merge_and_unload()
+        model = _merged(model, lambda weights: weights.dtype == wanted and weights.device == device)
     elif any(parameter.dtype != wanted for parameter in model.parameters()):
         model = copy.deepcopy(model)
     return model.to(device=device, dtype=wanted).eval()
+
+
+def _merged(model: Any, fits: Callable[[Any], bool]) -> Any:
+    """A copy with its adapters merged, which shares the weights that fit and no adapter stands on."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    def adapted(model: Any) -> list[Any]:
+        return [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
+
+    own = {id(p) for part in adapted(model) for p in part.parameters()}
+    shared: dict[int, Any] = {id(p): p for p in model.parameters() if fits(p) and id(p) not in own}
+    copied = copy.deepcopy(model, shared)
+    for part in adapted(copied):
+        part.float()
+    return copied.merge_and_unload()
 
 
 def batch_limits(weights: Any, batch_tokens: int | None = None, batch_size: int | None = None) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Greedy answers of a causal model, in large batches: left padding, a key-value cache, finished rows dropped.
 
-Also the loss on given answers. Both need a model in memory and torch.
+Needs a model in memory and torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from inscl.data.template import IGNORED
 from inscl.models.parts import head_at
-from inscl.training.batches import Collator
 
 _LOOK_EVERY = 4  # steps between looks at which rows have ended: each look waits for the device
 
@@ -146,45 +144,3 @@ def _answer(prompts: Sequence[Prompt], model: Any, end_ids: frozenset[int], pad_
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
     texts, ends_seen, sizes = found.tolist(), ended.tolist(), lengths.tolist()
     return [Generated(text[:size], capped=not seen) for text, seen, size in zip(texts, ends_seen, sizes, strict=True)]
-
-
-@torch.inference_mode()
-def answer_losses(
-    model: Any,
-    rows: Sequence[tuple[list[int], list[int]]],
-    *,
-    pad_id: int,
-    batch_tokens: int,
-    batch_size: int,
-) -> list[tuple[float, int]]:
-    """Summed negative log-likelihood of each row's answer, and its number of tokens.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel or peft.PeftModel
-        In evaluation mode.
-    rows : sequence of (prompt ids, answer ids)
-        The answer with its end token.
-    pad_id : int
-        Token to pad with.
-    batch_tokens, batch_size : int
-        Most tokens and most rows of a batch.
-    """
-    device = next(model.parameters()).device
-    found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
-    collate = Collator(pad_id, weighted=False)
-    for batch in batches_of([len(p) + len(a) for p, a in rows], batch_tokens=batch_tokens, batch_size=batch_size):
-        made = collate(
-            [{"input_ids": rows[i][0] + rows[i][1], "labels": [IGNORED] * len(rows[i][0]) + rows[i][1]} for i in batch]
-        )
-        index = made["answer_index"].to(device)
-        labels = made["labels"].to(device)
-        with head_at(model, index):
-            logits = model(input_ids=made["input_ids"].to(device), use_cache=False).logits[0]
-        targets = labels.reshape(-1).index_select(0, index + 1)
-        each = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").double()
-        owner = torch.div(index, labels.shape[1], rounding_mode="floor")
-        sums = torch.zeros(len(batch), dtype=torch.float64, device=device).index_add_(0, owner, each).tolist()
-        for i, total in zip(batch, sums, strict=True):
-            found[i] = total, len(rows[i][1])
-    return found

@@ -1,6 +1,7 @@
 """The loss of a model on given answers, row by row: one pass, and nothing is generated."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from inscl.data.example import Example
 from inscl.data.template import answer_ids, prompt_ids
@@ -8,9 +9,18 @@ from inscl.evaluation.evaluate import batch_limits, ready
 from inscl.models.kernels import flexible_attention
 from inscl.models.loading import LoadedModel
 
+if TYPE_CHECKING:
+    from inscl.models.kept import Keeping
+
 
 def row_losses(
-    model: LoadedModel, rows: Sequence[Example], *, max_length: int, chat: bool, dtype: str = "float32"
+    model: LoadedModel,
+    rows: Sequence[Example],
+    *,
+    max_length: int,
+    chat: bool,
+    dtype: str = "float32",
+    keeping: "Keeping | None" = None,
 ) -> list[float]:
     """Mean negative log-likelihood of a token of each row's first answer, its end token included.
 
@@ -24,16 +34,19 @@ def row_losses(
         Whether the rows are asked through the tokenizer's chat template.
     dtype : {"float32", "bfloat16"}
         Of the computation.
+    keeping : Keeping, optional
+        Where states of the model's frozen layers are kept.
     """
-    from inscl.evaluation.generate import answer_losses
+    from inscl.evaluation.reading import read_answers
 
     weights, tokenizer = ready(model.model, dtype), model.tokenizer
     known = [
         (prompt_ids(row, tokenizer, max_length=max_length, chat=chat).ids, answer_ids(row, tokenizer, chat=chat))
         for row in rows
     ]
-    limits = batch_limits(weights)
-    limits["batch_tokens"] = max(1, limits["batch_tokens"] // 4)  # logits are larger than the cache
+    kept = keeping.of(weights, answering=True) if keeping else None
+    if kept and not kept.keep([*prompt, *answer] for prompt, answer in known):
+        kept = None
     with flexible_attention():
-        found = answer_losses(weights, known, pad_id=tokenizer.pad_token_id, **limits)
-    return [total / max(n, 1) for total, n in found]
+        found = read_answers(weights, known, pad_id=tokenizer.pad_token_id, batch=batch_limits(weights), kept=kept)
+    return [row.nll / max(row.tokens, 1) for row in found]

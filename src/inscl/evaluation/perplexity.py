@@ -68,10 +68,10 @@ def perplexity(weights: Any, tokenizer: Any) -> Perplexity:
         counted, as in transformers' own loss.
     """
     from inscl.evaluation.evaluate import batch_limits
-    from inscl.evaluation.generate import answer_losses
+    from inscl.evaluation.reading import read_answers
 
     ids = [tokenizer(text)["input_ids"] for text in paragraphs()]
-    limits = batch_limits(weights)
-    limits["batch_tokens"] = max(1, limits["batch_tokens"] // 4)  # logits are larger than the cache
-    found = answer_losses(weights, [(row[:1], row[1:]) for row in ids], pad_id=tokenizer.pad_token_id, **limits)
-    return Perplexity(key_of(*paragraphs()).hex(), [nll for nll, _ in found], [n for _, n in found])
+    found = read_answers(
+        weights, [(row[:1], row[1:]) for row in ids], pad_id=tokenizer.pad_token_id, batch=batch_limits(weights)
+    )
+    return Perplexity(key_of(*paragraphs()).hex(), [row.nll for row in found], [row.tokens for row in found])

@@ -16,6 +16,7 @@ _UNSPACED = re.compile(
 )
 # A minus belongs to a number where nothing stands before it that it could join: "-3", not "2-3" or "well-3".
 _SIGN = re.compile(r"(?<![^\s(\[{,;:=<>*/+])[-\u2212\u2013](?=\.?\d)")
+_UNDECIDED = "-\u2212\u2013.\ufffd\u03a3"
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -86,7 +87,18 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
     return _best(_one_exact_match, prediction, references)
 
 
-SCORERS: dict[str, Scorer] = {"rouge_l": rouge_l, "superni": superni}
+SCORERS: dict[str, Scorer] = {"rouge_l": rouge_l, "superni": superni, "exact_match": exact_match}
+
+
+def may_match(beginning: str, references: Sequence[str]) -> bool:
+    """Whether an answer that begins so may still be an exact match; False only where none can be.
+
+    >>> may_match("Pos", ["positive"]), may_match("neg", ["positive"]), may_match("-", ["-3"])
+    (True, False, True)
+    """
+    # What comes next may make these something else: a sign, half a character, a final sigma.
+    known = _normalised(beginning.rstrip(_UNDECIDED))
+    return any(_normalised(reference).startswith(known) for reference in references)
 
 
 def tokens(text: str) -> list[str]:

@@ -52,7 +52,7 @@ class Keeping:
     depth: int = 0
     states: str = "auto"
 
-    def of(self, model: Any, *, half: bool = False, why_not: str = "") -> "KeptStates | None":
+    def of(self, model: Any, *, half: bool = False, answering: bool = False, why_not: str = "") -> "KeptStates | None":
         """The kept states of a model whose bottom is frozen; None where none are kept.
 
         Parameters
@@ -60,6 +60,8 @@ class Keeping:
         model : transformers.PreTrainedModel or peft.PeftModel
         half : bool
             Whether autocast computes it in bfloat16.
+        answering : bool
+            Whether the model answers only.
         why_not : str
             What else stands in the way; empty: nothing.
 
@@ -70,7 +72,7 @@ class Keeping:
         """
         if not self.depth or self.states == "off":
             return None
-        bottom = None if why_not else Bottom(model, self.depth, half)
+        bottom = None if why_not else Bottom(model, self.depth, half, answering)
         if bottom and not bottom.problem:
             return KeptStates(self, bottom)
         self.give_up(bottom.problem if bottom else why_not)

@@ -76,6 +76,8 @@ class Bottom:
         How many of its layers belong to the bottom, at least 1 and below their number.
     half : bool
         Whether autocast computes it in bfloat16.
+    answering : bool
+        Whether the model answers only: it does not matter then what could be trained.
 
     Attributes
     ----------
@@ -91,7 +93,7 @@ class Bottom:
         Why the layers above cannot be run alone; empty where they can.
     """
 
-    def __init__(self, model: Any, depth: int, half: bool = False) -> None:
+    def __init__(self, model: Any, depth: int, half: bool = False, answering: bool = False) -> None:
         self._model, self._depth, self._half = model, depth, half
         layers = layers_of(model)
         self._below, self._last, self._above = layers[: depth - 1], layers[depth - 1], layers[depth:]
@@ -102,7 +104,7 @@ class Bottom:
             _seen[self.digest] = self._look()
         self._form = _seen[self.digest]
         self.width, self.dtype = self._form.width, self._form.dtype
-        self.problem = self._form.problem or self._in_the_way()
+        self.problem = self._form.problem or ("" if answering else self._in_the_way())
 
     @torch.no_grad()
     def states(self, ids: Any) -> Any:

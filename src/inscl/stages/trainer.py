@@ -8,8 +8,9 @@ Where a command was launched as several processes, the others hold the same mode
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.data.example import Example
 from inscl.evaluation.evaluate import answer_limit, generate_and_score
@@ -23,6 +24,9 @@ from inscl.training.config import Protect, StageConfig
 from inscl.training.stage import StageRecord
 from inscl.training.tracking import check_trackers
 from inscl.training.train import load_start, train_stage
+
+if TYPE_CHECKING:
+    from inscl.models.kept import Keeping
 
 ANSWERS_LOOKED_AT = 1000  # training answers from which a task's longest answer is taken
 
@@ -125,17 +129,30 @@ class ModelTrainer:
             scorer=self.config.scorer,
             out=out,
             dtype=self.config.dtype,
+            keeping=self._keeping(),
             progress=lambda done, total: progress(done, total, None),
         )
         return predicted(out, tasks, self.config.scorer)
 
     def losses(self, model: str | Path, tasks: Mapping[str, Sequence[Example]]) -> dict[str, list[float]]:
         """Loss of each row of each task."""
-        loaded, config, chat = self._load(model), self.config, self._chat()
-        return {
-            task: row_losses(loaded, rows, max_length=config.max_length, chat=chat, dtype=config.dtype)
-            for task, rows in tasks.items()
-        }
+        found = iter(
+            row_losses(
+                self._load(model),
+                [row for rows in tasks.values() for row in rows],
+                max_length=self.config.max_length,
+                chat=self._chat(),
+                dtype=self.config.dtype,
+                keeping=self._keeping(),
+            )
+        )
+        return {task: list(islice(found, len(rows))) for task, rows in tasks.items()}
+
+    def _keeping(self) -> "Keeping | None":
+        from inscl.models.kept import Keeping
+
+        depth = self.config.protect.freeze_bottom_layers
+        return Keeping(self._keep_in, depth, self.config.kept) if self._keep_in else None
 
     def _limit(self, task: str, tokenizer: Any) -> int:
         if self.config.max_new_tokens is not None:

@@ -10,11 +10,10 @@ from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.data.template import IGNORED
 from inscl.errors import ConfigError
-from inscl.models.kept import Keeping, KeptStates
 from inscl.models.kernels import flexible_attention, keeps_rows_apart
 from inscl.models.loading import RECORD, LoadedModel, load
 from inscl.training import adapters, checkpoints, tracking
@@ -22,6 +21,9 @@ from inscl.training.adapters import Adapter
 from inscl.training.batches import Collator, TokenisedMixture, TokenRow, order_of_steps
 from inscl.training.config import StageConfig
 from inscl.training.fields import shares
+
+if TYPE_CHECKING:
+    from inscl.models.kept import KeptStates
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +159,9 @@ class Stage:
             start.finish()
         return trainer, watch
 
-    def _loop(self, order: list[list[int]], kept: KeptStates, checkpoint: Path | None, shared: dict[str, Any]) -> None:
+    def _loop(
+        self, order: list[list[int]], kept: "KeptStates", checkpoint: Path | None, shared: dict[str, Any]
+    ) -> None:
         """Train with little around a step."""
         from inscl.training.loop import PlainLoop
 
@@ -169,7 +173,7 @@ class Stage:
             loop.train(checkpoint)
 
     def _trainer(
-        self, order: list[list[int]], kept: KeptStates | None, checkpoint: Path | None, shared: dict[str, Any]
+        self, order: list[list[int]], kept: "KeptStates | None", checkpoint: Path | None, shared: dict[str, Any]
     ) -> Any:
         """Train with TRL."""
         from inscl.training.trainer import StageTrainer
@@ -194,7 +198,7 @@ class Stage:
             _unpatch(self.loaded.model)
         return trainer
 
-    def _collator(self, args: Any, kept: KeptStates | None) -> Collator:
+    def _collator(self, args: Any, kept: "KeptStates | None") -> Collator:
         from inscl.training.soft import SoftTargets
 
         plain = Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.config.padding_free, kept)
@@ -203,8 +207,9 @@ class Stage:
         model = self.loaded.model.to(args.device)
         return replace(plain, soft=SoftTargets(model, self.rows.rows, plain, half=self.config.dtype == "bfloat16"))
 
-    def _kept_states(self, args: Any) -> KeptStates | None:
+    def _kept_states(self, args: Any) -> "KeptStates | None":
         """The rows' states above the frozen layers, unless something stands in the way."""
+        from inscl.models.kept import Keeping
         from inscl.training.loss import is_plain
 
         model = self.loaded.model

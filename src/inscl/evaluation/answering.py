@@ -1,0 +1,175 @@
+"""Who answers: a model in memory or a server, asked the rows of several tasks together."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inscl.data.example import Example, example_key, key_of
+from inscl.data.template import TEMPLATE_ID, PromptIds, answer_ids, check_known, end_ids, prompt_ids, row_named
+from inscl.evaluation.predictions import Prediction
+from inscl.evaluation.scoring import may_match
+from inscl.evaluation.server import Server
+from inscl.models.loading import vocabulary
+
+if TYPE_CHECKING:
+    from inscl.evaluation.reading import Reading
+    from inscl.models.kept import KeptStates
+
+UNFINISHED = "…"  # ends an answer that was not finished
+Tell = Callable[[int, int], None]  # rows done, rows
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything that bears on the predictions beside model and rows.
+
+    Attributes
+    ----------
+    limits : mapping from task to int
+        Most tokens of an answer.
+    max_length : int
+        Most tokens of a prompt.
+    chat, loss : bool
+        Whether rows are asked as chats; whether the loss on the first reference is taken.
+    exact_only : bool
+        Whether answers need not be finished once they can be no exact match.
+    """
+
+    limits: Mapping[str, int]
+    max_length: int
+    chat: bool
+    loss: bool
+    exact_only: bool = False
+
+    def key(self, name: str, rows: Sequence[Example], identity: str) -> str:
+        """Name of the file that holds these predictions; a task's name is never used as a path."""
+        settings = [name, identity, self.limits[name], self.max_length, self.chat, self.loss, TEMPLATE_ID]
+        settings += ["exact only"] if self.exact_only else []
+        return key_of("predictions", json.dumps(settings), *(example_key(row).hex() for row in rows)).hex()
+
+
+def ask_server(
+    server: Server, tasks: Mapping[str, Sequence[Example]], asked: Asked, tell: Tell
+) -> dict[str, list[Prediction]]:
+    """Let a server answer."""
+    found: dict[str, list[Prediction]] = {}
+    for name, examples in tasks.items():
+        answers = server.answers([(row, asked.limits[name]) for row in examples], chat=asked.chat)
+        found[name] = [
+            _prediction(name, row, text, capped) for row, (text, capped) in zip(examples, answers, strict=True)
+        ]
+        done = sum(len(rows) for rows in found.values())
+        tell(done, done)
+    return found
+
+
+def ask_model(
+    weights: Any,
+    tokenizer: Any,
+    tasks: Mapping[str, Sequence[Example]],
+    asked: Asked,
+    batch: dict[str, int],
+    kept: "KeptStates | None",
+    tell: Tell,
+) -> dict[str, list[Prediction]]:
+    """Let a model answer: what its reading of the references does not tell is generated."""
+    rows = [(name, row) for name, examples in tasks.items() for row in examples]
+    asking = _Asking(weights, tokenizer, asked, batch)
+    prompts = asking.prompts(rows)
+    readings: Sequence[Reading | None] = [None] * len(rows)
+    if asked.loss:
+        readings = asking.readings(rows, prompts, kept)
+    answers = asking.answers(rows, prompts, readings, tell)
+    found: dict[str, list[Prediction]] = {name: [] for name in tasks}
+    for (name, row), (text, capped), prompt, reading in zip(rows, answers, prompts, readings, strict=True):
+        found[name].append(_prediction(name, row, text, capped, prompt.truncated, reading))
+    return found
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """A model in memory that is asked some rows, each with the name of its task."""
+
+    weights: Any
+    tokenizer: Any
+    asked: Asked
+    batch: dict[str, int]
+
+    def prompts(self, rows: Sequence[tuple[str, Example]]) -> list[PromptIds]:
+        """What generation starts from."""
+        found: list[PromptIds] = []
+        size = vocabulary(self.weights)
+        for number, (name, row) in enumerate(rows, start=1):
+            with row_named(name, number):
+                found.append(prompt_ids(row, self.tokenizer, max_length=self.asked.max_length, chat=self.asked.chat))
+                check_known(found[-1].ids, self.tokenizer, size)
+        return found
+
+    def readings(
+        self, rows: Sequence[tuple[str, Example]], prompts: Sequence[PromptIds], kept: "KeptStates | None"
+    ) -> "list[Reading]":
+        """How the model reads each row's first reference."""
+        from inscl.evaluation.reading import read_answers
+
+        references = [answer_ids(row, self.tokenizer, chat=self.asked.chat) for _, row in rows]
+        pairs = [(prompt.ids, reference) for prompt, reference in zip(prompts, references, strict=True)]
+        if kept and not kept.keep([*prompt, *reference] for prompt, reference in pairs):
+            kept = None
+        return read_answers(self.weights, pairs, pad_id=self.tokenizer.pad_token_id, batch=self.batch, kept=kept)
+
+    def answers(
+        self,
+        rows: Sequence[tuple[str, Example]],
+        prompts: Sequence[PromptIds],
+        readings: "Sequence[Reading | None]",
+        tell: Tell,
+    ) -> list[tuple[str, bool]]:
+        """The greedy answers, and whether the limit cut them off."""
+        from inscl.evaluation.generate import Prompt, generate
+
+        ends = self._end_ids()
+        found = {
+            i: told
+            for i, (row, reading) in enumerate(zip(rows, readings, strict=True))
+            if reading and (told := self._told(row, reading, ends))
+        }
+        begun = {i: reading.begins if reading else [] for i, reading in enumerate(readings) if i not in found}
+        known = len(found)
+        tell(known, len(rows))
+        generated = generate(
+            self.weights,
+            [Prompt([*prompts[i].ids, *ids], self.asked.limits[rows[i][0]] - len(ids)) for i, ids in begun.items()],
+            end_ids=ends,
+            pad_id=self.tokenizer.pad_token_id,
+            progress=lambda done, _: tell(known + done, len(rows)),
+            **self.batch,
+        )
+        for (i, ids), answer in zip(begun.items(), generated, strict=True):
+            found[i] = self._text([*ids, *answer.ids]), answer.capped
+        return [found[i] for i in range(len(rows))]
+
+    def _told(self, row: tuple[str, Example], reading: "Reading", ends: frozenset[int]) -> tuple[str, bool] | None:
+        """The answer where a reading tells it, or enough of it."""
+        name, example = row
+        if answer := reading.answer(self.asked.limits[name], ends):
+            return self._text(answer.ids), answer.capped
+        beginning = self._text(reading.begins)
+        if self.asked.exact_only and not may_match(beginning, example.outputs):
+            return f"{beginning}{UNFINISHED}", False
+        return None
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _end_ids(self) -> frozenset[int]:
+        ends = self.weights.generation_config.eos_token_id
+        listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        return end_ids(self.tokenizer, chat=self.asked.chat) | frozenset(listed)
+
+
+def _prediction(
+    name: str, row: Example, text: str, capped: bool, truncated: bool = False, reading: "Reading | None" = None
+) -> Prediction:
+    nll, n = (reading.nll, reading.tokens) if reading else (None, 0)
+    return Prediction(name, row.instruction, row.input, list(row.outputs), text.strip(), capped, truncated, nll, n)
