@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,14 +195,14 @@ def test_embeddings_of_an_encoder_without_identity_are_never_kept_for_another(tm
 
 def test_who_may_only_read_still_reads_under_the_lock(memory, monkeypatch):
     memory.add("a", rows_of("a"))
-    whole = Path.open
+    whole = os.open
 
-    def read_only(path, mode="r", *arguments, **keywords):
-        if path.name.startswith("lock") and mode != "r":
+    def read_only(path, flags, *arguments, **keywords):
+        if Path(path).name.startswith("lock") and flags & os.O_CREAT:
             raise PermissionError(13, "Permission denied", str(path))
-        return whole(path, mode, *arguments, **keywords)
+        return whole(path, flags, *arguments, **keywords)
 
-    monkeypatch.setattr(Path, "open", read_only)
+    monkeypatch.setattr(os, "open", read_only)
     with reopened(memory).reading():
         assert texts(reopened(memory), "a") == {f"a input {i}" for i in range(60)}
 

@@ -1,6 +1,9 @@
 """What a memory promises when processes die or meet: nothing committed is lost, nothing removed is left."""
 
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from inscl.memory.memory import Memory
 from inscl.memory.task import Task
 from support import WordEncoder, WordTagger, rows_of
 from test_memory import every_byte
-from zygote import Zygote
+from zygote import HERE, Zygote
 
 KILLS, MOST = 50, 200  # processes that must have been killed, and tries at the most
 ROWS = 100
@@ -185,3 +188,47 @@ def test_remove_waits_for_an_open_reader(zygote, tmp_path):
         assert inputs(task) == whole("a", 50)  # … and still whole for who was reading
     assert zygote.wait() == 0
     assert list((path / "tasks").iterdir()) == []
+
+
+READ_ONLY = """
+set -e
+mount --bind "$1" "$1"
+mount -o remount,ro,bind "$1"
+! touch "$1/x" 2> /dev/null
+shift
+exec "$@"
+"""
+LOOK = """
+import sys
+from inscl.memory.memory import Memory
+from inscl.replay.planner import plan
+from support import WordEncoder, WordTagger, rows_of
+memory = Memory(sys.argv[1], encoder=WordEncoder(), tagger=WordTagger())
+assert memory.verify().problems == ()
+assert plan(memory, "new", list(rows_of("new")), budget=5).plan.count == 5
+try:
+    memory.add("b", rows_of("b"))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_read_only_mount_can_be_verified_and_planned_from(tmp_path, locks):
+    path = tmp_path / "m"
+    opened(path).add("a", rows_of("a", 60))
+    if not locks:  # a copy that nobody has worked on yet
+        (path / "lock").unlink()
+        (path / "lock.turn").unlink()
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody make a mount of their own")
+    python = [sys.executable, "-c", LOOK, str(path)]
+    looked = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", READ_ONLY, "sh", str(path), *python],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+    )
+    assert looked.returncode == 0, looked.stderr
+    assert "Read-only file system" in looked.stdout
+    assert looked.stdout.count("\n") == 1

@@ -157,7 +157,7 @@ for name in names:
 
 
 def test_two_processes_add_at_once(uri):
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     adders = [
         subprocess.Popen([sys.executable, "-c", ADD, uri, f"p{p}-0", "both", f"p{p}-1"], env=environment)
         for p in range(2)

@@ -49,7 +49,8 @@ class Zygote:
     """
 
     def __init__(self, script: str, errors: Path | None = None) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(HERE), "LANCE_LOG": "error", "HF_HUB_OFFLINE": "1"}
+        here = os.pathsep.join([str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        environment = {**os.environ, "PYTHONPATH": here, "LANCE_LOG": "error", "HF_HUB_OFFLINE": "1"}
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             stderr=None if errors is None else errors.open("w"), env={**environment, "OMP_NUM_THREADS": "1"},

@@ -5,6 +5,8 @@ holders there leave a *lease*: a small object that they rewrite as long as they 
 for a while, by the watcher's own clock, is stale and is removed.
 """
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +68,7 @@ class FileLock:
             with _deeper(self._held):
                 yield
             return
-        with self._open("lock") as lock, self._open("lock.turn") as turn:
+        with self._open("lock", to_read=True) as lock, self._open("lock.turn", to_read=True) as turn:
             fcntl.flock(turn, fcntl.LOCK_SH)  # a waiting maintainer holds the turn: newcomers queue behind it
             fcntl.flock(lock, fcntl.LOCK_SH)
             fcntl.flock(turn, fcntl.LOCK_UN)
@@ -77,11 +79,22 @@ class FileLock:
                 self._held.depth = 0
                 fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone would leave it to a child forked in the meantime
 
-    def _open(self, name: str) -> IO[str]:
+    @contextmanager
+    def _open(self, name: str, *, to_read: bool = False) -> Iterator[int]:
+        descriptor = self._descriptor(self._folder / name, to_read)
         try:
-            return (self._folder / name).open("a")
-        except PermissionError:  # a memory that may be read only; a lock needs no right to write
-            return (self._folder / name).open("r")
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _descriptor(self, path: Path, to_read: bool) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:  # a memory that may be read only; a lock needs no right to write
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+        # Without the file, whoever reads locks the folder itself: nobody can come by this way to delete.
+        return os.open(path if path.exists() or not to_read else self._folder, os.O_RDONLY)
 
     @contextmanager
     def exclusive(self, *, wait: bool, notice: Notice = _silent) -> Iterator[bool]:
