@@ -15,8 +15,9 @@ from inscl.errors import MemoryStateError, PlanError
 from inscl.memory.encoder import unit_rows
 from inscl.memory.memory import Memory
 from inscl.replay.budget import DEFAULT_BUDGET, Budget
+from inscl.replay.mixing import replayed_rows
 from inscl.replay.plan import Plan, compare
-from inscl.replay.planner import plan, replayed_rows, resume
+from inscl.replay.planner import plan, resume
 from inscl.replay.settings import Settings
 from inscl.replay.strategies import STRATEGIES
 from inscl.tags.clean import clean_tags, merge_tags

@@ -148,8 +148,9 @@ def mix(
 ) -> None:
     """Write the mixture of a plan: the new task's training rows and the replayed ones, never a held-out row."""
     from inscl.export import special_tokens, write_file
+    from inscl.replay.mixing import replayed_rows
     from inscl.replay.plan import Plan
-    from inscl.replay.planner import replayed_rows, resume
+    from inscl.replay.planner import resume
 
     made = Plan.read(plan_file)
     kept = open_memory(memory, encoder, quiet).existing()

@@ -319,7 +319,7 @@ class Run:
     @cached_property
     def _measures(self) -> bool:
         """Whether a strategy looks at the losses of earlier tasks."""
-        return any(STRATEGIES[name].losses for name in self.config.strategies)
+        return any(STRATEGIES.named(name).losses for name in self.config.strategies)
 
     def _plan(self, job: Job) -> Replay:
         memory = self.data.memory(job.seed)

@@ -53,6 +53,12 @@ def _rounded_away(made: Plan, stage: StageView) -> str | None:
     )
 
 
+def _not_carried(made: Plan, stage: StageView) -> str | None:
+    if made.budget.unit == "examples" or not STRATEGIES[made.strategy].carry:
+        return None
+    return "a budget in tokens carries nothing from stage to stage"
+
+
 def _other_insinfo(made: Plan, stage: StageView) -> str | None:
     name = stage.settings.insinfo
     if not stage.has_looked_at("insinfo") or name == DEFAULT_INSINFO:
@@ -138,6 +144,7 @@ _NOTES: tuple[Note, ...] = (
     _all_go_in,
     _equal_distances,
     _rounded_away,
+    _not_carried,
     _other_insinfo,
     _equal_insinfo,
     _merging,
