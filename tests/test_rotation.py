@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inscl.core.rotation import LOOKED_AT, representatives, rotate
+from inscl.core.rotation import LOOKED_AT, ROWS_LOOKED_AT, representatives, rotate
 from inscl.core.selection import insinfo
 
 SHAPES = st.lists(st.integers(0, 5), min_size=1, max_size=9).filter(any)
@@ -165,3 +165,9 @@ def test_insinfo_discounted_by_what_was_replayed_goes_round_in_proportion():
         insinfo(counts, scores, 1, np.random.default_rng(0)).tolist()
         == insinfo(counts, scores, 1, np.random.default_rng(0), None).tolist()
     )
+
+
+def test_few_rows_are_encoded_where_few_are_wanted():
+    asked: list[int] = []
+    assert len(taken([400, 300], np.zeros(700, dtype=int), 2, asked=asked)) == 2
+    assert len(asked) == 2 * ROWS_LOOKED_AT

@@ -11,7 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 Rows = NDArray[np.int64]
 Embed = Callable[[Rows], ArrayLike]  # from k numbers to k embeddings, (k, d)
 
-LOOKED_AT = 256  # of equals, and of what was seen: where there are more, these are drawn
+LOOKED_AT = 256  # instructions among equals, and among those seen: where there are more, these are drawn
+ROWS_LOOKED_AT = (
+    32  # rows of an instruction, each of which is encoded; more where more than 8 are wanted, up to the above
+)
 
 
 def rotate(
@@ -40,7 +43,8 @@ def rotate(
     budget : int
         Rows wanted, at least 0.
     rng : numpy.random.Generator
-        Decides between equal gains, and draws the `LOOKED_AT` equals that are looked at where there are more.
+        Decides between equal gains, and draws the equals that are looked at where there are many: `LOOKED_AT`
+        instructions, `ROWS_LOOKED_AT` rows.
 
     Returns
     -------
@@ -118,12 +122,19 @@ def representatives(points: ArrayLike, candidates: int, size: int, weights: Arra
 def _rows_of_one(rows: Rows, times: Rows, size: int, embed: Embed, rng: np.random.Generator) -> Rows:
     """The rows of one instruction that were replayed least."""
     once = np.ones_like(rows)
-    taken = _least_first(times, once, size, lambda picked: embed(rows[picked]), np.ones(len(rows)), rng)
+    most = min(LOOKED_AT, max(ROWS_LOOKED_AT, 4 * size))
+    taken = _least_first(times, once, size, lambda picked: embed(rows[picked]), np.ones(len(rows)), rng, most)
     return rows[taken > 0]
 
 
 def _least_first(
-    times: Rows, capacities: Rows, budget: int, embed: Embed, weights: NDArray[np.float64], rng: np.random.Generator
+    times: Rows,
+    capacities: Rows,
+    budget: int,
+    embed: Embed,
+    weights: NDArray[np.float64],
+    rng: np.random.Generator,
+    most: int = LOOKED_AT,
 ) -> Rows:
     """What each entry gets if one after another goes to the entry with the least so far that has room."""
     quotas, equals = _lift(times, capacities, budget)
@@ -132,7 +143,7 @@ def _least_first(
         level = times[equals[0]] + quotas[equals[0]]
         ahead = (quotas > 0) | (times > level)
         seen = np.setdiff1d(np.flatnonzero(ahead), equals)
-        quotas[_among(equals, seen, left, embed, weights, rng)] += 1
+        quotas[_among(equals, seen, left, embed, weights, rng, most)] += 1
     return quotas
 
 
@@ -148,14 +159,20 @@ def _lift(times: Rows, capacities: Rows, budget: int) -> tuple[Rows, Rows]:
 
 
 def _among(
-    equals: Rows, seen: Rows, size: int, embed: Embed, weights: NDArray[np.float64], rng: np.random.Generator
+    equals: Rows,
+    seen: Rows,
+    size: int,
+    embed: Embed,
+    weights: NDArray[np.float64],
+    rng: np.random.Generator,
+    most: int,
 ) -> Rows:
-    """Some of the equals, those that stand best for all first; beyond `LOOKED_AT` by chance."""
+    """Some of the equals, those that stand best for all first; beyond the most that are looked at by chance."""
     if size == len(equals):
         return equals
     mixed = rng.permutation(equals)
-    known = rng.permutation(seen)[:LOOKED_AT]
-    shown = np.concatenate([mixed[:LOOKED_AT], known])
+    known = rng.permutation(seen)[:most]
+    shown = np.concatenate([mixed[:most], known])
     candidates = len(shown) - len(known)
     best = representatives(embed(shown), candidates, min(size, candidates), weights[shown])
     return np.concatenate([mixed[best], mixed[candidates:][: size - len(best)]])
