@@ -135,7 +135,7 @@ def test_a_removed_task_leaves_the_log(memory):
     learnt(memory, "new0", "rotate")
     memory.remove("numbers")
     (stage,) = memory.stages()
-    assert [task["name"] for task in stage["tasks"]] == ["letters", "(removed)", "colours", "(removed)"]
+    assert [task["name"] for task in stage["tasks"]] == ["letters", "(removed)", "colours", "new0"]
     assert "rows" not in stage["tasks"][1]
     assert len(stage["tasks"][0]["rows"]) == 2
 
