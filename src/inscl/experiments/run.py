@@ -28,10 +28,10 @@ from inscl.experiments.jobs import (
     most_rows,
     streams_of,
 )
-from inscl.experiments.lanes import Lane, Lanes, Step, in_turn, lanes_of
 from inscl.experiments.results import to_table
 from inscl.experiments.run_folder import FORMAT, PARQUET, RunFolder
 from inscl.experiments.track import stage_metrics
+from inscl.experiments.workers import Chain, Step, Workers, chains_of, in_turn
 from inscl.memory.encoder import Encoder
 from inscl.memory.locks import ALONE, alone
 from inscl.models.precision import choose_dtype
@@ -171,7 +171,7 @@ class Run:
         self.done: set[Job] = set()
         self.dropped: set[Job] = set()
         self.trained = self.scored = 0
-        self.lanes: Lanes | None = None
+        self.workers: Workers | None = None
         self.finished: Callable[[Job], None] = lambda job: None
 
     def go(self, workers: int = 1) -> RunResult:
@@ -184,7 +184,7 @@ class Run:
             self._do_all()
         else:
             make = partial(Run, self.config, self.out)
-            with Lanes(make, self.out, workers, self._pass_on, self.done.add) as self.lanes:
+            with Workers(make, self.out, workers, self._pass_on, self.done.add) as self.workers:
                 self._do_all()
         return RunResult(self.out, self._table(), self.trained, self.scored)
 
@@ -197,8 +197,8 @@ class Run:
             streams = self._streams(self._dev_scores())
             self._do_bounds(bounds, streams)  # an expert that begins a stream is asked about the next task too
         self.folder.write_streams(streams)
-        for lanes in lanes_of(streams) if self.lanes else [in_turn(streams)]:
-            self._do_lanes(lanes, streams)
+        for chains in chains_of(streams) if self.workers else [in_turn(streams)]:
+            self._do_chains(chains, streams)
 
     # ---------------------------------------------------------------- what there is to do
 
@@ -236,22 +236,22 @@ class Run:
         """The upper bounds, with all that is known to be wanted of them."""
         self.jobs = self._wanted(streams, bounds)
         self.done.clear()
-        self._do_lanes([(Step(job),) for job in bounds], streams)
+        self._do_chains([(Step(job),) for job in bounds], streams)
 
-    def _do_lanes(self, lanes: Sequence[Lane], streams: Sequence[StreamPlan]) -> None:
-        """Do lanes one after another, or side by side where there are processes for them."""
-        if self.lanes is None:
-            for lane in lanes:
-                self.walk(lane, streams)
+    def _do_chains(self, chains: Sequence[Chain], streams: Sequence[StreamPlan]) -> None:
+        """Do chains one after another, or side by side where there are processes for them."""
+        if self.workers is None:
+            for chain in chains:
+                self.follow(chain, streams)
             return
-        trained, scored = self.lanes.do(lanes, self.jobs, streams)
+        trained, scored = self.workers.do(chains, self.jobs, streams)
         self.trained, self.scored = self.trained + trained, self.scored + scored
-        self.done.update(step.job for lane in lanes for step in lane)
+        self.done.update(step.job for chain in chains for step in chain)
         self._tidy(streams)
 
-    def walk(self, lane: Lane, streams: Sequence[StreamPlan]) -> None:
-        """Do the jobs of a lane."""
-        for step in lane:
+    def follow(self, chain: Chain, streams: Sequence[StreamPlan]) -> None:
+        """Do the jobs of a chain."""
+        for step in chain:
             self._do(step.job, step.stream, step.stage)
             self.finished(step.job)
             self._tidy(streams)

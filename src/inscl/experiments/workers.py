@@ -1,6 +1,6 @@
-"""Models of one run trained side by side: processes that each do one lane of jobs at a time.
+"""Models of one run trained side by side: processes that each do one chain of jobs at a time.
 
-A lane is a list of jobs in which each model may start from the one before it: an expert alone, or a stream. Lanes
+A chain is a list of jobs in which each model may start from the one before it: an expert alone, or a stream. Chains
 share the folder of the run and nothing else, so they are as resumable as one process is. On a CPU each process has
 its share of the cores; on a GPU several small models fill what one leaves idle.
 """
@@ -23,8 +23,8 @@ from inscl.libraries import prepare_libraries
 from inscl.memory.locks import hold_with
 
 
-class Walker(Protocol):
-    """What walks lanes: `inscl.experiments.run.Run`, made anew in every process."""
+class ChainRunner(Protocol):
+    """What follows chains: `inscl.experiments.run.Run`, made anew in every process."""
 
     jobs: dict[Job, Scored]
     done: set[Job]
@@ -32,34 +32,34 @@ class Walker(Protocol):
     scored: int
     finished: Callable[[Job], None]
 
-    def walk(self, lane: "Lane", streams: Sequence[StreamPlan]) -> None:
-        """Do the jobs of a lane."""
+    def follow(self, chain: "Chain", streams: Sequence[StreamPlan]) -> None:
+        """Do the jobs of a chain."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One job of a lane, and where it stands in a stream."""
+    """One job of a chain, and where it stands in a stream."""
 
     job: Job
     stream: StreamPlan | None = None
     stage: int = 1
 
 
-Lane = tuple[Step, ...]
+Chain = tuple[Step, ...]
 
 
-def in_turn(streams: Sequence[StreamPlan]) -> list[Lane]:
-    """A lane for each stream, for one process."""
+def in_turn(streams: Sequence[StreamPlan]) -> list[Chain]:
+    """A chain for each stream, for one process."""
     return [tuple(Step(job, stream, stage) for stage, job in enumerate(stream.jobs(), start=1)) for stream in streams]
 
 
-def lanes_of(streams: Sequence[StreamPlan]) -> tuple[list[Lane], list[Lane]]:
+def chains_of(streams: Sequence[StreamPlan]) -> tuple[list[Chain], list[Chain]]:
     """The first stages, each once, and what then can be done side by side.
 
-    Streams that share more than their first stage are one lane, so that no model is trained by two.
+    Streams that share more than their first stage are one chain, so that no model is trained by two.
     """
-    firsts: dict[Job, Lane] = {}
-    rest: dict[Job, Lane] = {}
+    firsts: dict[Job, Chain] = {}
+    rest: dict[Job, Chain] = {}
     for first, *later in in_turn(streams):
         firsts.setdefault(first.job, (first,))
         if later:
@@ -67,13 +67,13 @@ def lanes_of(streams: Sequence[StreamPlan]) -> tuple[list[Lane], list[Lane]]:
     return list(firsts.values()), list(rest.values())
 
 
-class Lanes:
-    """Processes for the lanes of a run.
+class Workers:
+    """Processes for the chains of a run.
 
     Parameters
     ----------
     make : callable
-        Makes a `Walker` from the function that it tells of its steps; sent to each process, so a name of a module.
+        Makes a `ChainRunner` from the function that it tells of its steps; sent to each process, so a name of a module.
     out : Path
         Folder of the run; its data are there already.
     workers : int
@@ -85,7 +85,7 @@ class Lanes:
 
     def __init__(
         self,
-        make: Callable[..., Walker],
+        make: Callable[..., ChainRunner],
         out: Path,
         workers: int,
         progress: Callable[[Any], None],
@@ -99,7 +99,7 @@ class Lanes:
         self._listener = threading.Thread(target=self._listen, args=(progress, finished), daemon=True)
         self._listener.start()
 
-    def __enter__(self) -> "Lanes":
+    def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, kind: Any, *_: object) -> None:
@@ -110,15 +110,17 @@ class Lanes:
         self._told.put(None)
         self._listener.join()
 
-    def do(self, lanes: Sequence[Lane], wanted: Mapping[Job, Scored], streams: Sequence[StreamPlan]) -> tuple[int, int]:
-        """Do all lanes; how many models were trained, and how many scored.
+    def do(
+        self, chains: Sequence[Chain], wanted: Mapping[Job, Scored], streams: Sequence[StreamPlan]
+    ) -> tuple[int, int]:
+        """Do all chains; how many models were trained, and how many scored.
 
         Raises
         ------
         InsclError
-            As soon as one lane fails, or a process dies.
+            As soon as one chain fails, or a process dies.
         """
-        left = {self._pool.submit(_do, lane, dict(wanted), list(streams)) for lane in lanes}
+        left = {self._pool.submit(_do, chain, dict(wanted), list(streams)) for chain in chains}
         trained = scored = 0
         try:
             while left:
@@ -147,7 +149,7 @@ _run: Any = None
 _lock: Any = None
 
 
-def _begin(make: Callable[..., Walker], out: Path, told: Any, threads: int) -> None:
+def _begin(make: Callable[..., ChainRunner], out: Path, told: Any, threads: int) -> None:
     """Make a process ready: it ends with its parent, and holds the folder as long as it lives."""
     global _run, _lock
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
@@ -167,8 +169,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _do(lane: Lane, wanted: dict[Job, Scored], streams: list[StreamPlan]) -> tuple[int, int]:
+def _do(chain: Chain, wanted: dict[Job, Scored], streams: list[StreamPlan]) -> tuple[int, int]:
     before = _run.trained, _run.scored
     _run.jobs, _run.done = wanted, set()
-    _run.walk(lane, streams)
+    _run.follow(chain, streams)
     return _run.trained - before[0], _run.scored - before[1]

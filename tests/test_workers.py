@@ -15,8 +15,8 @@ import tiny
 from inscl.errors import ConfigError, InsclError
 from inscl.experiments.config import load_config
 from inscl.experiments.jobs import StreamPlan
-from inscl.experiments.lanes import in_turn, lanes_of
 from inscl.experiments.run import RunResult, run
+from inscl.experiments.workers import chains_of, in_turn
 from inscl.memory.locks import alone
 from inscl.replay.budget import Budget
 
@@ -28,26 +28,26 @@ def stream(tasks: str, strategy: str, seed: int = 0) -> StreamPlan:
 
 def test_every_job_stands_in_one_lane_after_the_one_it_starts_from():
     streams = [stream(t, s, seed) for t in ("abc", "acb", "abd") for s in ("none", "inscl") for seed in (0, 1)]
-    firsts, rest = lanes_of(streams)
-    jobs = [step.job for lane in (*firsts, *rest) for step in lane]
+    firsts, rest = chains_of(streams)
+    jobs = [step.job for chain in (*firsts, *rest) for step in chain]
     assert set(jobs) == {job for one in streams for job in one.jobs()}
     assert len(firsts) == 2  # task a, for each seed
-    places = {job: {i for i, lane in enumerate(rest) if job in {step.job for step in lane}} for job in jobs}
+    places = {job: {i for i, chain in enumerate(rest) if job in {step.job for step in chain}} for job in jobs}
     assert all(len(where) == 1 for job, where in places.items() if len(job.learnt) > 1)
-    for lane in rest:
+    for chain in rest:
         seen = {job for one in firsts for job in (step.job for step in one)}
-        for step in lane:
+        for step in chain:
             assert step.job.start in seen
             seen.add(step.job)
 
 
 def test_streams_that_part_late_share_a_lane():
-    assert len(lanes_of([stream("abc", "inscl"), stream("abd", "inscl"), stream("acb", "inscl")])[1]) == 2
+    assert len(chains_of([stream("abc", "inscl"), stream("abd", "inscl"), stream("acb", "inscl")])[1]) == 2
 
 
 def test_one_process_walks_stream_by_stream():
-    lanes = in_turn([stream("ab", "none"), stream("ab", "inscl")])
-    assert [[step.job.learnt for step in lane] for lane in lanes] == [[("a",), ("a", "b")]] * 2
+    chains = in_turn([stream("ab", "none"), stream("ab", "inscl")])
+    assert [[step.job.learnt for step in chain] for chain in chains] == [[("a",), ("a", "b")]] * 2
 
 
 def test_a_folder_has_one_command_at_a_time(tmp_path):
