@@ -23,6 +23,7 @@ from inscl.cli.app import (
 
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
+    from inscl.experiments.results import TableRow
     from inscl.experiments.run_folder import RunFolder
     from inscl.forgetting.analysis import Analysis, ForgettingLine
     from inscl.forgetting.verdict import Judge
@@ -186,7 +187,7 @@ def _legend(found: "Analysis") -> str:
     )
 
 
-def _example(row: dict[str, Any]) -> str:
+def _example(row: "TableRow") -> str:
     where = " ".join(filter(None, [row["strategy"], row["budget"], f"seed {row['seed']}, stage {row['stage']}"]))
     verdict = f"{row['kind'] or 'not judged'}: {row['reason']}"
     lines = [f"  {where}, {verdict}"]

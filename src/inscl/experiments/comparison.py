@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import pyarrow as pa
 
 from inscl.core.crossed import crossed_difference
 from inscl.core.stats import Estimate, holm, paired_difference
-from inscl.experiments.results import FINAL
+from inscl.experiments.results import FINAL, TableRow
 
 _ALPHA = 0.05
 Place = tuple[str, int]  # order and seed: what two streams must share to be a pair
@@ -113,7 +115,7 @@ def adjusted(shown: Sequence[Comparison]) -> list[Comparison]:
 
 
 def strategy_difference(
-    table: Any,
+    table: pa.Table,
     strategy: str,
     baseline: str,
     *,
@@ -187,7 +189,7 @@ def _orders(places: Sequence[Place]) -> list[str]:
     return [order for order, _ in places]
 
 
-def _by_place(table: Any, strategy: str, metric: str, budget: str | None) -> dict[Place, float]:
+def _by_place(table: pa.Table, strategy: str, metric: str, budget: str | None) -> dict[Place, float]:
     found: dict[Place, float] = {}
     for row in _whole_stream(table, strategy, metric):
         if budget is None or row["budget"] in ("", budget):
@@ -201,7 +203,7 @@ def _by_place(table: Any, strategy: str, metric: str, budget: str | None) -> dic
     return found
 
 
-def _whole_stream(table: Any, strategy: str, metric: str) -> Iterator[dict[str, Any]]:
-    rows: Iterable[dict[str, Any]] = table.to_pylist()
+def _whole_stream(table: pa.Table, strategy: str, metric: str) -> Iterator[TableRow]:
+    rows: Iterable[TableRow] = table.to_pylist()
     wanted = (strategy, metric, None, None)
     return (row for row in rows if (row["strategy"], row["metric"], row["stage"], row["task"]) == wanted)

@@ -15,6 +15,7 @@ from inscl.experiments.run_folder import RunFolder
 from inscl.memory.encoder import Encoder
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
+from inscl.tags import Tagger
 
 
 class StreamData:
@@ -31,7 +32,7 @@ class StreamData:
     """
 
     def __init__(
-        self, config: StreamConfig, folder: RunFolder, encoder: Encoder | None = None, tagger: Any = None
+        self, config: StreamConfig, folder: RunFolder, encoder: Encoder | None = None, tagger: Tagger | None = None
     ) -> None:
         self.config, self.folder, self._tagger = config, folder, tagger
         self.whole = Memory(folder.memory(), encoder=encoder, tagger=tagger)

@@ -1,14 +1,13 @@
 """Relative Gain at equal training tokens: a strategy that replays sees more rows than one that does not."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
-from inscl.experiments.results import FINAL, StreamKey, stream_key
+from inscl.experiments.results import FINAL, StreamKey, TableRow, stream_key
 
 
-def gains_at_equal_tokens(rows: Iterable[Mapping[str, Any]]) -> dict[StreamKey, float]:
+def gains_at_equal_tokens(rows: Iterable[TableRow]) -> dict[StreamKey, float]:
     """Relative Gain of each finished stream when it had seen as many tokens as the cheapest one of its order and seed.
 
     Between two stages it is interpolated over the tokens seen so far. A stream that had not learnt two tasks by then

@@ -46,6 +46,9 @@ Reference = Mapping[str, Sequence[RowScores]]  # task -> row scores of a model p
 T = TypeVar("T")
 
 
+TableRow = Mapping[str, Any]  # a row of the table, or of one like it
+
+
 class StreamKey(NamedTuple):
     """What tells a stream of a run from the others."""
 
@@ -55,7 +58,7 @@ class StreamKey(NamedTuple):
     seed: int
 
 
-def stream_key(row: Mapping[str, Any]) -> StreamKey:
+def stream_key(row: TableRow) -> StreamKey:
     """Which stream a row of a table is about."""
     return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
 

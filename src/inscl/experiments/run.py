@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import pyarrow as pa
+
 from inscl.core.orders import order_of
 from inscl.data.example import Example, Split
 from inscl.data.mixture import MixtureRow
@@ -41,6 +43,7 @@ from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
 from inscl.replay.strategies import STRATEGIES
 from inscl.stages.folder import Progress, StageFolder, Trainer, measured_rows
+from inscl.tags import Tagger
 from inscl.training.config import check_training
 from inscl.training.ranks import processes
 from inscl.training.tracking import Tracked, send, task_metrics
@@ -94,7 +97,7 @@ class RunResult:
     """
 
     folder: Path
-    table: Any
+    table: pa.Table
     trained: int
     scored: int
 
@@ -107,7 +110,7 @@ def run(
     progress: Callable[[Event], None] | None = None,
     trainer: Trainer | None = None,
     encoder: Encoder | None = None,
-    tagger: Any = None,
+    tagger: Tagger | None = None,
 ) -> RunResult:
     """Carry out an experiment, or what is left of it.
 
@@ -161,7 +164,7 @@ class Run:
         progress: Callable[[Event], None] | None = None,
         trainer: Trainer | None = None,
         encoder: Encoder | None = None,
-        tagger: Any = None,
+        tagger: Tagger | None = None,
     ) -> None:
         self.config, self.out, self.progress = config, out, progress or (lambda event: None)
         self.folder = _open(config, out)
@@ -371,7 +374,7 @@ class Run:
         found = [self._folder(expert_job(task, seed)).scores(side)[task] for seed in self._expert_seeds]
         return fmean(scores.mean(self.config.scorer) for scores in found)
 
-    def _table(self) -> Any:
+    def _table(self) -> pa.Table:
         """All numbers, written down; those that do not need experts even where an expert scores 0."""
         results = RunFolder(self.out).results()
         try:

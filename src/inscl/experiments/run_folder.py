@@ -24,7 +24,7 @@ from inscl.evaluation.scores import RowScores
 from inscl.experiments.comparison import FinalRows
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan, expert_job, joint_job
-from inscl.experiments.results import FINAL, Reference, Stream, StreamKey, StreamResult, stream_key, to_table
+from inscl.experiments.results import FINAL, Reference, Stream, StreamKey, StreamResult, TableRow, stream_key, to_table
 from inscl.files import whole_file
 from inscl.replay.plan import Plan
 from inscl.stages.folder import StageFolder, read_json
@@ -239,7 +239,7 @@ class RunFolder:
         return {stream.key for stream in self.streams}
 
     @cached_property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[TableRow]:
         """The table as plain rows."""
         return list(self.table.to_pylist())
 

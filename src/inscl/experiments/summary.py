@@ -1,14 +1,16 @@
 """A run in one table: a line per strategy and budget, and the paired differences between strategies."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+import pyarrow as pa
+
 from inscl.experiments.comparison import Comparison, Contender, FinalRows, Place, comparisons, line_label
 from inscl.experiments.equal_tokens import gains_at_equal_tokens
-from inscl.experiments.results import FINAL, StreamKey
+from inscl.experiments.results import FINAL, StreamKey, TableRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ class Summary:
         return asdict(self)
 
 
-def summarize(table: Any, final: Mapping[StreamKey, FinalRows] | None = None) -> Summary:
+def summarize(table: pa.Table, final: Mapping[StreamKey, FinalRows] | None = None) -> Summary:
     """Summarize the table of a run.
 
     Parameters
@@ -70,7 +72,7 @@ def summarize(table: Any, final: Mapping[StreamKey, FinalRows] | None = None) ->
     final : mapping, optional
         From `inscl.experiments.run_folder.RunFolder.final_rows`: differences then have the resampled interval too.
     """
-    by_line: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_line: dict[tuple[str, str], list[TableRow]] = {}
     rows = table.to_pylist()
     for row in rows:
         by_line.setdefault((row["strategy"], row["budget"]), []).append(row)
@@ -81,7 +83,7 @@ def summarize(table: Any, final: Mapping[StreamKey, FinalRows] | None = None) ->
     return Summary(lines=tuple(lines.values()), differences=tuple(comparisons(contenders)))
 
 
-def _line(strategy: str, budget: str, rows: list[dict[str, Any]], equal: Mapping[StreamKey, float]) -> Line:
+def _line(strategy: str, budget: str, rows: Sequence[TableRow], equal: Mapping[StreamKey, float]) -> Line:
     streams = list(dict.fromkeys((row["order"], row["seed"]) for row in rows))
 
     def mean(metric: str) -> float | None:
@@ -115,7 +117,7 @@ def _over(values: list[float], mean: Callable[[Iterable[float]], float]) -> floa
 
 
 def _contender(
-    label: str, pair: tuple[str, str], rows: Iterable[Mapping[str, Any]], final: Mapping[StreamKey, FinalRows]
+    label: str, pair: tuple[str, str], rows: Iterable[TableRow], final: Mapping[StreamKey, FinalRows]
 ) -> Contender:
     finals: dict[Place, float] = {(row["order"], row["seed"]): row["value"] for row in rows if row["metric"] == FINAL}
     mine = {(key.order, key.seed): kept for key, kept in final.items() if key[:2] == pair}

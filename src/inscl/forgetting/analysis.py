@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow as pa
+
 from inscl.core.stats import Estimate
 from inscl.data.example import Example
 from inscl.errors import ConfigError, InsclError
-from inscl.experiments.results import StreamKey, stream_key
+from inscl.experiments.results import StreamKey, TableRow, stream_key
 from inscl.experiments.run_folder import RunFolder
 from inscl.forgetting.fates import Place, RowFate, fates, judged, places_of
 from inscl.forgetting.offline import OfflineJudge
@@ -75,12 +77,12 @@ class Analysis:
     run: RunFolder
     judge: str
     rule: ForgettingRule
-    rates: Any
-    forgotten: Any
+    rates: pa.Table
+    forgotten: pa.Table
     lines: tuple[ForgettingLine, ...]
     notes: tuple[str, ...]
 
-    def examples(self, per_task: int = 2) -> dict[str, list[dict[str, Any]]]:
+    def examples(self, per_task: int = 2) -> dict[str, list[TableRow]]:
         """The most telling forgotten examples of each task at the last judged stage of their streams.
 
         Those that dropped furthest come first, and each further one shows, where there is one, another reason or
@@ -265,7 +267,7 @@ def _notes(run: RunFolder, lost: Sequence[RowFate]) -> Iterator[str]:
         yield f"{n} of {len(lost)} forgotten examples are not judged: {reason}."
 
 
-def last_stages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def last_stages(rows: Sequence[TableRow]) -> list[TableRow]:
     """The rows of each stream's last stage among them."""
     last: dict[StreamKey, int] = {}
     for row in rows:
@@ -273,10 +275,10 @@ def last_stages(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["stage"] == last[stream_key(row)]]
 
 
-def _various(rows: Sequence[dict[str, Any]], n: int) -> list[dict[str, Any]]:
+def _various(rows: Sequence[TableRow], n: int) -> list[TableRow]:
     """The first `n` rows, those first that show a new reason, then a new answer."""
-    chosen: list[dict[str, Any]] = []
-    news: tuple[Callable[[dict[str, Any]], Any], ...] = (lambda row: row["reason"], lambda row: row["now"], id)
+    chosen: list[TableRow] = []
+    news: tuple[Callable[[TableRow], object], ...] = (lambda row: row["reason"], lambda row: row["now"], id)
     for new in news:
         for row in rows:
             if len(chosen) < n and row not in chosen and new(row) not in map(new, chosen):

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from inscl.core.stats import Estimate, score_interval
+from inscl.experiments.results import TableRow
 from inscl.experiments.run_folder import RunFolder, StreamFolder, write_tables
 from inscl.forgetting.fates import Place, RowFate
 from inscl.forgetting.rates import ForgettingRule, RowHistory
@@ -103,7 +104,7 @@ def write_analysis(run: RunFolder, rates: pa.Table, forgotten: pa.Table) -> None
     )
 
 
-def read_analysis(run: RunFolder) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+def read_analysis(run: RunFolder) -> tuple[list[TableRow], list[TableRow]] | None:
     """The rows of both tables of an earlier analysis; None where there was none."""
     from pyarrow import parquet
 

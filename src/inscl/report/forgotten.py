@@ -6,8 +6,8 @@ RUN` writes into the run's folder; without them the forgotten rows are looked up
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from inscl.experiments.results import TableRow
 from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.forgetting.analysis import last_stages
 from inscl.forgetting.fates import RowFate, fates
@@ -18,7 +18,6 @@ from inscl.report.replayed import First
 _EXAMPLES_PER_TASK = 3
 COUNTS = ("ever_right", "related", "unrelated", "not_judged")
 Labels = Mapping[tuple[str, str, str], str]  # run, strategy and budget -> label of the line
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +89,14 @@ def forgotten_facts(runs: Sequence[RunFolder], firsts: Sequence[First]) -> Forgo
     )
 
 
-def _labelled(run: RunFolder, rows: Sequence[dict[str, Any]], labels: Labels) -> Iterable[tuple[str, Record]]:
+def _labelled(run: RunFolder, rows: Sequence[TableRow], labels: Labels) -> Iterable[tuple[str, TableRow]]:
     """The rows of each stream's last stage among them, with the label of their line."""
     for row in last_stages(rows):
         if label := labels.get((run.name, row["strategy"], row["budget"])):
             yield label, row
 
 
-def _kinds(rates: Iterable[tuple[str, Record]]) -> Iterable[KindFacts]:
+def _kinds(rates: Iterable[tuple[str, TableRow]]) -> Iterable[KindFacts]:
     totals: dict[tuple[str, str], dict[str, int]] = {}
     for label, row in rates:
         total = totals.setdefault((label, row["task"]), dict.fromkeys(COUNTS, 0))
@@ -107,7 +106,7 @@ def _kinds(rates: Iterable[tuple[str, Record]]) -> Iterable[KindFacts]:
         yield KindFacts(line=line, task=task, **total)
 
 
-def _example(label: str, row: Record) -> ForgottenExample:
+def _example(label: str, row: TableRow) -> ForgottenExample:
     return ForgottenExample(
         line=label,
         task=row["task"],
@@ -136,7 +135,7 @@ def answers_of(stream: StreamFolder, task: str) -> list[RowFate]:
     return [fate for fate in fates(place, histories(*place)) if fate.once and fate.now]
 
 
-def _record(fate: RowFate) -> Record:
+def _record(fate: RowFate) -> TableRow:
     assert fate.once is not None
     assert fate.now is not None
     return {

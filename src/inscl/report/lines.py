@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
-from typing import Any
 
 from inscl.core.stats import Estimate, mean_interval
 from inscl.experiments.comparison import Comparison, Contender, FinalRows, comparisons, line_label
 from inscl.experiments.equal_tokens import gains_at_equal_tokens
-from inscl.experiments.results import FINAL, StreamKey, StreamResult, stream_key
+from inscl.experiments.results import FINAL, StreamKey, StreamResult, TableRow, stream_key
 from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.report.estimate import estimate
 from inscl.report.facts import JointFacts, LineFacts, StreamFacts, TaskFacts
@@ -26,7 +25,7 @@ _METRICS = {  # of the table -> of a line, and the factor to what is shown
     "share_of_joint": ("of_joint", 1),
     "gain_equal_tokens": ("gain_equal_tokens", 1),
 }
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[TableRow]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Experiment:
 
     def _measured(self, run: RunFolder) -> Iterable[MeasuredStream]:
         """Its streams of which something is measured."""
-        numbers: dict[StreamKey, list[dict[str, Any]]] = {}
+        numbers: dict[StreamKey, list[TableRow]] = {}
         for row in run.rows:
             numbers.setdefault(stream_key(row), []).append(row)
         for folder in run.streams:

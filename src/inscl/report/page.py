@@ -287,8 +287,9 @@ def _check(kinds: Sequence[str]) -> None:
         require("resvg_py", extra="report", purpose="Drawing figures as PNG")
 
 
-def _flat(drawn: Iterable[Any]) -> list[Figure]:
-    return [figure for item in drawn for figure in (item if isinstance(item, list) else [item]) if figure]
+def _flat(drawn: Iterable[Figure | Sequence[Figure] | None]) -> list[Figure]:
+    listed = ([item] if isinstance(item, Figure) else item or () for item in drawn)
+    return [figure for figures in listed for figure in figures]
 
 
 def _write_figures(folder: Path, found: Sequence[Figure], kinds: Sequence[str]) -> None:
