@@ -88,6 +88,8 @@ def _print_summary(summary: "Summary", config: "StreamConfig") -> None:
 
 
 def _print_differences(differences: "Sequence[Comparison]") -> None:
+    from inscl.report.words import p_value
+
     heads = ("mean", "95 %, streams", "95 %, streams and rows", "streams", "p (Holm)")
     cells = [
         (
@@ -96,7 +98,7 @@ def _print_differences(differences: "Sequence[Comparison]") -> None:
             _interval(d.paired) or ("one stream: none" if d.paired.n == 1 else "none"),
             _interval(d.crossed),
             d.paired.n,
-            "too few" if d.p is None or not d.paired.enough else f"{d.p:.3f}",
+            p_value(d.p, enough=d.paired.enough),
         )
         for d in differences
     ]

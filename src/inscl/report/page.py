@@ -26,7 +26,7 @@ from inscl.report.forgotten import ForgottenExample, answers_of
 from inscl.report.plan import PlanFacts, plan_insinfo, plan_verdict, summarize_plan
 from inscl.report.reading import open_runs, summarize
 from inscl.report.verdict import best_line, verdict
-from inscl.report.words import TOO_FEW, duration, enough_rows, minus, spread, thousands
+from inscl.report.words import duration, enough_rows, minus, p_value, spread, thousands
 
 KINDS = ("svg", "png")
 _EXAMPLES_SHOWN = 60
@@ -191,14 +191,13 @@ def _sections(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _difference(found: Comparison) -> tuple[str, ...]:
-    told = found.paired.enough and found.p is not None
     return (
         f"{found.line} against {found.baseline}",
         minus(found.paired.mean, sign=True),
         spread(found.paired, sign=True) or "–",
         spread(found.crossed, sign=True) or "–",
         str(found.paired.n),
-        TOO_FEW if not told else f"{found.p:.3f}",
+        p_value(found.p, enough=found.paired.enough),
     )
 
 

@@ -2,7 +2,7 @@
 
 from inscl.core.stats import ENOUGH_CLUSTERS, ENOUGH_ROWS, Estimate
 
-TOO_FEW = "too few to tell"  # rows or instructions for an interval that covers as often as it says
+_TOO_FEW = "too few to tell"  # rows or instructions for an interval that covers as often as it says
 
 
 def interval(found: Estimate) -> str:
@@ -33,9 +33,20 @@ def spread(found: Estimate | None, *, sign: bool = False, digits: int = 1) -> st
     if found is None or found.ends is None:
         return ""
     if found.over == "test rows" and not found.enough:
-        return TOO_FEW
+        return _TOO_FEW
     low, high = (minus(end, digits, sign=sign) for end in found.ends)
     return f"{low} to {high}"
+
+
+def p_value(p: float | None, *, enough: bool) -> str:
+    """An adjusted p-value for a table; none is given for too few streams.
+
+    >>> p_value(0.0004, enough=True), p_value(0.0321, enough=True), p_value(0.01, enough=False)
+    ('< 0.001', '0.032', 'too few to tell')
+    """
+    if p is None or not enough:
+        return _TOO_FEW
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def enough_rows() -> str:
