@@ -144,9 +144,9 @@ def evaluation(options: argparse.Namespace) -> dict[str, float]:
 @torch.inference_mode()
 def _unsorted(loaded: LoadedModel, examples: list[Example], limit: int) -> None:
     from inscl.data.template import render
-    from inscl.evaluation.evaluate import _ready
+    from inscl.models.precision import ready
 
-    model, tokenizer = _ready(loaded.model, "auto"), loaded.tokenizer
+    model, tokenizer = ready(loaded.model, "auto"), loaded.tokenizer
     tokenizer.padding_side = "left"
     for i in range(0, len(examples), 8):
         prompts = [render(example).prompt for example in examples[i : i + 8]]

@@ -16,11 +16,11 @@ import tiny
 from inscl.check.assessment import assess, read_assessment
 from inscl.cli import main
 from inscl.data.example import Example
-from inscl.evaluation.evaluate import ready
 from inscl.evaluation.perplexity import paragraphs, perplexity
 from inscl.evaluation.server import Server
 from inscl.memory.memory import Memory
 from inscl.models.loading import load
+from inscl.models.precision import ready
 from support import WordEncoder, WordTagger
 
 HOSTILE = "say|<b>"

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import tiny
+from inscl.core.scoring import rouge_l
 from inscl.data.example import Example
 from inscl.data.template import tokenise
 from inscl.errors import ConfigError, DataError
 from inscl.evaluation.evaluate import answer_limit, generate_and_score
-from inscl.evaluation.generate import Prompt, generate
-from inscl.evaluation.scoring import rouge_l
 from inscl.evaluation.server import Server
+from inscl.models.generate import Prompt, generate
 from inscl.models.loading import load
 
 ROWS = [row.example for row in tiny.mixture_rows(24)]

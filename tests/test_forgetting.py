@@ -16,10 +16,10 @@ from scipy.special import expit
 from scipy.stats import t
 
 from inscl.cli import main
+from inscl.core.scoring import rouge_l
 from inscl.data.mixture import read_mixture
 from inscl.errors import ConfigError, InsclError
 from inscl.evaluation.scores import RowScores, instructions_of
-from inscl.evaluation.scoring import rouge_l
 from inscl.experiments.config import parse_config
 from inscl.experiments.run import run
 from inscl.experiments.run_folder import RunFolder

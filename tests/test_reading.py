@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import inscl.evaluation.generate as generating
+import inscl.models.generate as generating
 import tiny
-from inscl.evaluation.evaluate import generate_and_score, predict, ready
-from inscl.evaluation.scoring import exact_match, may_match
+from inscl.core.scoring import exact_match, may_match
+from inscl.evaluation.evaluate import generate_and_score, predict
 from inscl.models.kept import Keeping
 from inscl.models.loading import load
+from inscl.models.precision import ready
 from inscl.training.config import stage_config
 from inscl.training.train import train_stage
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from inscl.evaluation.scoring import exact_match, longest_common_subsequence, rouge_l, superni, tokens
+from inscl.core.scoring import exact_match, longest_common_subsequence, rouge_l, superni, tokens
 
 ORACLE = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
 WORDS = st.lists(

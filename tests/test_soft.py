@@ -9,9 +9,10 @@ import torch
 from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.errors import ConfigError
 from inscl.models.loading import load
+from inscl.models.logits import answer_logits
 from inscl.training.batches import Collator, tokenise_mixture
 from inscl.training.config import stage_config
-from inscl.training.loss import answer_logits, answer_losses
+from inscl.training.loss import answer_losses
 from inscl.training.soft import SoftTargets
 from inscl.training.train import train_stage
 from tiny import mixture_rows, save_model

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
+from inscl.stages.metrics import metric_name, metrics_so_far, task_metrics
 from inscl.training import tracking
-from inscl.training.tracking import Tracked, check_trackers, metric_name, metrics_so_far, send, task_metrics
+from inscl.training.tracking import Tracked, check_trackers, send
 from test_learn import learn_month
 from test_run import PaperTrainer, config_of, run_with, values
 

@@ -12,20 +12,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from inscl.core.scoring import SCORERS
 from inscl.data.example import Example
 from inscl.errors import DataError, InsclError
-from inscl.evaluation.evaluate import answer_limit, predict, ready
+from inscl.evaluation.evaluate import answer_limit, predict
 from inscl.evaluation.perplexity import Perplexity, perplexity
 from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores, row_key
-from inscl.evaluation.scoring import SCORERS
 from inscl.evaluation.server import Server
 from inscl.experiments.run_folder import RunFolder, run_of
 from inscl.files import whole_file
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
 from inscl.models.loading import RECORD, LoadedModel, load, resolve
-from inscl.models.precision import choose_dtype
+from inscl.models.precision import choose_dtype, ready
 from inscl.provenance import versions
 from inscl.stages.folder import StageFolder, read_json, stage_of
 from inscl.stages.learn import REQUEST, TEST_ROWS, StageProgress

@@ -1,1 +1,1 @@
-"""The numerical core: arrays in, plain values out."""
+"""The core: arrays (in `scoring`, texts) in, plain values out."""

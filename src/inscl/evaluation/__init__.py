@@ -1,1 +1,1 @@
-"""What a model scores: `generate` or a `server` answers, `scoring` compares, `evaluate` does a whole task."""
+"""What a model scores: a model or a `server` answers, `inscl.core.scoring` compares, `evaluate` does a whole task."""

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inscl.core.scoring import may_match
 from inscl.data.example import Example, example_key, key_of
 from inscl.data.template import TEMPLATE_ID, PromptIds, answer_ids, check_known, end_ids, prompt_ids, row_named
 from inscl.evaluation.predictions import Prediction
-from inscl.evaluation.scoring import may_match
 from inscl.evaluation.server import Server
 from inscl.models.loading import vocabulary
 
@@ -126,7 +126,7 @@ class _Asking:
         tell: Tell,
     ) -> list[tuple[str, bool]]:
         """The greedy answers, and whether the limit cut them off."""
-        from inscl.evaluation.generate import Prompt, generate
+        from inscl.models.generate import Prompt, generate
 
         ends = self._end_ids()
         found = {
@@ -163,9 +163,9 @@ class _Asking:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _end_ids(self) -> frozenset[int]:
-        ends = self.weights.generation_config.eos_token_id
-        listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        return end_ids(self.tokenizer, chat=self.asked.chat) | frozenset(listed)
+        from inscl.models.generate import ends_of
+
+        return end_ids(self.tokenizer, chat=self.asked.chat) | ends_of(self.weights)
 
 
 def _prediction(

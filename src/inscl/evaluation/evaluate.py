@@ -4,7 +4,6 @@ Rows of many tasks are answered together, in large batches by length. Prediction
 a task, and a finished file is not made again.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inscl.core.scoring import SCORERS, exact_match
 from inscl.core.stats import score_interval
 from inscl.data.chat_form import to_messages
 from inscl.data.example import Example, instruction_key, said
@@ -19,11 +19,10 @@ from inscl.data.template import render
 from inscl.errors import ConfigError, DataError
 from inscl.evaluation.answering import Asked, ask_model, ask_server
 from inscl.evaluation.predictions import Prediction, read_predictions, write_predictions
-from inscl.evaluation.scoring import SCORERS, exact_match
 from inscl.evaluation.server import Server
 from inscl.models.kernels import flexible_attention
 from inscl.models.loading import LoadedModel, load
-from inscl.models.precision import choose_dtype
+from inscl.models.precision import ready
 
 if TYPE_CHECKING:
     from inscl.models.kept import Keeping
@@ -90,7 +89,7 @@ def generate_and_score(
     model, tasks, max_new_tokens, **asking
         As for `predict`.
     scorer : {"rouge_l", "superni", "exact_match"}
-        See `inscl.evaluation.scoring`.
+        See `inscl.core.scoring`.
 
     Raises
     ------
@@ -213,6 +212,8 @@ def _answerer(
     if isinstance(source, Server):
         server = source
         return lambda tasks, tell: ask_server(server, tasks, asked, tell), 1
+    from inscl.models.generate import batch_limits
+
     weights = ready(source.model, dtype)
     batch = batch_limits(weights, batch_tokens, batch_size)
     kept = keeping.of(weights, answering=True) if keeping else None
@@ -222,52 +223,6 @@ def _answerer(
             return ask_model(weights, source.tokenizer, tasks, asked, batch, kept, tell)
 
     return ask, _BATCHES_AT_ONCE * batch["batch_size"]
-
-
-def ready(model: Any, dtype: str) -> Any:
-    """The weights that answer: merged, on the device, in `dtype`; a copy where that differs from what came."""
-    import torch
-
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    dtype = choose_dtype(dtype)
-    if dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"`dtype` must be auto, float32 or bfloat16, got {dtype!r}.")
-    wanted = getattr(torch, dtype)
-    if hasattr(model, "peft_config"):
-        model = _merged(model, lambda weights: weights.dtype == wanted and weights.device == device)
-    elif any(parameter.dtype != wanted for parameter in model.parameters()):
-        model = copy.deepcopy(model)
-    return model.to(device=device, dtype=wanted).eval()
-
-
-def _merged(model: Any, fits: Callable[[Any], bool]) -> Any:
-    """A copy with its adapters merged, which shares the weights that fit and no adapter stands on."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    def adapted(model: Any) -> list[Any]:
-        return [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
-
-    own = {id(p) for part in adapted(model) for p in part.parameters()}
-    shared: dict[int, Any] = {id(p): p for p in model.parameters() if fits(p) and id(p) not in own}
-    copied = copy.deepcopy(model, shared)
-    for part in adapted(copied):
-        part.float()
-    return copied.merge_and_unload()
-
-
-def batch_limits(weights: Any, batch_tokens: int | None = None, batch_size: int | None = None) -> dict[str, int]:
-    """Batches whose key-value cache takes a few GiB of a GPU, one of a CPU's memory."""
-    config = weights.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    element = next(weights.parameters()).element_size()
-    token_bytes = 2 * config.num_hidden_layers * heads * size * element
-    on_gpu = next(weights.parameters()).device.type != "cpu"
-    cache, most, rows = (8 << 30, 1 << 17, 512) if on_gpu else (1 << 30, 1 << 14, 64)
-    return {
-        "batch_tokens": batch_tokens or max(1, min(most, cache // token_bytes)),
-        "batch_size": batch_size or rows,
-    }
 
 
 def _groups(tasks: Mapping[str, Sequence[Example]], at_once: int) -> Iterator[dict[str, Sequence[Example]]]:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from inscl.data.example import Example
 from inscl.data.template import answer_ids, prompt_ids
-from inscl.evaluation.evaluate import batch_limits, ready
 from inscl.models.kernels import flexible_attention
 from inscl.models.loading import LoadedModel
+from inscl.models.precision import ready
 
 if TYPE_CHECKING:
     from inscl.models.kept import Keeping
@@ -38,6 +38,7 @@ def row_losses(
         Where states of the model's frozen layers are kept.
     """
     from inscl.evaluation.reading import read_answers
+    from inscl.models.generate import batch_limits
 
     weights, tokenizer = ready(model.model, dtype), model.tokenizer
     known = [

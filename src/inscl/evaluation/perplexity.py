@@ -62,13 +62,13 @@ def perplexity(weights: Any, tokenizer: Any) -> Perplexity:
     Parameters
     ----------
     weights : transformers.PreTrainedModel
-        In evaluation mode; see `inscl.evaluation.evaluate.ready`.
+        In evaluation mode; see `inscl.models.precision.ready`.
     tokenizer : transformers.PreTrainedTokenizerBase
         A paragraph is encoded as the tokenizer does by itself. Its first token has nothing before it and is not
         counted, as in transformers' own loss.
     """
-    from inscl.evaluation.evaluate import batch_limits
     from inscl.evaluation.reading import read_answers
+    from inscl.models.generate import batch_limits
 
     ids = [tokenizer(text)["input_ids"] for text in paragraphs()]
     found = read_answers(

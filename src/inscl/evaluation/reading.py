@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from inscl.data.template import IGNORED
-from inscl.evaluation.generate import Generated, batches_of
+from inscl.models.collator import Collator
+from inscl.models.generate import Generated, batches_of
 from inscl.models.kept import KeptStates
-from inscl.training.batches import Collator
-from inscl.training.loss import answer_logits
+from inscl.models.logits import answer_logits
 
 
 @dataclass(frozen=True, slots=True)

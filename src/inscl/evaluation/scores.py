@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from inscl.core.scoring import SCORERS, exact_match
 from inscl.core.stats import Estimate, mean_interval, score_interval
 from inscl.data.example import Example, instruction_key, key_of, normalise
 from inscl.evaluation.predictions import Prediction
-from inscl.evaluation.scoring import SCORERS, exact_match
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,11 @@ from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
 from inscl.replay.strategies import STRATEGIES
 from inscl.stages.folder import Progress, StageFolder, Trainer, measured_rows
+from inscl.stages.metrics import task_metrics
 from inscl.tags import Tagger
 from inscl.training.config import check_training
 from inscl.training.ranks import processes
-from inscl.training.tracking import Tracked, send, task_metrics
+from inscl.training.tracking import Tracked, send
 
 # What may change between two calls: more work of the same kind, or what is kept of it.
 MAY_CHANGE = frozenset({"orders", "strategies", "budgets", "seeds", "experts", "joint", "keep", "report_to"})

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from inscl.experiments.results import StreamResult, stream_rows
-from inscl.training.tracking import metric_name
+from inscl.stages.metrics import metric_name
 
 
 def stage_metrics(result: StreamResult) -> dict[str, float]:

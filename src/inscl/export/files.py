@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from inscl.data.mixture import MixtureRow
+from inscl.data.records import Record, inscl_records, is_chat, message_records, trl_records
 from inscl.data.template import TEMPLATE_ID
 from inscl.errors import InsclError
-from inscl.export.records import Record, inscl_records, is_chat, message_records, trl_records
 from inscl.export.tokens import SpecialTokens
 from inscl.export.trainers import (
     SUFFIXES,

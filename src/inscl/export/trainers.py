@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from inscl.data.mixture import MixtureRow
+from inscl.data.records import Record, is_chat, messages_of, origin, trl_records
 from inscl.data.template import render
 from inscl.errors import InsclError
-from inscl.export.records import Record, is_chat, messages_of, origin, trl_records
 from inscl.export.tokens import SpecialTokens
 
 Settings = dict[str, str]  # what is added to the data file's name -> text of the file

@@ -20,8 +20,8 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
+from inscl.core.scoring import longest_common_subsequence
 from inscl.data.example import Example
-from inscl.evaluation.scoring import longest_common_subsequence
 from inscl.forgetting.form import pieces
 from inscl.forgetting.nearness import Encode, Nearness
 from inscl.forgetting.verdict import (

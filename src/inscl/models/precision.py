@@ -1,4 +1,10 @@
-"""The one rule for the precision in which models are trained and answer."""
+"""The one rule for the precision in which models are trained and answer, and weights that are ready to answer in it."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from inscl.errors import ConfigError
 
 
 def choose_dtype(asked: str) -> str:
@@ -12,6 +18,37 @@ def choose_dtype(asked: str) -> str:
     asked : {"auto", "float32", "bfloat16"}
     """
     return asked if asked != "auto" else "bfloat16" if _bfloat16_pays() else "float32"
+
+
+def ready(model: Any, dtype: str) -> Any:
+    """The weights that answer: merged, on the device, in `dtype`; a copy where that differs from what came."""
+    import torch
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    dtype = choose_dtype(dtype)
+    if dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"`dtype` must be auto, float32 or bfloat16, got {dtype!r}.")
+    wanted = getattr(torch, dtype)
+    if hasattr(model, "peft_config"):
+        model = _merged(model, lambda weights: weights.dtype == wanted and weights.device == device)
+    elif any(parameter.dtype != wanted for parameter in model.parameters()):
+        model = copy.deepcopy(model)
+    return model.to(device=device, dtype=wanted).eval()
+
+
+def _merged(model: Any, fits: Callable[[Any], bool]) -> Any:
+    """A copy with its adapters merged, which shares the weights that fit and no adapter stands on."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    def adapted(model: Any) -> list[Any]:
+        return [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
+
+    own = {id(p) for part in adapted(model) for p in part.parameters()}
+    shared: dict[int, Any] = {id(p): p for p in model.parameters() if fits(p) and id(p) not in own}
+    copied = copy.deepcopy(model, shared)
+    for part in adapted(copied):
+        part.float()
+    return copied.merge_and_unload()
 
 
 def _bfloat16_pays() -> bool:

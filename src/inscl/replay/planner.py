@@ -47,7 +47,7 @@ class Replay:
 
     def mixture(self) -> Any:
         """The mixture as a `datasets.Dataset` that `trl.SFTTrainer` takes as it is."""
-        from inscl.export import to_dataset
+        from inscl.data.records import to_dataset
 
         return to_dataset(self.rows())
 

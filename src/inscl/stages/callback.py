@@ -16,16 +16,17 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from inscl.core.scoring import SCORERS
 from inscl.data.example import Example
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
 from inscl.evaluation.evaluate import TaskScore, answer_limit, generate_and_score
-from inscl.evaluation.scoring import SCORERS
 from inscl.memory.task import OWN_TAGS, Task, rows_of
 from inscl.memory.writing import Added
 from inscl.models.loading import LoadedModel
 from inscl.replay.planner import Replay
-from inscl.training.tracking import Place, log, metric_name, metrics_so_far, open_runs, tensorboard_folder
+from inscl.stages.metrics import metric_name, metrics_so_far
+from inscl.training.tracking import Place, log, open_runs, tensorboard_folder
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class ContinualCallback(TrainerCallback):
         Most test rows of a task to score; None scores all, 0 none. Weights that are sharded over processes are not
         scored.
     scorer : {"rouge_l", "superni"}
-        See `inscl.evaluation.scoring`.
+        See `inscl.core.scoring`.
     max_length : int
         Most tokens of a prompt.
 

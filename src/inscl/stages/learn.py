@@ -34,10 +34,11 @@ from inscl.stages.folder import (
     measured_rows,
     read_json,
 )
+from inscl.stages.metrics import metrics_so_far, task_metrics
 from inscl.training.checkpoints import FOLDER as CHECKPOINTS
 from inscl.training.checkpoints import write_json
 from inscl.training.config import StageConfig, check_training
-from inscl.training.tracking import metrics_so_far, send, task_metrics
+from inscl.training.tracking import send
 
 REQUEST = "learn.json"
 TEST_ROWS = 200  # of each task, if nothing else is asked for

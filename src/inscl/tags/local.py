@@ -57,19 +57,17 @@ class LocalModel:
             return [replies[key] for key in keys]
 
     def _answer(self, questions: Sequence[Question], tell: Callable[[int, int], None]) -> list[Reply]:
-        from inscl.evaluation.evaluate import batch_limits
-        from inscl.evaluation.generate import Prompt, generate
+        from inscl.models.generate import Prompt, batch_limits, ends_of, generate
 
         weights, tokenizer = self._load()
         room = getattr(weights.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
         prompts = [Prompt(_ids(question, tokenizer), self._most_tokens) for question in questions]
         fits = [len(prompt.ids) + prompt.limit <= room for prompt in prompts]
-        ends = weights.generation_config.eos_token_id
         found = iter(
             generate(
                 weights,
                 [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit],
-                end_ids=frozenset([*(ends if isinstance(ends, list) else [ends or 0]), tokenizer.eos_token_id]),
+                end_ids=ends_of(weights) | ({tokenizer.eos_token_id} - {None}),
                 pad_id=tokenizer.pad_token_id,
                 progress=tell,
                 **batch_limits(weights),
@@ -87,8 +85,8 @@ class LocalModel:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from inscl.evaluation.evaluate import ready
             from inscl.models.loading import load
+            from inscl.models.precision import ready
 
             loaded = load(self._name)
             self._loaded = ready(loaded.model, self._dtype), loaded.tokenizer

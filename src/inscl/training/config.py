@@ -20,7 +20,7 @@ def _not_owned(name: str) -> str:
 
 
 def _known_scorer(name: str) -> str:
-    from inscl.evaluation.scoring import SCORERS
+    from inscl.core.scoring import SCORERS
 
     return member(name, SCORERS)
 
@@ -68,7 +68,7 @@ class StageConfig(Part):
     max_new_tokens : int, optional
         Tokens of an answer; None takes them from the training answers.
     scorer : str
-        A name in `inscl.evaluation.scoring.SCORERS`.
+        A name in `inscl.core.scoring.SCORERS`.
     dtype : {"auto", "float32", "bfloat16"}
         Of the computation; all weights that are trained are float32. See `inscl.models.precision.choose_dtype`.
     report_to : tuple of str

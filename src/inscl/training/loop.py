@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerControl, TrainerState, get_scheduler, set_seed
 
+from inscl.models.collator import Collator
 from inscl.models.kept import KeptStates
 from inscl.training import checkpoints
-from inscl.training.batches import Collator, TokenRow
+from inscl.training.batches import TokenRow
 from inscl.training.loss import answer_losses
 from inscl.training.watch import Watch
 

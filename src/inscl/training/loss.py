@@ -1,19 +1,18 @@
 """The plain loss of a stage: negative log-likelihood of the answer tokens, and of nothing else."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inscl.models.parts import head_at
+from inscl.models.logits import answer_logits
 
 if TYPE_CHECKING:
     from inscl.models.kept import KeptStates
 
 
 def answer_losses(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None" = None, wrapped: Any = None) -> Any:
-    """Loss of every answer token of a batch, (n_answers,), in float32; parameters as of `answer_logits`.
+    """Loss of every answer token of a batch, (n_answers,), in float32; parameters as of `inscl.models.logits.answer_logits`.
 
     Where the batch has soft targets (see `inscl.training.soft`), the cross entropy with them.
     """
@@ -23,28 +22,6 @@ def answer_losses(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None
         return -(likelihoods * batch["target_shares"]).sum(dim=-1)
     targets = batch["labels"].reshape(-1).index_select(0, batch["answer_index"] + 1)
     return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-
-
-def answer_logits(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None" = None, wrapped: Any = None) -> Any:
-    """What the model says at every place that predicts an answer token, (n_answers, vocabulary).
-
-    The output head sees only the places that are trained, and the frozen layers are not run where their states are
-    kept.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel or peft.PeftModel
-    batch : mapping
-        From `inscl.training.batches.Collator`.
-    kept : KeptStates, optional
-        Where the batch's ``states`` come from.
-    wrapped : torch.nn.Module, optional
-        The model as several processes call it.
-    """
-    index = batch["answer_index"]
-    places = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
-    with head_at(model, index), kept.bottom.given(batch["states"]) if kept else nullcontext():
-        return (wrapped or model)(input_ids=batch["input_ids"], **places, use_cache=False).logits[0]
 
 
 def is_plain(model: Any, args: Any) -> bool:

@@ -1,17 +1,15 @@
 """Soft targets: what the model of a stage's start would have said, in the place of a part of the given answer."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from inscl.data.template import IGNORED
-from inscl.training.batches import Collator, TokenRow
-from inscl.training.loss import answer_logits
-
-if TYPE_CHECKING:
-    pass
+from inscl.models.collator import Collator
+from inscl.models.logits import answer_logits
+from inscl.training.batches import TokenRow
 
 LIKELIEST = 64  # tokens of the start's distribution that are kept for each place, their shares summing to 1
 _ROWS = 8  # computed at once

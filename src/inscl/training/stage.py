@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from inscl.data.template import IGNORED
 from inscl.errors import ConfigError
+from inscl.models.collator import Collator
 from inscl.models.kernels import flexible_attention, keeps_rows_apart
 from inscl.models.loading import RECORD, LoadedModel, load
 from inscl.training import adapters, checkpoints, tracking
 from inscl.training.adapters import Adapter
-from inscl.training.batches import Collator, TokenisedMixture, TokenRow, order_of_steps
+from inscl.training.batches import TokenisedMixture, TokenRow, order_of_steps
 from inscl.training.config import StageConfig
 from inscl.training.fields import shares
 

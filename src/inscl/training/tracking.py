@@ -8,7 +8,6 @@ there is no such file, and nothing is imported or sent.
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -17,11 +16,9 @@ from hashlib import blake2b
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from inscl.errors import ConfigError, require
-from inscl.evaluation.scores import RowScores
 from inscl.suggest import suggest
 from inscl.training.checkpoints import write_json
 
@@ -34,7 +31,6 @@ TENSORBOARD = "tensorboard"  # folder of its files in a stage's
 FIELDS = frozenset(
     {"report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
 )
-_LONGEST = 80  # characters of a task's name in the name of a metric
 
 Place = dict[str, Any]  # what a tracker needs to go on with a run
 
@@ -143,72 +139,6 @@ def send(folder: Path, metrics: Mapping[str, float]) -> None:
     digest = blake2b(json.dumps(dict(metrics), sort_keys=True).encode(), digest_size=16).hexdigest()
     if tracked.places and digest != tracked.sent and log(tracked.places, metrics, tracked.step):
         Tracked(tracked.places, tracked.step, digest).write(folder)
-
-
-def task_metrics(scores: Mapping[str, RowScores]) -> dict[str, float]:
-    """Mean of every score of every task, by a name that all trackers take."""
-    return {
-        f"task/{metric_name(task)}/{score}": rows.mean(score) for task, rows in scores.items() for score in rows.rows
-    }
-
-
-def metric_name(task: str) -> str:
-    """A task's name as part of a metric's: letters, digits, ``_``, ``-``, ``.`` and spaces.
-
-    A name that had to be changed ends in a hash of it, so that different tasks stay apart.
-
-    >>> metric_name("Closed QA"), metric_name("a/b")
-    ('Closed QA', 'a_b-82badf67')
-    """
-    safe = re.sub(r"[^0-9A-Za-z_\-. ]", "_", task)[:_LONGEST].strip()
-    if safe == task and safe.strip("."):
-        return safe
-    return f"{safe.strip('.')}-{blake2b(task.encode(), digest_size=4).hexdigest()}"
-
-
-def metrics_so_far(
-    stages: Sequence[Mapping[str, Any]], scores: Mapping[str, float], newest: str, scorer: str
-) -> dict[str, float]:
-    """What a memory's log tells of a new stage: average performance, and what the earlier tasks lost or gained.
-
-    Parameters
-    ----------
-    stages : sequence of mapping
-        The log, from `inscl.memory.memory.Memory.stages`.
-    scores : mapping from task to float
-        Of the stage's model.
-    newest : str
-        The task it has just learnt.
-    scorer : str
-        What made the scores; logged scores of another scorer do not count.
-
-    Returns
-    -------
-    dict of str to float
-        ``average_performance``; with an earlier task ``backward_transfer`` and ``forgetting``, as in docs/method.md,
-        over the tasks that were scored when they were learnt.
-
-    Examples
-    --------
-    >>> log = [{"name": "a", "scorer": "rouge_l", "tasks": [{"name": "a", "score": 0.5}]}]
-    >>> metrics_so_far(log, {"a": 0.25, "b": 1.0}, "b", "rouge_l")
-    {'average_performance': 0.625, 'backward_transfer': -0.25, 'forgetting': 0.25}
-    """
-    found = {"average_performance": fmean(scores.values())} if scores else {}
-    learnt: dict[str, float] = {}
-    best: dict[str, float] = {}
-    for stage in stages:
-        for task in stage.get("tasks", ()) if stage.get("scorer") == scorer else ():
-            if "score" in task and task["name"] != newest:
-                if task["name"] == stage["name"]:
-                    learnt[task["name"]] = best[task["name"]] = task["score"]
-                elif task["name"] in best:
-                    best[task["name"]] = max(best[task["name"]], task["score"])
-    earlier = [task for task in scores if task in learnt]
-    if earlier:
-        found["backward_transfer"] = fmean(scores[task] - learnt[task] for task in earlier)
-        found["forgetting"] = fmean(best[task] - scores[task] for task in earlier)
-    return found
 
 
 def _in_trackio() -> Place:

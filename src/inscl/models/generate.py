@@ -30,6 +30,27 @@ class Generated:
     capped: bool
 
 
+def batch_limits(weights: Any, batch_tokens: int | None = None, batch_size: int | None = None) -> dict[str, int]:
+    """Batches whose key-value cache takes a few GiB of a GPU, one of a CPU's memory."""
+    config = weights.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    element = next(weights.parameters()).element_size()
+    token_bytes = 2 * config.num_hidden_layers * heads * size * element
+    on_gpu = next(weights.parameters()).device.type != "cpu"
+    cache, most, rows = (8 << 30, 1 << 17, 512) if on_gpu else (1 << 30, 1 << 14, 64)
+    return {
+        "batch_tokens": batch_tokens or max(1, min(most, cache // token_bytes)),
+        "batch_size": batch_size or rows,
+    }
+
+
+def ends_of(weights: Any) -> frozenset[int]:
+    """Tokens that end an answer, as the model's own settings for generation list them; perhaps none."""
+    ends = weights.generation_config.eos_token_id
+    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+
 def batches_of(sizes: Sequence[int], *, batch_tokens: int, batch_size: int) -> list[list[int]]:
     """Rows grouped by size, largest first, so that a batch that fits is met first and padding stays small.
 

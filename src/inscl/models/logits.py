@@ -1,0 +1,32 @@
+"""What a model says where it is trained or scored, and nowhere else."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from inscl.models.parts import head_at
+
+if TYPE_CHECKING:
+    from inscl.models.kept import KeptStates
+
+
+def answer_logits(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None" = None, wrapped: Any = None) -> Any:
+    """What the model says at every place that predicts an answer token, (n_answers, vocabulary).
+
+    The output head sees only the places that are trained, and the frozen layers are not run where their states are
+    kept.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+    batch : mapping
+        From `inscl.models.collator.Collator`.
+    kept : KeptStates, optional
+        Where the batch's ``states`` come from.
+    wrapped : torch.nn.Module, optional
+        The model as several processes call it.
+    """
+    index = batch["answer_index"]
+    places = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+    with head_at(model, index), kept.bottom.given(batch["states"]) if kept else nullcontext():
+        return (wrapped or model)(input_ids=batch["input_ids"], **places, use_cache=False).logits[0]
