@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inscl.core.orders import PAPER_ORDERS, order_of
@@ -13,8 +13,9 @@ from inscl.demo import stream_file
 from inscl.demo.tasks import TASKS
 from inscl.errors import ConfigError
 from inscl.experiments.config import Checkout, DemoTasks, StreamConfig, TestRows, load_config, parse_config
-from inscl.lined_yaml import read_yaml
 from inscl.replay.budget import Budget
+from inscl.training.config import stage_config
+from inscl.yaml_text import read_yaml
 
 MINIMAL = "tasks: demo\nmodel: smollm2-135m\n"
 
@@ -207,7 +208,7 @@ def test_missing_files_and_orders_are_told_beside_other_problems(tmp_path):
         ("a: \x00", "not YAML"),
         ("a: 1\n---\nb: 2", "line 2: this is not YAML: but found another document"),
         ("? [1]\n: 2", "line 1: this is not YAML: found unhashable key"),
-        ("a: &x [*x]", "3 problems"),
+        ("a: &x [*x]", "4 problems"),
         ("[" * 1500, "nested too deeply"),
     ],
 )
@@ -231,7 +232,7 @@ def test_yaml_reads_what_another_writer_wrote(data):
     """JSON is YAML: what `json` writes is read as it was, and every entry has a line."""
     source = read_yaml(json.dumps(data, indent=1))
     assert source.data == data
-    assert not source.repeated
+    assert not source.problems
     last = json.dumps(data, indent=1).count("\n") + 1
     assert all(1 <= line <= last for line in source.lines.values())
 
@@ -245,6 +246,69 @@ def test_yaml_reads_what_another_writer_wrote(data):
 def test_nonsense_gives_problems_and_never_another_error(data):
     with pytest.raises(ConfigError):
         parse_config(json.dumps(data) if data else "x: 1")
+
+
+WHOLE = """tasks:
+  billing: {data: [a/b], format: alpaca}
+  support: &data {data: owner/data}
+  again: {<<: *data, format: jsonl}
+model: owner/model
+orders: [given, "random:7", [again, billing, support]]
+budgets: [200, 5%, {per_task: 24}]
+training: {learning_rate: 1e-4, num_train_epochs: 2}
+peft: {type: lora, r: 16, target_modules: [q_proj]}
+test_rows: {every_stage: 10}
+joint: true
+keep: none
+"""
+SNIPPETS = [
+    "2026-13-45", "!!bool maybe", "!!int abc", "!!float x", "!!null y", "!foo", "!!binary a", "!!set {a}",
+    "[" * 70, "{" * 70,
+    "&x ", "*x", "*data", "<<: ", "? ", ": ", "- ", "\n", "\t", "#", "|\n", ">\n", "---\n", "%YAML 9.9\n", "'", '"',
+    "\x00", "\ufeff", "\u2028", "\U0001f600", "-.inf", ".nan", "1e999", "0x", "9" * 400,
+    "~", "true", '"\\ud800"', "\\x",
+]  # fmt: skip
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_mutated_file_is_read_or_refused_in_lines(data):
+    assert parse_config(WHOLE).tasks["again"].data == ("owner/data",)
+    text = WHOLE
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, min(len(text), start + 8)))
+        text = text[:start] + data.draw(st.sampled_from(SNIPPETS) | st.text(max_size=3)) + text[end:]
+    try:
+        parse_config(text)
+    except ConfigError as error:
+        first, *others = str(error).split("\n")
+        assert re.fullmatch(r"stream\.yaml(, .*| has .*:| wants keys .*)", first), first
+        assert all(re.match(r"  line \d+: .", line) for line in others), others
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("keep: !!bool maybe", "line 3: `keep` is 'maybe', which is no bool."),
+        ("batch_size: !!int abc", "line 3: `batch_size` is 'abc', which is no int."),
+        ("encoder: 2026-13-45\nkeep: 2026-01-01", "line 4: `keep` is '2026-01-01'; wanted"),
+        ("training: {a: " + "[" * 3000, "line 3: this is not YAML: it is nested too deeply"),
+        ("limits:\n  train: [1,\n    2", "line 4: this is not YAML: "),
+        ("a: &a [x]\n" + "\n".join(f"b{i}: &b{i} [{f'*b{i - 1}, ' * 9 if i else '*a'}]" for i in range(9)), "values"),
+        ("encoder: " + "x" * 300_000, "characters; wanted at most 300,000"),
+        ("keep: all\nkeep: none", "line 4: `keep` stands twice; keep one."),
+    ],
+)
+def test_what_no_configuration_needs_is_refused_with_its_line(text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_config(MINIMAL + text)
+
+
+def test_a_mistake_in_one_line_is_told_as_line_1():
+    for text in ("a: [1", "a: [1\n", "batch_size: {", "batch_sise: 4"):
+        with pytest.raises(ConfigError, match="line 1"):
+            stage_config(text)
 
 
 def test_last_five_stages_take_more_rows():

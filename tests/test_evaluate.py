@@ -1,6 +1,7 @@
 """Batched answers equal single ones, losses equal a plain loop, predictions are kept and reused."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from inscl.data.template import tokenise
 from inscl.errors import ConfigError, DataError
 from inscl.evaluation.evaluate import answer_limit, generate_and_score
 from inscl.evaluation.server import Server
-from inscl.models.generate import Prompt, generate
+from inscl.models.generate import Prompt, ends_of, generate
 from inscl.models.loading import load
 
 ROWS = [row.example for row in tiny.mixture_rows(24)]
@@ -165,3 +166,8 @@ def test_a_server_answers_in_the_place_of_a_model():
     finally:
         server.shutdown()
     assert (score.rouge_l, score.exact, score.capped, score.loss) == (1.0, 1.0, len(rows), None)
+
+
+@pytest.mark.parametrize(("named", "ends"), [(None, set()), (0, {0}), (7, {7}), ([7, 0], {0, 7})])
+def test_no_token_ends_an_answer_unless_the_model_names_it(named, ends):
+    assert ends_of(SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))) == ends

@@ -11,8 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from inscl.errors import ConfigError
-from inscl.lined_yaml import LinedYaml, Place, read_yaml
 from inscl.suggest import suggest
+from inscl.yaml_text import LinedYaml, Place, Problem, dotted, read_yaml
 
 
 class Part(BaseModel):
@@ -28,7 +28,6 @@ class Part(BaseModel):
 
 Settings = TypeVar("Settings", bound=Part)
 Parts = Mapping[str | int, type[Part]]  # what stands under a key, for the keys that can be suggested there
-Problem = tuple[int, str]  # line and text
 
 
 def member(name: str, known: Collection[str]) -> str:
@@ -89,7 +88,7 @@ def read_settings(
     data = {} if source.data is None and not needed else source.data
     if not isinstance(data, dict):
         raise ConfigError(f"{name} wants keys and values such as `model: smollm2-135m`, got {data!r:.60}.")
-    problems = [(line, f"`{dotted(place)}` stands twice; keep one.") for place, line in source.repeated]
+    problems = list(source.problems)
     try:
         settings = model.model_validate(data)
     except ValidationError as error:
@@ -118,7 +117,7 @@ def changed(settings: Settings, parts: Parts, name: str, **changes: Any) -> Sett
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        nowhere = LinedYaml(None, {}, [])
+        nowhere = LinedYaml()
         told = [_problem(detail, nowhere, model, parts)[1] for detail in error.errors()]
         told += [text for _, text in model.deeper_problems(data)]
         raise ConfigError(f"{name}: {' '.join(told)}") from error
@@ -136,15 +135,6 @@ def read_text(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
-
-
-def dotted(place: Place) -> str:
-    """A place as it is said in a message.
-
-    >>> dotted(("budgets", 0, "tokens"))
-    'budgets[0].tokens'
-    """
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).removeprefix(".")
 
 
 def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Part], parts: Parts) -> Problem:

@@ -29,11 +29,11 @@ from pydantic_core import core_schema
 from inscl.core.orders import Order, order_of
 from inscl.demo.sets import TASK_SETS
 from inscl.errors import ConfigError, DataError, PlanError
-from inscl.lined_yaml import LinedYaml, Place
 from inscl.replay.budget import Budget, amount_in
-from inscl.settings import Count, Natural, Part, Parts, Problem, Texts, dotted, member, read_settings, read_text
+from inscl.settings import Count, Natural, Part, Parts, Texts, member, read_settings, read_text
 from inscl.training.config import PARTS as STAGE_PARTS
 from inscl.training.config import StageConfig
+from inscl.yaml_text import LinedYaml, Place, Problem, dotted
 
 LAST_STAGES = 5  # how many stages at the end `test_rows.last_stages` speaks of
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StrictBool
 
 from inscl.errors import ConfigError, InsclError
-from inscl.lined_yaml import Place
 from inscl.settings import Count, Fraction, Natural, Part, Parts, Texts, changed, member, read_settings
 from inscl.training.adapters import configuration
 from inscl.training.fields import OWNED, trainer_fields, unknown
+from inscl.yaml_text import Place
 
 
 def _not_owned(name: str) -> str:
