@@ -8,9 +8,10 @@ import torch
 
 from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.errors import ConfigError
+from inscl.models.collator import Collator
 from inscl.models.loading import load
 from inscl.models.logits import answer_logits
-from inscl.training.batches import Collator, tokenise_mixture
+from inscl.training.batches import tokenise_mixture
 from inscl.training.config import stage_config
 from inscl.training.loss import answer_losses
 from inscl.training.soft import SoftTargets

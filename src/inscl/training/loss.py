@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def answer_losses(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None" = None, wrapped: Any = None) -> Any:
-    """Loss of every answer token of a batch, (n_answers,), in float32; parameters as of `inscl.models.logits.answer_logits`.
+    """Loss of every answer token of a batch, (n_answers,), in float32; parameters as of `answer_logits`.
 
     Where the batch has soft targets (see `inscl.training.soft`), the cross entropy with them.
     """
