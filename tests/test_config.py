@@ -149,7 +149,7 @@ budgets:
         ("replay: {weights: even}", 3, "`replay`: The weights are 'even'; wanted one of frequency, uniform."),
         ("replay:\n  insinfo: men", 3, "`replay`: There is no InsInfo 'men'; wanted one of paper, mean, density. Did"),
         ("strategies: [none,\n  inscll]", 4, "`strategies[1]` got 'inscll'; wanted one of none"),
-        ("scorer: rouge-l", 3, "`scorer` got 'rouge-l'; wanted one of rouge_l, superni."),
+        ("scorer: rouge-l", 3, "`scorer` got 'rouge-l'; wanted one of rouge_l, superni"),
         ("test_rows: some", 3, "`test_rows` got 'some'; wanted a whole number, all, or every_stage"),
         ("budgets: [{total: 5, tokens: 6}]", 3, "`budgets[0]` wanted exactly one of `total`"),
         ("budgets: [{}]", 3, "`budgets[0]` wanted exactly one of"),
