@@ -9,8 +9,10 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 import pytest
+from rich.cells import cell_len
 
 from inscl.cli import main
+from inscl.cli.app import print_table, table_of
 from inscl.memory.catalogue import CATALOGUE, Commit
 from support import rows_of
 
@@ -261,3 +263,18 @@ def test_the_version_and_every_help_end_with_something_to_paste(capsys):
     for command in ("add", "tasks", "show", "remove", "verify", "plan", "mix"):
         main([command, "--help"])
         assert "Example: inscl" in capsys.readouterr().out.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_table_keeps_names_and_numbers_in_a_narrow_terminal(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    heads = [("task", "left"), *[(f"a number {i}", "right") for i in range(8)], ("outcome", "left")]
+    names = ["billing", "a task with a rather long name that folds", "汉字任务汉字任务"]
+    rows = [(name, *[f"{k}{i}.5 … {k}{i}.9" for i in range(8)], "cannot tell") for k, name in enumerate(names)]
+    print_table(table_of(heads, rows))
+    printed = capsys.readouterr().out
+    assert max(map(cell_len, printed.splitlines())) <= width
+    assert all(number in printed for row in rows for number in row[1:])
+    parts = sum(line.split()[:1] == ["task"] for line in printed.splitlines())
+    assert printed.count("billing") == parts >= 1
+    assert (parts == 1) == (width == 200)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from inscl.memory.memory import Memory
 
@@ -172,7 +172,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(table: "Table") -> None:
-    """A Rich table on standard output.
+    """A Rich table on standard output; where it is too wide, several under each other that begin with the same names.
 
     Lines are folded for a terminal only, so that a pipe can be searched. `NO_COLOR` takes bold headings away, too.
     """
@@ -180,7 +180,46 @@ def print_table(table: "Table") -> None:
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     terminal = False if os.environ.get("NO_COLOR") else None  # None: whatever standard output is
-    Console(soft_wrap=False, width=width, force_terminal=terminal).print(table)
+    console = Console(soft_wrap=False, width=width, force_terminal=terminal)
+    for part in _parts(table, console.width):
+        console.print(part)
+
+
+def _parts(table: "Table", width: int) -> list["Table"]:
+    """The table, or tables of its first columns, which are names, beside as many others as fit each time."""
+    widths = [_width(column) + 3 for column in table.columns]
+    if sum(widths) < width:
+        return [table]
+    names = next((i for i, column in enumerate(table.columns) if column.justify == "right"), 1)
+    most = max(12, width // (3 * names))
+    room = width - sum(min(wide, most) for wide in widths[:names]) - 2
+    widths = [wide if column.no_wrap else min(wide, most) for wide, column in zip(widths, table.columns, strict=True)]
+    groups: list[list[int]] = [[]]
+    for i in range(names, len(widths)):
+        if groups[-1] and sum(widths[j] for j in [*groups[-1], i]) > room:
+            groups.append([])
+        groups[-1].append(i)
+    return [_columns(table, [*range(names), *group], names, most) for group in groups]
+
+
+def _width(column: "Column") -> int:
+    from rich.cells import cell_len
+
+    return max(cell_len(str(text)) for text in [column.header, *column.cells])
+
+
+def _columns(table: "Table", chosen: Sequence[int], names: int, most: int) -> "Table":
+    """Some columns of a table; `names` of them keep their room, as far as it is at most `most`."""
+    from rich.table import Table
+
+    part = Table(box=table.box, title=table.title, title_justify="left")
+    for i in chosen:
+        column = table.columns[i]
+        kept = min(most - 3, _width(column)) if i < names else column.min_width
+        part.add_column(column.header, justify=column.justify, overflow="fold", no_wrap=column.no_wrap, min_width=kept)
+    for row in zip(*(list(table.columns[i].cells) for i in chosen), strict=True):
+        part.add_row(*row)
+    return part
 
 
 def table_of(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], title: str | None = None) -> "Table":
