@@ -117,16 +117,21 @@ def test_of_very_many_equals_some_are_looked_at():
     assert len(asked) == LOOKED_AT
 
 
-def test_the_first_choice_stands_best_for_all():
-    """Against the definition: the candidate with the highest weighted sum of similarities."""
+def test_every_choice_adds_most():
+    """Against the definition: of the candidates left, the one with the highest weighted sum of similarities."""
     for seed in range(30):
-        points = vectors(7, seed)
-        weights = np.random.default_rng(seed).integers(1, 5, 7)
+        points = vectors(9, seed)
+        weights = np.random.default_rng(seed).integers(1, 5, 9)
         unit = points / np.linalg.norm(points, axis=1, keepdims=True)
-        there = np.array([max([(1 + unit[p] @ unit[s]) / 2 for s in (5, 6)]) for p in range(7)])
-        value = [sum(w * max(there[p], (1 + unit[p] @ unit[c]) / 2) for p, w in enumerate(weights)) for c in range(5)]
-        best = int(np.round(np.array(value) / weights.sum(), 6).argmax())
-        assert representatives(points, 5, 1, weights) == [best]
+        there = [7, 8]
+        for choice in representatives(points, 7, 3, weights):
+            value = {
+                c: sum(w * max((1 + unit[p] @ unit[s]) / 2 for s in [*there, c]) for p, w in enumerate(weights))
+                for c in range(7)
+                if c not in there
+            }
+            assert value[choice] == pytest.approx(max(value.values()), abs=1e-5 * weights.sum())
+            there.append(choice)
 
 
 def test_greedy_is_as_good_as_it_must_be():
