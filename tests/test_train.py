@@ -57,7 +57,7 @@ def plain_loop(model, rows, order, *, l2=0.0, ema=0.0):
     net, losses = loaded.model.train(), []
     tokens = tokenise_mixture(rows, loaded.tokenizer, 512).rows
     start = {name: p.detach().clone() for name, p in net.named_parameters()}
-    average = {name: p.clone() for name, p in start.items()}
+    averages = {name: torch.zeros_like(p) for name, p in start.items()}
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.0)
     for step in order:
         count = sum(tokens[i].answers for i in step)
@@ -75,7 +75,8 @@ def plain_loop(model, rows, order, *, l2=0.0, ema=0.0):
         optimizer.zero_grad()
         losses.append(total)
         for name, p in net.named_parameters():
-            average[name] = ema * average[name] + (1 - ema) * p.detach()
+            averages[name] = ema * averages[name] + (1 - ema) * p.detach()
+    average = {name: total / (1 - ema ** len(order)) for name, total in averages.items()}
     return losses, average if ema else {name: p.detach() for name, p in net.named_parameters()}
 
 

@@ -1,10 +1,12 @@
 """Cheap ways to hold a stage close to its start: frozen layers, L2 towards it, averages of the weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lora import Linear
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
@@ -44,7 +46,8 @@ class Protection:
     l2_start : float
         The gradient gets `l2_start` times the distance from the stage's start, after clipping.
     ema : float
-        Decay of a running average of the weights over the steps, which is what the stage ends with.
+        Decay of a running average of the weights after each step, which is what the stage ends with. As in Adam, it is
+        corrected for its beginning: the start has no part in it.
     interpolate : float
         Share of the stage's start in the weights it ends with.
     """
@@ -68,13 +71,31 @@ class Protection:
 
 
 class StartCallback(TrainerCallback):
-    """Remembers the weights of the stage's start and applies a `Protection` to those that are trained."""
+    """Remembers the weights of the stage's start and applies a `Protection` to those that are trained.
 
-    def __init__(self, model: Any, protection: Protection) -> None:
+    Averages are of the weights that compute, not of the factors of a LoRA adapter: their product is not the average of
+    the products. Of an adapter that is trained on, the average is kept as the nearest one of its rank (by singular
+    values); one that is merged takes it exactly.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+    protection : Protection
+    merge : bool
+        Whether an adapter goes into the weights below it after the stage.
+
+    Raises
+    ------
+    ConfigError
+        If an average is asked for of an adapter other than LoRA on linear layers.
+    """
+
+    def __init__(self, model: Any, protection: Protection, *, merge: bool = False) -> None:
         self.protection = protection
+        self.weights = moved_weights(model, merge=merge) if protection.ema or protection.interpolate else {}
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.start = {name: p.detach().clone() for name, p in self.trained.items()}
-        self.average = {name: p.clone() for name, p in self.start.items()} if protection.ema else {}
+        self.average = {name: moved.now() for name, moved in self.weights.items()} if protection.ema else {}
 
     def to(self, device: Any) -> None:
         """Move the copies to where the weights are trained."""
@@ -105,16 +126,107 @@ class StartCallback(TrainerCallback):
                     parameter.grad.add_(parameter - self.start[name], alpha=self.protection.l2_start)
 
     @torch.no_grad()
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Move the average."""
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        """Move the average; the first step begins it, so that nothing of the start is left in it."""
+        decay = self.protection.ema
+        share = (1 - decay) / (1 - decay**state.global_step)
         for name, average in self.average.items():
-            average.lerp_(self.trained[name].detach(), 1 - self.protection.ema)
+            average.lerp_(self.weights[name].now(), share)
 
     @torch.no_grad()
     def finish(self) -> None:
         """Put the final weights into the model: the average, and the start's share of it."""
-        for name, parameter in self.trained.items():
-            if self.average:
-                parameter.copy_(self.average[name])
-            if self.protection.interpolate:
-                parameter.lerp_(self.start[name], self.protection.interpolate)
+        for name, moved in self.weights.items():
+            end = self.average[name] if self.average else moved.now()
+            moved.put(end.lerp(moved.of([self.start[part] for part in moved.names]), self.protection.interpolate))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A parameter that is trained as it is."""
+
+    names: tuple[str]
+    parameter: Any
+
+    def of(self, parts: Sequence[Any]) -> Any:
+        """The weights that its parts make."""
+        return parts[0]
+
+    def now(self) -> Any:
+        """The weights of this moment, to keep."""
+        return self.parameter.detach().clone()
+
+    def put(self, weights: Any) -> None:
+        """Set the weights."""
+        self.parameter.copy_(weights)
+
+
+@dataclass(frozen=True)
+class _LowRank:
+    """What a LoRA adapter adds to a linear layer: scale × B A."""
+
+    names: tuple[str, str]  # of A (rank, n_in) and B (n_out, rank)
+    layer: Any
+    adapter: str
+    merge: bool
+
+    @property
+    def parts(self) -> tuple[Any, Any]:
+        return self.layer.lora_A[self.adapter].weight, self.layer.lora_B[self.adapter].weight
+
+    def of(self, parts: Sequence[Any]) -> Any:
+        """The weights that A and B make, (n_out, n_in)."""
+        a, b = parts
+        return self.layer.scaling[self.adapter] * (b @ a)
+
+    def now(self) -> Any:
+        """The weights of this moment, to keep."""
+        return self.of([part.detach() for part in self.parts])
+
+    def put(self, weights: Any) -> None:
+        """Set the weights: exactly in the layer below, or the nearest ones of the adapter's rank."""
+        a, b = self.parts
+        if self.merge:
+            below = self.layer.get_base_layer().weight
+            below.add_(weights.T if self.layer.fan_in_fan_out else weights)
+            b.zero_()
+            return
+        u, s, v = torch.linalg.svd(weights / self.layer.scaling[self.adapter], full_matrices=False)
+        root, rank = s.sqrt(), a.shape[0]
+        b.copy_((u * root)[:, :rank])
+        a.copy_((root[:, None] * v)[:rank])
+
+
+def moved_weights(model: Any, *, merge: bool) -> dict[str, _Whole | _LowRank]:
+    """The weights that a stage moves, as they take part in the computation.
+
+    Raises
+    ------
+    ConfigError
+        If an adapter is not LoRA on linear layers.
+    """
+    trained = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    found: dict[str, _Whole | _LowRank] = {}
+    for name, layer in model.named_modules():
+        for adapter in _plain_lora(layer):
+            parts = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+            if all(id(part) in trained for part in parts):
+                a, b = (trained.pop(id(part)) for part in parts)
+                found[f"{name}.{adapter}"] = _LowRank((a, b), layer, adapter, merge)
+    if strange := [name for name in trained.values() if "lora_" in name] or _other_adapter(model):
+        raise ConfigError(
+            f"`ema` and `interpolate` average weights, which is not known for {strange[0]}. Train LoRA on linear "
+            "layers without DoRA, or all weights, or leave them out."
+        )
+    parameters = dict(model.named_parameters())
+    return found | {name: _Whole((name,), parameters[name]) for name in trained.values()}
+
+
+def _plain_lora(layer: Any) -> list[str]:
+    """Adapters of a layer that only add a product to its weights."""
+    return [adapter for adapter in layer.lora_A if adapter not in layer.lora_variant] if type(layer) is Linear else []
+
+
+def _other_adapter(model: Any) -> list[str]:
+    kinds = [config.peft_type.value for config in getattr(model, "peft_config", {}).values()]
+    return [kind for kind in kinds if kind != "LORA"]

@@ -130,7 +130,7 @@ class Stage:
         watch = Watch(stage=self.out.name, steps=len(order))
         protect = self.config.protect
         protection = Protection(protect.l2_start, protect.ema, protect.interpolate)
-        start = StartCallback(self.loaded.model, protection) if protection.active else None
+        start = StartCallback(self.loaded.model, protection, merge=self.mode == "merge") if protection.active else None
         every = 1 if args.device.type == "cpu" else int(args.logging_steps) or 10
         callbacks: list[Any] = [StageCallback(watch, self.checkpoint_every, every, self.progress)]
         if start:
