@@ -78,11 +78,12 @@ def test_a_stage_on_kept_states_is_the_stage_without_them(model, mixture, tmp_pa
     assert not (tmp_path / "on" / "checkpoints").exists()  # nor the states in it
 
 
-def test_weighted_rows_count_as_they_weigh(model, tmp_path):
+@pytest.mark.parametrize("loss", ["token", "row"])
+def test_weighted_rows_count_as_they_weigh(model, tmp_path, loss):
     rows = [MixtureRow(r.task, r.example, r.replayed, 0.5 if r.replayed else 2.0) for r in tiny.mixture_rows()]
     mixture = tiny.mixture_file(tmp_path, rows)
-    without = stage(mixture, model, tmp_path / "without", kept="off")
-    assert stage(mixture, model, tmp_path / "on").losses == pytest.approx(without.losses, abs=1e-5)
+    without = stage(mixture, model, tmp_path / "without", kept="off", loss=loss)
+    assert stage(mixture, model, tmp_path / "on", loss=loss).losses == pytest.approx(without.losses, abs=1e-5)
 
 
 @pytest.mark.slow

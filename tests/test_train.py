@@ -51,21 +51,23 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def plain_loop(model, rows, order, *, l2=0.0, ema=0.0):
-    """AdamW on one row at a time, the loss divided by the step's answer tokens: no TRL, no padding."""
+def plain_loop(model, rows, order, *, l2=0.0, ema=0.0, by_row=False):
+    """AdamW on one row at a time, the loss divided by the step's answer tokens or rows: no TRL, no padding."""
     loaded = load(model)
     net, losses = loaded.model.train(), []
     tokens = tokenise_mixture(rows, loaded.tokenizer, 512).rows
     start = {name: p.detach().clone() for name, p in net.named_parameters()}
     averages = {name: torch.zeros_like(p) for name, p in start.items()}
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.0)
+    items = [1 if by_row else row.answers for row in tokens]
+    mean = sum(r.weight * n for r, n in zip(rows, items, strict=True)) / sum(items)
     for step in order:
-        count = sum(tokens[i].answers for i in step)
+        count = sum(items[i] for i in step)
         total = 0.0
         for i in step:
             logits = net(torch.tensor([tokens[i].input_ids])).logits[0, :-1]
             each = torch.nn.functional.cross_entropy(logits, torch.tensor(tokens[i].labels[1:]), reduction="sum")
-            loss = each * tokens[i].weight / count
+            loss = each * rows[i].weight / mean / count / (tokens[i].answers if by_row else 1)
             loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -84,17 +86,37 @@ def weighted_rows():
     return [MixtureRow(r.task, r.example, r.replayed, 0.5 if r.replayed else 1.0) for r in tiny.mixture_rows()]
 
 
+@pytest.mark.parametrize("loss", ["token", "row"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_losses_are_those_of_a_plain_loop(model, tmp_path, weighted):
+def test_losses_are_those_of_a_plain_loop(model, tmp_path, weighted, loss):
     rows = weighted_rows() if weighted else tiny.mixture_rows()
-    record = stage(tiny.mixture_file(tmp_path, rows), model, tmp_path / "out")
+    record = stage(tiny.mixture_file(tmp_path, rows), model, tmp_path / "out", loss=loss)
     lengths = [len(t.input_ids) for t in tokenise_mixture(rows, load(model).tokenizer, 512).rows]
     order = order_of_steps(lengths, batch_size=8, epochs=2, max_steps=-1, seed=5)
-    losses, expected = plain_loop(model, rows, order)
+    losses, expected = plain_loop(model, rows, order, by_row=loss == "row")
     assert record.losses == pytest.approx(losses, abs=1e-5)
     assert record.steps == len(order) == 6
     for name, p in weights(tmp_path / "out").items():
         assert torch.allclose(p, expected[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["token", "row"])
+def test_a_weight_is_no_learning_rate(model, tmp_path, loss):
+    """Doubling all weights changes nothing, bit for bit."""
+    once, twice = (
+        [MixtureRow(r.task, r.example, r.replayed, factor * r.weight) for r in weighted_rows()] for factor in (1, 2)
+    )
+    (tmp_path / "twice").mkdir()
+    a = stage(tiny.mixture_file(tmp_path, once), model, tmp_path / "a", loss=loss)
+    b = stage(tiny.mixture_file(tmp_path / "twice", twice), model, tmp_path / "b", loss=loss)
+    assert a.losses == b.losses
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_a_mixture_in_which_nothing_counts_is_refused(model, tmp_path):
+    rows = [MixtureRow(r.task, r.example, weight=0.0) for r in tiny.mixture_rows()]
+    with pytest.raises(DataError, match="weight above 0"):
+        stage(tiny.mixture_file(tmp_path, rows), model, tmp_path / "out")
 
 
 def test_ways_to_stay_near_the_start_are_those_of_a_plain_loop(model, mixture, tmp_path):
@@ -139,11 +161,11 @@ def test_a_batch_of_8_equals_8_of_1_and_changes_nothing_else(model, mixture, tmp
 def test_without_padding_a_stage_is_the_same(model, tmp_path, weighted):
     """Each batch's positions restart with each row, so that no row sees another."""
     mixture = tiny.mixture_file(tmp_path, weighted_rows() if weighted else None)
-    padded = stage(mixture, model, tmp_path / "padded")
+    loss = "row" if weighted else "token"
+    padded = stage(mixture, model, tmp_path / "padded", loss=loss)
     for rows in (8, 2):  # one step as one sequence, and as four
-        free = stage(
-            mixture, model, tmp_path / f"free-{rows}", {"per_device_train_batch_size": rows}, padding_free=True
-        )
+        at_once = {"per_device_train_batch_size": rows}
+        free = stage(mixture, model, tmp_path / f"free-{rows}", at_once, padding_free=True, loss=loss)
         assert free.losses == pytest.approx(padded.losses, abs=1e-5)
         assert free.tokens == padded.tokens
 
@@ -175,7 +197,7 @@ def settings_for(mixture, model, out, **more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"peft": {"type": "lora", "r": 4}}], ids=["whole", "lora"])
+@pytest.mark.parametrize("more", [{"loss": "row"}, {"peft": {"type": "lora", "r": 4}}], ids=["whole", "lora"])
 def test_two_processes_equal_one(model, mixture, tmp_path, more):
     one = stage(mixture, model, tmp_path / "one", **more)
     arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -24,7 +24,8 @@ class Collator:
     """Right-padded tensors of a batch, and where its trained tokens are predicted.
 
     Causal attention never looks to the right, so right padding needs no mask, and the model can take its
-    fastest kernels. ``answer_index`` holds the places in the flattened batch that predict a trained token.
+    fastest kernels. ``answer_index`` holds the places in the flattened batch that predict a trained token; with
+    weights, ``items`` has a label for each thing that the loss is the mean over, answer tokens or (`by_row`) rows.
     """
 
     pad_token_id: int
@@ -32,6 +33,7 @@ class Collator:
     padding_free: bool = False
     kept: "KeptStates | None" = None
     soft: Targets | None = None
+    by_row: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """input_ids, labels, attention_mask (n_rows, length) and answer_index (n_answers,) of the rows.
@@ -65,6 +67,7 @@ class Collator:
         if self.weighted:
             weights = np.array([row["weight"] for row in rows], dtype=np.float32)
             batch["answer_weight"] = np.repeat(weights, lengths)[answers]
+            batch["items"] = self._items(rows)
         return batch
 
     def _padded(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -81,4 +84,10 @@ class Collator:
         if self.weighted:
             weights = np.array([row["weight"] for row in rows], dtype=np.float32)
             batch["answer_weight"] = weights[answers // width]
+            batch["items"] = self._items(rows)
         return batch
+
+    def _items(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+        """(1, 1 + n_items), as the first label of a sequence is never trained."""
+        answers = [sum(label != IGNORED for label in row["labels"][1:]) for row in rows]
+        return np.zeros((1, 1 + sum(min(n, 1) if self.by_row else n for n in answers)), dtype=np.int64)

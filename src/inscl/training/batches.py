@@ -5,11 +5,12 @@ devices, any accumulation and any interruption. Within one global batch rows go 
 the same weights, but the smaller batches they are computed in hold little padding.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,10 +19,12 @@ from inscl.data.row_check import check_rows
 from inscl.data.template import IGNORED, check_known, row_named, tokenise
 from inscl.errors import DataError
 
+Loss = Literal["token", "row"]  # what a step's loss is the mean over
+
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One training row as tokens."""
+    """One training row as tokens; `weight` is that of each of its answer tokens (see `Loss`)."""
 
     input_ids: list[int]
     labels: list[int]
@@ -31,8 +34,8 @@ class TokenRow:
 
     @property
     def answers(self) -> int:
-        """Number of trained tokens."""
-        return sum(label != IGNORED for label in self.labels)
+        """Number of trained tokens; nothing stands before the first to predict it from."""
+        return sum(label != IGNORED for label in self.labels[1:])
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,16 @@ class TokenisedMixture:
 
 
 def tokenise_mixture(
-    rows: Sequence[MixtureRow], tokenizer: Any, max_length: int, *, vocabulary: int | None = None
+    rows: Sequence[MixtureRow],
+    tokenizer: Any,
+    max_length: int,
+    loss: Loss = "token",
+    *,
+    vocabulary: int | None = None,
 ) -> TokenisedMixture:
     """Tokenise a mixture; if any row is a conversation, all rows take the chat form.
+
+    `loss` says what the weights of the rows mean; see `weighted`.
 
     Raises
     ------
@@ -76,7 +86,48 @@ def tokenise_mixture(
         raise DataError(
             f"None of the {len(rows)} rows fits `max_length` {max_length}, even without its input. Raise `max_length`."
         )
-    return TokenisedMixture(kept, dict(+truncated), dict(skipped), replayed / len(kept), dict(remarks))
+    return TokenisedMixture(weighted(kept, loss), dict(+truncated), dict(skipped), replayed / len(kept), dict(remarks))
+
+
+def weighted(rows: Sequence[TokenRow], loss: Loss) -> list[TokenRow]:
+    """Rows with the weights of their tokens, from the weights of rows: all of them scaled to a mean of 1.
+
+    So a weight says how rows count against each other, and never how fast is learnt.
+
+    Parameters
+    ----------
+    rows : sequence of TokenRow
+        At least one with a weight above 0.
+    loss : {"token", "row"}
+        A step's loss is the mean over its answer tokens, or over its rows of each row's mean: then a one-word answer
+        counts as much as a paragraph.
+
+    Raises
+    ------
+    DataError
+        If no row has a weight.
+
+    Examples
+    --------
+    >>> rows = [TokenRow([0, 1, 2], [-100, 1, 2], weight=3.0), TokenRow([0, 1], [-100, 1], weight=1.0)]
+    >>> [row.weight for row in weighted(rows, "row")]  # of 2 tokens and of 1
+    [0.75, 0.5]
+    """
+    answers = [row.answers for row in rows]
+    counts = answers if loss == "token" else [min(n, 1) for n in answers]
+    total = math.fsum(row.weight * count for row, count in zip(rows, counts, strict=True))
+    if not total:
+        raise DataError("No row of the mixture has both an answer and a weight above 0.")
+    scale = sum(counts) / total
+    return [
+        replace(row, weight=row.weight * scale * count / n) if n else row
+        for row, n, count in zip(rows, answers, counts, strict=True)
+    ]
+
+
+def items(rows: Sequence[TokenRow], loss: Loss) -> int:
+    """What a step's loss is the mean over: answer tokens, or rows with any."""
+    return sum(row.answers if loss == "token" else min(row.answers, 1) for row in rows)
 
 
 def order_of_steps(

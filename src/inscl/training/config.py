@@ -53,6 +53,9 @@ class StageConfig(Part):
     peft : dict, optional
         ``{"type": "LoraConfig", "r": 16, ...}``, any PEFT configuration; None trains all weights.
     protect : Protect
+    loss : {"token", "row"}
+        The mean over a step's answer tokens, or over its rows of each row's mean: then a one-word answer counts as
+        much as a paragraph. Weights of rows are scaled to a mean of 1 either way.
     adapter : {"continue", "merge", "new"}
         Train the same adapter on, merge it into the weights after the stage, or put a new one on the earlier
         ones, which stay as they are. OSF always merges: it protects only what it decomposes anew.
@@ -78,6 +81,7 @@ class StageConfig(Part):
     training: dict[Annotated[str, AfterValidator(_not_owned)], Any] = Field(default_factory=dict)
     peft: dict[str, Any] | None = None
     protect: Protect = Protect()
+    loss: Literal["token", "row"] = "token"
     adapter: Literal["continue", "merge", "new"] = "continue"
     batch_size: Count = 32
     max_length: Count = 1024

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerControl, TrainerState, get_scheduler, s
 from inscl.models.collator import Collator
 from inscl.models.kept import KeptStates
 from inscl.training import checkpoints
-from inscl.training.batches import TokenRow
+from inscl.training.batches import TokenRow, items
 from inscl.training.loss import answer_losses
 from inscl.training.watch import Watch
 
@@ -90,9 +90,9 @@ class PlainLoop:
                 self._save(state.global_step)
 
     def _step(self, rows: Sequence[TokenRow], state: TrainerState, control: TrainerControl) -> None:
-        answers = sum(label != -100 for row in rows for label in row.labels[1:])
+        count = items(rows, "row" if self.collator.by_row else "token")
         for part in self._parts(rows):
-            self._backward(part, answers)
+            self._backward(part, count)
         if self.args.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.trained.values(), self.args.max_grad_norm)
         self._tell("on_pre_optimizer_step", state, control)
@@ -107,12 +107,12 @@ class PlainLoop:
         most = self.args.per_device_train_batch_size
         return (rows[i : i + most] for i in range(0, len(rows), most))
 
-    def _backward(self, rows: Sequence[TokenRow], answers: int) -> None:
+    def _backward(self, rows: Sequence[TokenRow], count: int) -> None:
         """Add the gradient of some rows' share of a step's loss."""
         batch = {name: part.to(self.args.device) for name, part in self.collator([asdict(row) for row in rows]).items()}
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
             each = answer_losses(self.model, batch, self.kept)
-        loss = (each * batch.get("answer_weight", 1.0)).sum() / answers
+        loss = (each * batch.get("answer_weight", 1.0)).sum() / count
         loss.backward()
         self.watch.add(loss.detach())
 

@@ -202,7 +202,13 @@ class Stage:
     def _collator(self, args: Any, kept: "KeptStates | None") -> Collator:
         from inscl.training.soft import SoftTargets
 
-        plain = Collator(self.loaded.tokenizer.pad_token_id, self._weighted, self.config.padding_free, kept)
+        plain = Collator(
+            self.loaded.tokenizer.pad_token_id,
+            self._weighted,
+            self.config.padding_free,
+            kept,
+            by_row=self.config.loss == "row",
+        )
         if not any(row.soft for row in self.rows.rows):
             return plain
         model = self.loaded.model.to(args.device)
@@ -234,7 +240,9 @@ class Stage:
 
         plain = is_plain(self.loaded.model, args)
         if self._weighted and not plain:
-            raise ConfigError("Rows with weights need the plain loss; leave out `training.loss_type` and the like.")
+            raise ConfigError(
+                "Rows with weights, and `loss: row`, need the plain loss; leave out `training.loss_type` and the like."
+            )
         if any(row.soft for row in self.rows.rows) and not plain:
             raise ConfigError(
                 "A strategy with '+kl' needs the plain loss; leave out `training.loss_type` and the like."
@@ -295,7 +303,7 @@ class Stage:
 
     @property
     def _weighted(self) -> bool:
-        return any(row.weight != 1.0 for row in self.rows.rows)
+        return self.config.loss == "row" or any(row.weight != 1.0 for row in self.rows.rows)
 
     @property
     def _filler(self) -> TokenRow:

@@ -92,7 +92,11 @@ def train_stage(
     with _mendable(out.name):
         loaded = model if isinstance(model, LoadedModel) else load_start(model, config)
         rows = tokenise_mixture(
-            read_mixture(mixture), loaded.tokenizer, vocabulary=vocabulary(loaded.model), max_length=config.max_length
+            read_mixture(mixture),
+            loaded.tokenizer,
+            config.max_length,
+            config.loss,
+            vocabulary=vocabulary(loaded.model),
         )
         _say_what_was_cut(rows, config.max_length)
         adapters.prepare(loaded, config.peft, mode, seed, config.protect.freeze_bottom_layers)
@@ -140,6 +144,7 @@ def _settings(config: StageConfig, fields: Mapping[str, Any], mode: Adapter, see
         "freeze_bottom_layers": protect.freeze_bottom_layers,
         "protection": [protect.l2_start, protect.ema, protect.interpolate],
         "template": TEMPLATE_ID,
+        **({"loss": config.loss} if config.loss != "token" else {}),
         **({"padding_free": True} if config.padding_free else {}),
         **({"kept": config.kept} if config.kept not in ("auto", "off", config.dtype) else {}),  # another precision
     }

@@ -48,8 +48,8 @@ class StageTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Negative log-likelihood of the answer tokens over the number of them in the whole step."""
-        weight = inputs.pop("answer_weight", None)
+        """Negative log-likelihood of the answer tokens over the number of them, or of rows, in the whole step."""
+        weight, _ = inputs.pop("answer_weight", None), inputs.pop("items", None)
         if not self.plain_loss:
             del inputs["answer_index"]
             theirs: Any = super().compute_loss
@@ -61,6 +61,11 @@ class StageTrainer(SFTTrainer):
             loss = total / num_items_in_batch * self.accelerator.num_processes
         self.watch.add(loss.detach())
         return loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
+        """What the loss of a step is the mean over: trained labels, or, where batches say otherwise, their items."""
+        counted = [{"labels": batch["items"]} if "items" in batch else batch for batch in batch_samples]
+        return super()._get_num_items_in_batch(counted, device)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save, and mark the checkpoint as complete when everything of it is on disk."""
