@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inscl.data.mixture import read_mixture
-from inscl.errors import ConfigError
+from inscl.errors import ConfigError, InsclError
 from inscl.evaluation.scores import RowScores
 from inscl.memory.locks import alone
 from inscl.memory.memory import Memory
@@ -136,6 +136,32 @@ def test_a_mistake_is_mended_by_the_mended_command(tmp_path):
     done = learn_month(tmp_path, "may", model="base", strategy="random", config=stage_config("batch_size: 4"))
     assert not done.continued
     assert done.plan.strategy == "random"
+
+
+def test_nothing_of_a_start_that_failed_sticks(tmp_path):
+    """A model that cannot be loaded fails before training; the next command names none and starts from the last one."""
+
+    class Failing(StageTrainer):
+        def score(self, *args, **more):
+            raise InsclError("The model 'nobody/nothing' cannot be loaded")
+
+    first = learn_month(tmp_path, "may", model="base")
+    with pytest.raises(InsclError, match="cannot be loaded"):
+        learn_month(tmp_path, "june", Failing(), model="nobody/nothing")
+    assert not (tmp_path / "models" / "june").exists()
+    done = learn_month(tmp_path, "june")
+    assert not done.continued
+    assert json.loads((done.folder / REQUEST).read_text())["start"] == str(first.folder)
+
+
+def test_an_unfinished_stage_of_an_older_release_goes_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        learn_month(tmp_path, "may", StageTrainer(1), model="base")
+    request = tmp_path / "models" / "may" / REQUEST
+    known = json.loads(request.read_text())
+    del known["config"]["padding_free"]  # a setting that came later
+    request.write_text(json.dumps(known))
+    assert learn_month(tmp_path, "may", model="base").continued
 
 
 def test_one_command_at_a_time_works_on_a_stage(tmp_path):

@@ -1,5 +1,6 @@
 """Finding models by name, the embedded one without importing its package, and errors that say what to do."""
 
+import logging
 import sys
 from importlib.util import find_spec
 
@@ -20,6 +21,23 @@ def test_an_unknown_model_is_said_in_one_line(name):
     with pytest.raises(InsclError, match="neither a folder nor a Hub id") as caught:
         models.resolve(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_told_once(monkeypatch, caplog):
+    transformers = pytest.importorskip("transformers")
+    client = logging.getLogger("huggingface_hub.utils._http")
+
+    def unreachable(*_, **__):
+        client.warning("Connection refused. Retrying in 1s [Retry 1/5].")
+        raise OSError("We couldn't connect to the Hub.\nCheck your connection.")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", unreachable)
+    with pytest.raises(InsclError, match=r"couldn't connect to the Hub\. Give a folder") as caught:
+        models.load_tokenizer("nobody/nothing")
+    assert "\n" not in str(caught.value)
+    assert not caplog.records
+    client.warning("afterwards it speaks again")
+    assert len(caplog.records) == 1
 
 
 def test_a_model_that_cannot_be_read_says_what_was_wanted(tmp_path):

@@ -434,7 +434,7 @@ def _open(config: StreamConfig, out: Path) -> RunFolder:
     if not folder.record:
         folder.note(inscl_run=FORMAT, versions=versions(), hardware=hardware(), config=wanted)
         return folder
-    found = folder.record["config"]
+    found = folder.config.resolved()  # what an older release did not know has its default
     if changed := [key for key in wanted if key not in MAY_CHANGE and found.get(key) != wanted[key]]:
         key = changed[0]
         raise ConfigError(

@@ -5,6 +5,7 @@ Nothing is read that could run code: no pickles, no remote code.
 """
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -219,7 +220,8 @@ def _configured_end(transformers: Any, place: str, tokenizer: Any) -> str | None
 def _one_line(what: str) -> Iterator[None]:
     """Say in one line what is wrong with a model's files: the libraries raise whatever their formats raise."""
     try:
-        yield
+        with _client_hushed():
+            yield
     except InsclError:
         raise
     except BaseException as error:
@@ -230,6 +232,18 @@ def _one_line(what: str) -> Iterator[None]:
             f"{what}: {reason}. Give a folder with a model and its tokenizer in safetensors form, a Hub id that can be "
             f"reached, or {EMBEDDED}."
         ) from error
+
+
+@contextmanager
+def _client_hushed() -> Iterator[None]:
+    """Leave out what the Hub's client says of each of its tries: where all fail, that is told once."""
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    client.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        client.setLevel(level)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

@@ -5,7 +5,9 @@ says what was asked and whether it is done. Each step leaves a file or a row tha
 call after an interruption goes on, and the memory changes only when the model is there.
 """
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,8 +143,8 @@ def learn(
     known = _same_request(known, asked, folder)
     if trainer is None:
         check_training(config)
-    with alone(folder.path):
-        continued = bool(known)
+    continued = bool(known)
+    with alone(folder.path), nullcontext() if continued else _nothing_sticks(folder):
         if known and (folder.path / PLAN).exists():
             stage = _found_again(folder.path / PLAN, memory, data, shares, reading)
         else:
@@ -218,8 +220,9 @@ def _same_request(known: dict[str, Any], asked: Mapping[str, Any], folder: Stage
         if any(found.name != ALONE for found in path.glob("*")):
             raise ConfigError(f"'{path}' is not empty and holds no stage. Name another folder with --out.")
         return {}
+    known = {**known, "config": {**StageConfig().plain(), **known["config"]}}  # an older release knew fewer settings
     changed = [key for key, value in asked.items() if known.get(key) != value]
-    if changed and not (folder.trained or (path / CHECKPOINTS).exists()):
+    if changed and not _has_trained(folder):
         return {}  # the first attempt failed before it trained, and its mistake is mended now
     if changed:
         what = ", ".join(key.replace("_", " ") for key in changed)
@@ -233,6 +236,23 @@ def _same_request(known: dict[str, Any], asked: Mapping[str, Any], folder: Stage
             "folder with --out."
         )
     return known
+
+
+def _has_trained(folder: StageFolder) -> bool:
+    return folder.trained or (folder.path / CHECKPOINTS).exists()
+
+
+@contextmanager
+def _nothing_sticks(folder: StageFolder) -> Iterator[None]:
+    """Take back what a start that failed before it trained has written, so that the mended command begins anew."""
+    try:
+        yield
+    except Exception:
+        if not _has_trained(folder):
+            for left in (REQUEST, PLAN, MIXTURE, SCORES):
+                (folder.path / left).unlink(missing_ok=True)
+            shutil.rmtree(folder.path / PREDICTIONS, ignore_errors=True)
+        raise
 
 
 def _found_again(path: Path, memory: Memory, data: Any, shares: Shares, reading: Mapping[str, Any]) -> Replay:
