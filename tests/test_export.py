@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from inscl.data.chat_form import to_messages
 from inscl.data.example import Example, example_key
 from inscl.data.mixture import MixtureRow, read_mixture
+from inscl.data.readers import read_examples
 from inscl.data.template import render, tokenise
 from inscl.errors import InsclError
 from inscl.export import FORMATS, SpecialTokens, is_chat, special_tokens, to_dataset, write_file
@@ -436,3 +437,66 @@ def test_trl_takes_the_dataset_as_it_is(tmp_path, rows):
     trained = batch["labels"] != -100
     assert trained.any(dim=1).all()
     assert not trained[:, 0].any()
+
+
+# --- conversations with tools, and turns that are not to be trained ---
+
+FORECAST = {"type": "function", "function": {"name": "forecast", "parameters": {"type": "object"}}}
+
+
+def with_calls(city: object, *, text: str = "", untrained: bool = False) -> MixtureRow:
+    call = {"type": "function", "function": {"name": "forecast", "arguments": {str(city): city}}}
+    turns = (
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": text, "tool_calls": [call], **({"train": False} if untrained else {})},
+        {"role": "tool", "content": '{"rain": true}'},
+        {"role": "assistant", "content": "Yes."},
+    )
+    return MixtureRow("sky", Example("Rain?", "x", ("Yes.",), turns, tools=(FORECAST,)))
+
+
+CALLS = [*PLAIN, with_calls("Oslo"), with_calls(3)]
+
+
+def test_trl_gets_calls_and_tools_row_by_row(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    write_file(CALLS, tmp_path / "mix.jsonl", "trl")
+    from_file = datasets.load_dataset(
+        "json", data_files=str(tmp_path / "mix.jsonl"), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    for data in (to_dataset(CALLS), from_file):
+        for row, record in zip(CALLS, data, strict=True):
+            assert record["prompt"] + record["completion"] == [dict(turn) for turn in to_messages(row.example)]
+            assert json.loads(record["tools"] or "[]") == list(row.example.tools or ())
+
+
+def test_axolotl_gets_calls_tools_and_marks(tmp_path):
+    rows = [*CALLS, with_calls("Lima", untrained=True)]
+    write_file(rows, tmp_path / "mix.jsonl", "axolotl")
+    (entry,) = yaml.safe_load((tmp_path / "mix.jsonl.axolotl.yaml").read_text())["datasets"]
+    assert (entry["field_tools"], entry["message_field_training"]) == ("tools", "training")
+    found = lines_of(tmp_path / "mix.jsonl")
+    assert json.loads(found[3]["tools"]) == [FORECAST]
+    assert [turn.get("training") for turn in found[5]["messages"]] == [None, False, None, None]
+    assert json.loads(found[3]["messages"][1]["tool_calls"][0]["function"]["arguments"]) == {"Oslo": "Oslo"}
+
+
+def test_llamafactory_gets_calls_as_turns_of_their_own(tmp_path):
+    write_file(CALLS, tmp_path / "mix.jsonl", "llamafactory")
+    entry = json.loads((tmp_path / "mix.jsonl.dataset_info.json").read_text())["mix"]
+    assert entry["columns"] == {"messages": "messages", "tools": "tools"}
+    assert (entry["tags"]["observation_tag"], entry["tags"]["function_tag"]) == ("tool", "function_call")
+    (_, call, result, _) = lines_of(tmp_path / "mix.jsonl")[3]["messages"]
+    assert (call["role"], json.loads(call["content"])["arguments"]) == ("function_call", {"Oslo": "Oslo"})
+    assert result == {"role": "tool", "content": '{"rain": true}'}
+    for row, reason in ((with_calls(1, text="Hm."), "words beside a call"), (with_calls(1, untrained=True), "no mark")):
+        with pytest.raises(InsclError, match=f"{reason}.*1 of task 'sky'"):
+            write_file([row], tmp_path / "mix.jsonl", "llamafactory")
+
+
+@pytest.mark.parametrize("format", ["messages", "inscl", "axolotl"])
+def test_what_is_exported_is_read_back_whole(tmp_path, format):
+    rows = [with_calls("Oslo"), with_calls("Lima", untrained=True)]
+    write_file(rows, tmp_path / "mix.jsonl", format)
+    found = list(read_examples(tmp_path / "mix.jsonl"))
+    assert [(row.messages, row.tools) for row in found] == [(row.example.messages, row.example.tools) for row in rows]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inscl.data.mixture import MixtureRow
-from inscl.data.records import Record, inscl_records, is_chat, message_records, trl_records
+from inscl.data.records import Record, Shape, inscl_records, is_chat, message_records, shape_of, trl_records
 from inscl.data.template import TEMPLATE_ID
 from inscl.errors import InsclError
 from inscl.export.tokens import SpecialTokens
@@ -41,11 +41,11 @@ class Format:
     records : callable
         From the rows, and the model's special tokens where they are known, to the lines of the data file.
     settings : callable
-        From the data file's path and whether the rows are chats to the files beside it.
+        From the data file's path and the shape of the rows to the files beside it.
     """
 
     records: Callable[[Sequence[MixtureRow], SpecialTokens | None], Iterable[Record]]
-    settings: Callable[[Path, bool], Settings] = lambda path, chat: {}
+    settings: Callable[[Path, Shape], Settings] = lambda path, shape: {}
 
 
 FORMATS: Mapping[str, Format] = {
@@ -114,7 +114,7 @@ def write_file(
         hint = suggest(format, FORMATS)
         raise InsclError(f"There is no format '{format}'; wanted one of {', '.join(FORMATS)}.{hint}")
     path, chosen, chat = Path(path), FORMATS[format], is_chat(rows)
-    settings = chosen.settings(path, chat)
+    settings = chosen.settings(path, shape_of(rows))
     records = chosen.records(rows, tokens)
     manifest = Path(f"{path}{MANIFEST}")
     unweighted = 0 if format == "inscl" else sum(row.weight != 1.0 for row in rows)

@@ -7,23 +7,26 @@ elsewhere is asked in our evaluation exactly as it was trained. docs/other-train
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from inscl.data.chat_form import to_messages
+from inscl.data.example import Message
 from inscl.data.mixture import MixtureRow
-from inscl.data.records import Record, is_chat, messages_of, origin, trl_records
+from inscl.data.records import Record, Shape, is_chat, openai_messages, origin, shape_of, tools_as_json, trl_records
 from inscl.data.template import render
 from inscl.errors import InsclError
 from inscl.export.tokens import SpecialTokens
 
 Settings = dict[str, str]  # what is added to the data file's name -> text of the file
+_CALL_TAGS = {"observation_tag": "tool", "function_tag": "function_call"}
 SUFFIXES = (".trl.yaml", ".axolotl.yaml", ".dataset_info.json", ".llamafactory.yaml")  # all there are
 
 
-def trl_settings(path: Path, chat: bool) -> Settings:
+def trl_settings(path: Path, shape: Shape) -> Settings:
     """For ``trl sft --config``."""
     return {
         ".trl.yaml": _yaml(
@@ -40,10 +43,12 @@ def axolotl_records(rows: Sequence[MixtureRow]) -> Iterator[Record]:
     """Plain rows as prompt and completion, chats as messages."""
     if not is_chat(rows):
         return trl_records(rows)
-    return ({"messages": messages_of(row), **origin(row)} for row in rows)
+    return (
+        {"messages": openai_messages(row, ("training", False)), **tools_as_json(row), **origin(row)} for row in rows
+    )
 
 
-def axolotl_settings(path: Path, chat: bool) -> Settings:
+def axolotl_settings(path: Path, shape: Shape) -> Settings:
     """The `datasets` of a configuration, and what keeps the loss on the answers and every row in training."""
     # A prompt format of our own, not `input_output`: that one leaves begin and end tokens to the data.
     plain = {
@@ -59,12 +64,14 @@ def axolotl_settings(path: Path, chat: bool) -> Settings:
         "field_messages": "messages",
         "roles_to_train": ["assistant"],
         "train_on_eos": "turn",
+        **({"field_tools": "tools"} if shape.tools else {}),
+        **({"message_field_training": "training"} if shape.marked else {}),
     }
     return {
         ".axolotl.yaml": _yaml(
             "Axolotl: merge into your configuration. `path` counts from where axolotl starts.",
             {
-                "datasets": [{"path": path.as_posix(), "ds_type": "json", **(turns if chat else plain)}],
+                "datasets": [{"path": path.as_posix(), "ds_type": "json", **(turns if shape.chat else plain)}],
                 "train_on_inputs": False,
                 "val_set_size": 0,
             },
@@ -82,7 +89,7 @@ def llamafactory_records(rows: Sequence[MixtureRow], tokens: SpecialTokens | Non
     """
     if is_chat(rows):
         _refuse_what_is_left_out(rows)
-        return ({"messages": messages_of(row), **origin(row)} for row in rows)
+        return ({"messages": _sharegpt_turns(row), **tools_as_json(row), **origin(row)} for row in rows)
     if tokens is None:
         raise InsclError(
             "LLaMA-Factory adds no end-of-text token to plain rows, so the file must hold the model's. Name the model "
@@ -91,7 +98,7 @@ def llamafactory_records(rows: Sequence[MixtureRow], tokens: SpecialTokens | Non
     return (_with_tokens(row, tokens) for row in rows)
 
 
-def llamafactory_settings(path: Path, chat: bool) -> Settings:
+def llamafactory_settings(path: Path, shape: Shape) -> Settings:
     """The entry for ``dataset_info.json``, and the keys of the training file.
 
     Raises
@@ -104,25 +111,26 @@ def llamafactory_settings(path: Path, chat: bool) -> Settings:
     name = re.sub(r"[^\w.-]", "_", path.stem)
     turns = {
         "formatting": "sharegpt",
-        "columns": {"messages": "messages"},
+        "columns": {"messages": "messages", **({"tools": "tools"} if shape.tools else {})},
         "tags": {
             "role_tag": "role",
             "content_tag": "content",
             "user_tag": "user",
             "assistant_tag": "assistant",
             "system_tag": "system",
+            **_CALL_TAGS,
         },
     }
     plain = {"formatting": "alpaca", "columns": {"prompt": "prompt", "response": "completion"}}
-    entry = {name: {"file_name": path.name, **(turns if chat else plain)}}
+    entry = {name: {"file_name": path.name, **(turns if shape.chat else plain)}}
     note = f"LLaMA-Factory: merge into your training file, and {path.name}.dataset_info.json into dataset_info.json."
-    if chat:
+    if shape.chat:
         note += "\n`template` is left out: the tokenizer's own chat template is taken. Name your model's, if any."
     keys = {
         "stage": "sft",
         "dataset_dir": path.parent.as_posix(),
         "dataset": name,
-        **({} if chat else {"template": "empty"}),
+        **({} if shape.chat else {"template": "empty"}),
         "train_on_prompt": False,
         "mask_history": False,
         "val_size": 0,
@@ -138,20 +146,42 @@ def _with_tokens(row: MixtureRow, tokens: SpecialTokens) -> Record:
     return {"prompt": tokens.begin + prompt, "completion": completion + tokens.end, **origin(row)}
 
 
+def _sharegpt_turns(row: MixtureRow) -> list[Record]:
+    """The turns with calls as turns of their own role, as JSON."""
+    return [_sharegpt_turn(turn) for turn in to_messages(row.example)]
+
+
+def _sharegpt_turn(turn: Message) -> Record:
+    if "tool_calls" not in turn:
+        return {"role": turn["role"], "content": turn["content"]}
+    calls = [call["function"] for call in turn["tool_calls"]]
+    return {"role": "function_call", "content": json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)}
+
+
 def _refuse_what_is_left_out(rows: Sequence[MixtureRow]) -> None:
-    """LLaMA-Factory skips a conversation unless, after a system turn, user and assistant take turns."""
-    odd = Counter(row.task for row in rows if not _alternates([turn["role"] for turn in messages_of(row)]))
-    if odd:
-        found = ", ".join(f"{n} of task '{task}'" for task, n in odd.items())
-        raise InsclError(
-            f"LLaMA-Factory leaves out conversations in which user and assistant do not take turns: {found}. Take "
-            "--format axolotl, trl or messages, or mend the data."
-        )
+    """LLaMA-Factory skips a conversation unless, after a system turn, what asks and what answers take turns."""
+    reasons: dict[str, Callable[[MixtureRow], bool]] = {
+        "in which user and assistant do not take turns": lambda row: not _alternates(row),
+        "with words beside a call": lambda row: any(
+            turn.get("tool_calls") and turn["content"] for turn in to_messages(row.example)
+        ),
+        "with turns that are not to be trained, for which it has no mark": lambda row: shape_of([row]).marked,
+    }
+    for reason, applies in reasons.items():
+        if odd := Counter(row.task for row in rows if applies(row)):
+            found = ", ".join(f"{n} of task '{task}'" for task, n in odd.items())
+            raise InsclError(
+                f"LLaMA-Factory leaves out conversations {reason}: {found}. Take --format axolotl, trl or messages, or "
+                "mend the data."
+            )
 
 
-def _alternates(roles: Sequence[str]) -> bool:
-    turns = list(roles[1:] if roles[0] == "system" else roles)
-    return len(turns) > 1 and turns == ["user", "assistant"] * (len(turns) // 2)
+def _alternates(row: MixtureRow) -> bool:
+    roles = [turn["role"] for turn in _sharegpt_turns(row)]
+    turns = roles[1:] if roles[0] == "system" else roles
+    asking, answering = ("user", "tool"), ("assistant", "function_call")
+    pairs = zip(turns[::2], turns[1::2], strict=False)
+    return len(turns) > 1 and len(turns) % 2 == 0 and all(a in asking and b in answering for a, b in pairs)
 
 
 def _yaml(note: str, keys: dict[str, Any]) -> str:
