@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from rich.table import Column, Table
 
+    from inscl.data.readers import ReadReport
     from inscl.memory.memory import Memory
 
 # The order of `inscl --help`; a test finds a command that stands in no section.
@@ -111,6 +112,13 @@ FieldOption = Annotated[
     str | None, typer.Option("--instruction-field", help="Field (in chats: system or user) that is the instruction.")
 ]
 SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Skip and count lines that do not parse.")]
+PreferredOption = Annotated[
+    bool, typer.Option("--preferred", help="Take the preferred answers of preference data, which is refused otherwise.")
+]
+MaxMibOption = Annotated[
+    int | None,
+    typer.Option("--max-mib", min=1, help="Most MiB of one record, and what a file may expand to. [default: 64]"),
+]
 TagsOption = Annotated[str | None, typer.Option("--tags", help="File with your own tags: instruction → tags.")]
 DevOption = Annotated[str | None, typer.Option("--dev", help="File of rows to choose by, instead of a hashed share.")]
 TestOption = Annotated[str | None, typer.Option("--test", help="File of rows to report on, instead of a hashed share.")]
@@ -163,6 +171,15 @@ def open_memory(path: str, encoder: str | None = None, quiet: bool = False) -> "
 def remark(message: str) -> None:
     """A line on standard error."""
     print(printable(message), file=sys.stderr)
+
+
+def tell_read(report: "ReadReport") -> None:
+    """What was kept of some data and what was not, on standard error."""
+    from inscl.data.readers import describe_drops, describe_ignored
+
+    remark(describe_drops(report))
+    if ignored := describe_ignored(report):
+        remark(ignored)
 
 
 def print_json(value: Any) -> None:

@@ -14,7 +14,9 @@ from inscl.cli.app import (
     FieldOption,
     FormatOption,
     JsonOption,
+    MaxMibOption,
     MemoryOption,
+    PreferredOption,
     QuietOption,
     SkipBadOption,
     SplitOption,
@@ -28,6 +30,7 @@ from inscl.cli.app import (
     printable,
     remark,
     table_of,
+    tell_read,
 )
 from inscl.cli.plan import (
     BudgetOption,
@@ -42,6 +45,7 @@ from inscl.cli.plan import (
 if TYPE_CHECKING:
     from inscl.evaluation.scores import RowScores
     from inscl.replay.plan import Plan
+    from inscl.replay.planner import Replay
     from inscl.stages.learn import Learnt
     from inscl.training.config import StageConfig
 
@@ -64,6 +68,9 @@ def learn(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the new model. [default: models/NAME]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the cost; train nothing.")] = False,
+    show_row: Annotated[
+        bool, typer.Option("--show-row", help="Show one row of each form, token by token, as it is trained.")
+    ] = False,
     budget: BudgetOption = None,
     budget_per_task: PerTaskOption = None,
     budget_tokens: TokensOption = None,
@@ -82,6 +89,8 @@ def learn(
     format: FormatOption = None,
     instruction_field: FieldOption = None,
     skip_bad: SkipBadOption = False,
+    preferred: PreferredOption = False,
+    max_mib: MaxMibOption = None,
     tags: TagsOption = None,
     dev: DevOption = None,
     test: TestOption = None,
@@ -113,6 +122,8 @@ def learn(
         "format": format,
         "instruction_field": instruction_field,
         "skip_bad": skip_bad,
+        "preferred": preferred,
+        "max_mib": max_mib,
         "dev": dev,
         "test": test,
     }
@@ -123,7 +134,12 @@ def learn(
 
         with TemporaryDirectory(prefix="inscl-") as empty:  # stands for a memory that the first task has yet to make
             seen = kept if kept.tasks() else open_memory(empty, encoder, quiet)
-            _print_dry_run(make_plan(seen, name, source, **options).plan, settings, json)
+            replay = make_plan(seen, name, source, **options)
+            if replay.report is not None and not quiet:
+                tell_read(replay.report)
+            if show_row:
+                _show_rows(replay, model)
+            _print_dry_run(replay.plan, settings, json)
         return
     from inscl.stages.learn import learn as learn_stage
 
@@ -137,6 +153,7 @@ def learn(
             config=settings,
             test_rows=test_rows or None,
             say=(lambda message: None) if quiet else remark,
+            show=remark if show_row else (lambda line: None),
             progress=view.show,
             **options,
         )
@@ -152,6 +169,14 @@ def read_settings(file: Path | None, **changes: Any) -> "StageConfig":
     from inscl.training.config import stage_config
 
     return stage_config("" if file is None else read_text(file), name=str(file or "stage.yaml"), **changes)
+
+
+def _show_rows(replay: "Replay", model: str | None) -> None:
+    from inscl.stages.learn import checked_rows, last_model
+
+    for row in checked_rows(replay, model or last_model(replay.memory)):
+        for line in row.lines():
+            remark(line)
 
 
 def _print_dry_run(made: "Plan", settings: "StageConfig", json: bool) -> None:

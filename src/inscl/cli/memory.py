@@ -12,7 +12,9 @@ from inscl.cli.app import (
     FieldOption,
     FormatOption,
     JsonOption,
+    MaxMibOption,
     MemoryOption,
+    PreferredOption,
     QuietOption,
     SkipBadOption,
     SplitOption,
@@ -29,6 +31,7 @@ from inscl.cli.app import (
     remark,
     shorten,
     table_of,
+    tell_read,
 )
 
 TaskArgument = Annotated[str, typer.Argument(help="Name of the task.", autocompletion=complete_task)]
@@ -46,6 +49,8 @@ def add(
     format: FormatOption = None,
     instruction_field: FieldOption = None,
     skip_bad: SkipBadOption = False,
+    preferred: PreferredOption = False,
+    max_mib: MaxMibOption = None,
     tags: TagsOption = None,
     dev: DevOption = None,
     test: TestOption = None,
@@ -56,7 +61,6 @@ def add(
     quiet: QuietOption = False,
 ) -> None:
     """Remember a task: read its data, split it, tag and encode its instructions."""
-    from inscl.data.readers import describe_drops, describe_ignored
     from inscl.data.split import Shares
     from inscl.tags import read_tags
 
@@ -72,6 +76,8 @@ def add(
         format=format,
         instruction_field=instruction_field,
         skip_bad=skip_bad,
+        preferred=preferred,
+        max_mib=max_mib,
         tags=None if tags is None else read_tags(tags),
         dev=dev,
         test=test,
@@ -79,9 +85,7 @@ def add(
     )
     info = done.info
     if not quiet:
-        remark(describe_drops(done.report))
-        if ignored := describe_ignored(done.report):
-            remark(ignored)
+        tell_read(done.report)
         if info.duplicates:
             remark(f"{info.duplicates:,} exact duplicates removed")
         for warning in done.warnings:

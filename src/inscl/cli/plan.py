@@ -12,7 +12,9 @@ from inscl.cli.app import (
     FieldOption,
     FormatOption,
     JsonOption,
+    MaxMibOption,
     MemoryOption,
+    PreferredOption,
     QuietOption,
     SkipBadOption,
     SplitOption,
@@ -28,6 +30,7 @@ from inscl.cli.app import (
     remark,
     shorten,
     table_of,
+    tell_read,
 )
 from inscl.errors import PlanError
 
@@ -75,6 +78,8 @@ def plan(
     format: FormatOption = None,
     instruction_field: FieldOption = None,
     skip_bad: SkipBadOption = False,
+    preferred: PreferredOption = False,
+    max_mib: MaxMibOption = None,
     tags: TagsOption = None,
     dev: DevOption = None,
     test: TestOption = None,
@@ -97,10 +102,12 @@ def plan(
         "format": format,
         "instruction_field": instruction_field,
         "skip_bad": skip_bad,
+        "preferred": preferred,
+        "max_mib": max_mib,
         "dev": dev,
         "test": test,
     }
-    made = make_plan(
+    replay = make_plan(
         open_memory(memory, encoder, quiet).existing(),
         name,
         source,
@@ -112,7 +119,10 @@ def plan(
         tags=None if tags is None else read_tags(tags),
         shares=Shares.parse(split),
         **{key: value for key, value in reading.items() if value},
-    ).plan
+    )
+    made = replay.plan
+    if replay.report is not None and not quiet:
+        tell_read(replay.report)
     if out is not None:
         made.write(out)
     if json:

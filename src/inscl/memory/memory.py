@@ -180,6 +180,8 @@ class Memory:
         format: str | None = None,
         instruction_field: str | None = None,
         skip_bad: bool = False,
+        preferred: bool = False,
+        max_mib: int | None = None,
         tags: Mapping[bytes, Sequence[str]] | None = None,
         dev: Any = None,
         test: Any = None,
@@ -196,7 +198,7 @@ class Memory:
             Add rows to the task; without it, other content under the same name replaces the task.
         keep_old : bool
             Keep the replaced version (see `versions`) instead of deleting it.
-        format, instruction_field, skip_bad
+        format, instruction_field, skip_bad, preferred, max_mib
             See `inscl.data.readers.read_examples`.
         tags : mapping, optional
             Tags by instruction key (see `inscl.tags.read_tags`).
@@ -225,7 +227,8 @@ class Memory:
         )
 
         def read(report: ReadReport) -> Iterable[Example]:
-            options = {"format": format, "instruction_field": instruction_field, "skip_bad": skip_bad}
+            options: dict[str, Any] = {"format": format, "instruction_field": instruction_field, "skip_bad": skip_bad}
+            options |= {"preferred": preferred, "max_mib": max_mib}
             return writing.read_sides(data, dev, test, report, options)
 
         with self._store.lock().shared():

@@ -40,6 +40,7 @@ class Replay:
     memory: Memory
     new: Task
     keep: Any = None  # the folder in which unremembered new data lie lives as long as this
+    report: ReadReport | None = None  # what was kept of the new data; None where they were remembered
 
     def rows(self) -> list[MixtureRow]:
         """The mixture: the new task's training rows and the replayed ones, in the order of training."""
@@ -118,7 +119,7 @@ def plan(
     derived = _derived.setdefault(memory, Derived(memory.encode))
     settings = chosen.settle(strategy, _settings(memory, weights, insinfo, settings))
     with memory.reading():
-        new, keep = _new_task(memory, name, data, tags, shares, reading)
+        new, keep, report = _new_task(memory, name, data, tags, shares, reading)
         views = [derived.view(task) for task in memory.open(earlier) if task.info.name != name]
         check_encoders([view.task for view in views], memory.encode.identity)
         stage = StageView(derived.view(new), views, seed, settings, derived, log or partial(_logged, memory, name))
@@ -126,7 +127,7 @@ def plan(
     if data is not None and _is_path(data):
         source = {"data": [str(part) for part in data] if isinstance(data, list) else str(data), **reading}
         made = replace(made, source={**source, "shares": asdict(shares)})
-    return Replay(made, memory, new, keep)
+    return Replay(made, memory, new, keep, report)
 
 
 def _logged(memory: Memory, name: str) -> ReplayLog:
@@ -163,12 +164,12 @@ def resume(made: Plan, memory: Memory, data: Any = None, **reading: Any) -> Repl
     if data is None and made.name not in memory:
         raise PlanError(f"The plan does not say where the data of '{made.name}' are. Pass them.")
     with memory.reading():
-        new, keep = _new_task(memory, made.name, data, None, shares, {**source, **reading}, measured=False)
+        new, keep, report = _new_task(memory, made.name, data, None, shares, {**source, **reading}, measured=False)
     if new.info.content != made.new.content:
         raise PlanError(
             f"The data of '{made.name}' have changed since the plan was made. Plan again with `inscl plan`."
         )
-    return Replay(made, memory, new, keep)
+    return Replay(made, memory, new, keep, report)
 
 
 def _budget(budget: int | float | Budget | None, per_task: int | float | None) -> Budget:
@@ -189,10 +190,10 @@ def _new_task(
     shares: Shares,
     reading: Mapping[str, Any],
     measured: bool = True,
-) -> tuple[Task, Any]:
+) -> tuple[Task, Any, ReadReport | None]:
     """The new task's tables: remembered ones, or written to a temporary folder that the second value keeps."""
     if data is None:
-        return memory.task(name), None
+        return memory.task(name), None, None
     folder = tempfile.TemporaryDirectory(prefix="inscl-")
     if measured:
         recipe = Recipe(
@@ -206,7 +207,8 @@ def _new_task(
         recipe = Recipe(encode=_unencoded, encoder="", tagger=_Untagged(), shares=shares)
     options = dict(reading)
     dev, test = options.pop("dev", None), options.pop("test", None)
-    return write_task(name, read_sides(data, dev, test, ReadReport(), options), folder.name, recipe), folder
+    report = ReadReport()
+    return write_task(name, read_sides(data, dev, test, report, options), folder.name, recipe), folder, report
 
 
 class _Untagged:

@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from inscl.data.readers import describe_drops, describe_ignored
+from inscl.data.row_check import CheckedRow, check_rows
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
 from inscl.memory.locks import ALONE, alone
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
-from inscl.models.loading import identity
+from inscl.models.loading import identity, load_tokenizer
 from inscl.models.precision import choose_dtype
 from inscl.provenance import versions
 from inscl.replay.budget import DEFAULT_BUDGET, Budget
@@ -90,6 +92,7 @@ def learn(
     shares: Shares = Shares(),
     trainer: Trainer | None = None,
     say: Say = lambda message: None,
+    show: Say = lambda line: None,
     progress: StageProgress = lambda doing, done, total, loss: None,
     **reading: Any,
 ) -> Learnt:
@@ -113,8 +116,8 @@ def learn(
         Most test rows of a task to score; None scores all.
     trainer : Trainer, optional
         Who trains and scores.
-    say, progress : callable
-        Told a remark; told how far the step at hand is.
+    say, show, progress : callable
+        Told a remark; told one row of each form, token by token; told how far the step at hand is.
 
     Returns
     -------
@@ -160,7 +163,14 @@ def learn(
         if continued:
             say(f"going on with the unfinished stage '{name}' in {folder.path}")
         earlier = [task.name for task in stage.plan.tasks]
-        chat = any(info.form == "chat" for info in [stage.new.info, *(t.info for t in memory.open(earlier))])
+        chat = _is_chat(stage)
+        if stage.report is not None and not continued:
+            say(
+                " ".join(filter(None, [describe_drops(stage.report) + ";", describe_ignored(stage.report)])).rstrip(";")
+            )
+        if trainer is None:
+            for line in (line for row in checked_rows(stage, start) for line in row.lines()):
+                show(line)
         trainer = trainer or _trainer(config.model_copy(update={"dtype": known["dtype"]}), memory, stage, chat)
 
         def step(doing: str) -> Progress:
@@ -185,6 +195,17 @@ def learn(
         _log(memory, stage.plan, folder.path, record, after, config.scorer)
         write_json(folder.path / REQUEST, {**known, "finished": True})
         return Learnt(folder.path, stage.plan, before, after, record, continued)
+
+
+def checked_rows(stage: Replay, start: str | Path) -> list[CheckedRow]:
+    """One row of each form of the mixture, token by token, as the model's tokenizer has it trained.
+
+    Raises
+    ------
+    InsclError
+        If tokenizer or template would train a row otherwise than it is scored.
+    """
+    return check_rows(stage.rows(), load_tokenizer(start), chat=_is_chat(stage))
 
 
 def last_model(memory: Memory) -> str:
@@ -259,6 +280,12 @@ def _found_again(path: Path, memory: Memory, data: Any, shares: Shares, reading:
     """The plan of an interrupted stage, with its data."""
     made = Plan.read(path)
     return resume(replace(made, source=made.source or {"shares": asdict(shares)}), memory, data, **reading)
+
+
+def _is_chat(stage: Replay) -> bool:
+    """Whether one task of the mixture is a chat, which makes all rows chats."""
+    earlier = stage.memory.open([task.name for task in stage.plan.tasks])
+    return any(info.form == "chat" for info in [stage.new.info, *(task.info for task in earlier)])
 
 
 def _create(memory: Memory) -> None:
