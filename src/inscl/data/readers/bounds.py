@@ -5,12 +5,24 @@ from pathlib import Path
 from inscl.errors import DataError
 
 EXPANSION = 100  # times its own size that a compressed file may hold; text rarely exceeds 20
-AT_LEAST = 4  # records of the largest size that any file may hold
+AT_LEAST = 4  # any file may hold a quarter of the largest record
 
 
 def most_bytes(path: Path, limit: int) -> int:
     """Most bytes that a file may hold where a record may have `limit` of them."""
-    return max(EXPANSION * path.stat().st_size, AT_LEAST * limit)
+    return max(EXPANSION * path.stat().st_size, limit // AT_LEAST)
+
+
+def check_promise(path: Path, promised: int, limit: int) -> None:
+    """Refuse a file that says itself that it holds more.
+
+    Raises
+    ------
+    DataError
+        If it does.
+    """
+    if promised > most_bytes(path, limit):
+        raise too_large(path)
 
 
 def too_large(path: object) -> DataError:

@@ -43,8 +43,8 @@ class Fields:
 
     def close(self) -> None:
         """Count the fields that nobody used and that hold something."""
-        for name, value in self.record.items():
-            if name not in self._used and not is_empty(value):
+        for name in self.record.keys() - self._used:
+            if not is_empty(self.record[name]):
                 self.ignored.add(f"{self.inside}.{name}" if self.inside else str(name))
 
 

@@ -31,6 +31,10 @@ COLUMNS = frozenset((*INSTRUCTION, *INPUT, *OUTPUTS, *CHAT, *SYSTEM, *TOOLS, *PA
 COLUMNS |= {"prompt", "completion", "history", "tags", "split", "Definition", "Instances"}
 
 _CHAT_FORMS = ("messages", "sharegpt")
+# Most records have none of these fields, and asking for all at once is fast.
+_OTHER_KINDS = frozenset((*PAIR, *LABELS, *PICTURES))
+_TURNS = frozenset((*CHAT, *PAIR))
+_MAY_BE_CHAT = _TURNS | {*SYSTEM, *TOOLS, "history", "prompt"}
 _TASK = ("Definition", "Instances")
 _SPLITS: dict[str, Split] = {
     "train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test",
@@ -89,7 +93,7 @@ def detect_form(record: object, instruction_field: str | None = None) -> str | N
 
 def is_chat(record: object) -> bool:
     """Whether the record is a conversation, or becomes one: a row with a system message, a history or tools."""
-    if not isinstance(record, Mapping):
+    if not isinstance(record, (dict, Mapping)) or _MAY_BE_CHAT.isdisjoint(record):
         return False
     if any(record.get(name) is not None for name in CHAT) or set(PAIR) <= record.keys():
         return True
@@ -98,6 +102,8 @@ def is_chat(record: object) -> bool:
 
 def form_of(record: object, form: str, instruction_field: str | None) -> str:
     """The form of a record in data of a form: its own, where one is a conversation and the other is not."""
+    if form not in _CHAT_FORMS and isinstance(record, dict) and _TURNS.isdisjoint(record):
+        return form
     own = detect_form(record, instruction_field)
     return form if own is None or (own in _CHAT_FORMS) == (form in _CHAT_FORMS) else own
 
@@ -146,12 +152,13 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
         raise UnusableError("not a Super-NaturalInstructions task: no `Instances`")
     if not isinstance(record, (dict, Mapping)):  # asking for a dict first is much faster
         raise UnusableError("not an object with named fields")
-    if is_preference(record):
-        if not reading.preferred:
-            raise UnusableError("preference data, not instructions: take the preferred answers with --preferred")
-        record = preferred(record)
-        form = form_of(record, form, reading.instruction_field)
-    refuse_pictures(record)
+    if not _OTHER_KINDS.isdisjoint(record):
+        if is_preference(record):
+            if not reading.preferred:
+                raise UnusableError("preference data, not instructions: take the preferred answers with --preferred")
+            record = preferred(record)
+            form = form_of(record, form, reading.instruction_field)
+        refuse_pictures(record)
     ignored = set() if ignored is None else ignored
     fields = Fields(record, ignored)
     tags = _tags(fields.get("tags"))
@@ -233,6 +240,8 @@ def _from_fields(fields: Fields, form: str, reading: Reading) -> _Found:
     if instruction is None:
         raise UnusableError("no instruction")
     outputs = _outputs(fields, ("completion",) if prompt_completion else OUTPUTS)
+    if _MAY_BE_CHAT.isdisjoint(fields.record):
+        return _Found(instruction, body, outputs)
     before, tools = _before(fields), read_tools(fields)
     if not before and tools is None:
         return _Found(instruction, body, outputs)

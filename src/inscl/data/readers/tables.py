@@ -10,14 +10,14 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from inscl.data.readers.bounds import most_bytes, too_large
+from inscl.data.readers.bounds import check_promise, most_bytes, too_large
 from inscl.data.readers.forms import Numbered
 from inscl.data.readers.json_files import lines_of
 from inscl.data.readers.report import PartReport
 
 BATCH = 1024  # rows of a table turned into Python at once
 
-AT_ONCE = 4  # records of the largest size that may be in memory at once
+AT_ONCE = 2  # records of the largest size that may be in memory at once
 
 _JSON_CELLS = ("outputs", "references")  # columns of a CSV file that may hold a JSON list of texts
 _DELIMITERS = ",;\t|"
@@ -134,6 +134,7 @@ def parquet_rows(path: Path, wanted: Collection[str], told: PartReport) -> Itera
 
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
+        check_promise(path, file.metadata.num_rows * len(names), told.limit)  # each value takes a byte at least
         columns = [name for name in names if name in wanted] or None
         told.unread.update(set(names) - set(columns or names))
         told.unread.update(f"{name} (repeated column)" for name in names if names.count(name) > 1)
@@ -162,10 +163,19 @@ def _bounded(batches: Iterator[Any], path: Path, limit: int) -> Iterator[Any]:
     """The batches of a file, as long as they are no more than one may expect of it."""
     left = most_bytes(path, limit)
     for batch in batches:
-        left -= batch.nbytes
+        batch = _without_dictionaries(batch)
+        left -= batch.nbytes + batch.num_rows * batch.num_columns
         if left < 0:
             raise too_large(path)
         yield batch
+
+
+def _without_dictionaries(batch: Any) -> Any:
+    """A batch in which each row has its own text, as Python will."""
+    for i, kind in enumerate(batch.schema.types):
+        if pa.types.is_dictionary(kind):
+            batch = batch.set_column(i, batch.schema.field(i).with_type(kind.value_type), batch[i].dictionary_decode())
+    return batch
 
 
 def table_records(batches: Iterator[Any], told: PartReport) -> Iterator[Numbered]:

@@ -16,6 +16,8 @@ _ROLES = {
     "observation": "tool", "function": "tool", "tool_response": "tool", "function_response": "tool",
     "function_call": "assistant", "tool_call": "assistant",
 }  # fmt: skip
+_PLAIN_TURN = {"role", "content"}
+_KNOWN = ("system", "user", "assistant")
 _CALLS = ("function_call", "tool_call")  # roles whose text is a call
 _FLAGS = ("weight", "train", "training", "loss")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -80,6 +82,8 @@ def _role_of(item: Mapping[str, Any]) -> object:
 def _turn(item: object, name: str, ignored: set[str]) -> Message:
     if not isinstance(item, Mapping):
         raise UnusableError(f"`{name}` holds a turn that is {type(item).__name__}, not an object")
+    if item.keys() == _PLAIN_TURN and type(item["role"]) is type(item["content"]) is str and item["role"] in _KNOWN:
+        return {"role": item["role"], "content": item["content"]}
     fields = Fields(item, ignored, name)
     _, named = fields.first(("role", "from"))
     _, content = fields.first(("content", "value"))
@@ -124,7 +128,7 @@ def _part(part: object, name: str) -> str:
     if isinstance(part, Mapping) and part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str):
         return str(part["text"])
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    raise UnusableError(f"`{name}` with a part that is not text ({str(kind)[:40]}); only text can be trained")
+    raise UnusableError(f"`{name}` with a part that is not text ({str(kind)[:40]!r}); only text can be trained")
 
 
 def _with_reasoning(fields: Fields, text: str) -> str:
