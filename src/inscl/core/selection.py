@@ -218,20 +218,6 @@ def diverse_instruction(
     return _draw(available, quotas, rng)
 
 
-def count_by_instruction(counts: Sequence[int], rows: ArrayLike) -> list[int]:
-    """How many of `rows` belong to each instruction.
-
-    >>> count_by_instruction([2, 0, 3], [0, 2, 4])
-    [1, 0, 2]
-    """
-    ends = np.cumsum(_counts(counts))
-    numbers = np.asarray(rows, dtype=np.int64)
-    if numbers.size and (numbers.min() < 0 or numbers.max() >= ends[-1:].sum()):
-        raise ValueError(f"`rows` must lie in 0 to {ends[-1:].sum() - 1}, got {numbers.min()} to {numbers.max()}.")
-    result: list[int] = np.bincount(np.searchsorted(ends, numbers, side="right"), minlength=len(ends)).tolist()
-    return result
-
-
 def _draw(available: Rows, quotas: Rows, rng: np.random.Generator, times: Rows | None = None) -> Rows:
     """`quotas[i]` random rows of each instruction, the least replayed first where `times` are given."""
     drawn = [np.empty(0, dtype=np.int64)]
