@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_SHORT = 256  # tokens
+
 
 @contextmanager
 def flexible_attention() -> Iterator[None]:
@@ -20,6 +22,23 @@ def flexible_attention() -> Iterator[None]:
         yield
     finally:
         switches.enable_cudnn_sdp(before)
+
+
+@contextmanager
+def short_attention(longest: int, device: Any, *, half: bool) -> Iterator[None]:
+    """Compute attention over short rows in plain products where that is faster: on a CPU in half precision.
+
+    Torch's flash kernel for CPUs takes 38 ms for a backward pass over 8 rows of 52 tokens in bfloat16, and 3 in
+    float32; with plain products a whole step of SmolLM2-135M's top six layers takes a sixth less. They need memory for
+    the square of the length, so long rows keep the kernel.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if device.type == "cpu" and half and longest <= _SHORT:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    else:
+        yield
 
 
 def keeps_rows_apart(model: Any) -> bool:

@@ -37,15 +37,19 @@ def ready(model: Any, dtype: str) -> Any:
 
 
 def _merged(model: Any, fits: Callable[[Any], bool]) -> Any:
-    """A copy with its adapters merged, which shares the weights that fit and no adapter stands on."""
+    """A copy with its adapters merged, which shares the weights that fit and the layers no adapter stands on."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+
+    from inscl.models.parts import layers_of
 
     def adapted(model: Any) -> list[Any]:
         return [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
 
     own = {id(p) for part in adapted(model) for p in part.parameters()}
-    shared: dict[int, Any] = {id(p): p for p in model.parameters() if fits(p) and id(p) not in own}
-    copied = copy.deepcopy(model, shared)
+    weights = [p for p in model.parameters() if fits(p) and id(p) not in own]
+    shared = {id(p) for p in weights}
+    layers = [layer for layer in layers_of(model) if all(id(p) in shared for p in layer.parameters())]
+    copied = copy.deepcopy(model, {id(part): part for part in (*weights, *layers)})
     for part in adapted(copied):
         part.float()
     return copied.merge_and_unload()

@@ -6,7 +6,7 @@ around it nearly as long again, and seconds a stage. This loop does what that tr
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerControl, TrainerState, get_scheduler, s
 
 from inscl.models.collator import Collator
 from inscl.models.kept import KeptStates
+from inscl.models.kernels import short_attention
 from inscl.training import checkpoints
 from inscl.training.batches import TokenRow, items
 from inscl.training.loss import answer_losses
@@ -84,10 +85,12 @@ class PlainLoop:
         if checkpoint:
             state.global_step = self._load(checkpoint)
         self._tell("on_train_begin", state, control)
-        for step in self.order[state.global_step :]:
-            self._step([self.rows[i] for i in step], state, control)
-            if control.should_save:
-                self._save(state.global_step)
+        longest = max(len(row.input_ids) for row in self.rows)
+        with short_attention(longest, self.args.device, half=self.args.bf16):
+            for step in self.order[state.global_step :]:
+                self._step([self.rows[i] for i in step], state, control)
+                if control.should_save:
+                    self._save(state.global_step)
 
     def _step(self, rows: Sequence[TokenRow], state: TrainerState, control: TrainerControl) -> None:
         count = items(rows, "row" if self.collator.by_row else "token")
@@ -109,7 +112,7 @@ class PlainLoop:
 
     def _backward(self, rows: Sequence[TokenRow], count: int) -> None:
         """Add the gradient of some rows' share of a step's loss."""
-        batch = {name: part.to(self.args.device) for name, part in self.collator([asdict(row) for row in rows]).items()}
+        batch = {name: part.to(self.args.device) for name, part in self.collator([vars(row) for row in rows]).items()}
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
             each = answer_losses(self.model, batch, self.kept)
         loss = (each * batch.get("answer_weight", 1.0)).sum() / count
