@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from inscl.errors import MemoryStateError
+from inscl.memory.catalogue import Commit
 from inscl.memory.memory import Memory
 from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, flip, rows_of
@@ -280,3 +281,11 @@ def test_a_damaged_file_is_named_or_changes_nothing_and_can_be_repaired(path, tm
         assert opened(broken).verify(repair=True).problems == (), name
         works(opened(broken))
         shutil.rmtree(broken)
+
+
+def test_a_removal_leaves_the_marks_of_those_who_write(path):
+    memory = opened(path)
+    with memory.reading():
+        identifier = memory._store.versions.begin()
+        memory._store.commit(Commit("remove", "a"), since=memory.state())
+        assert (path / "writing" / identifier).exists()

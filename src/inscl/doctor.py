@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from inscl.errors import InsclError, first_line
+from inscl.errors import InsclError, MemoryStateError, first_line
 from inscl.memory.encoder import DEFAULT_MODEL, WEIGHTS, SentenceEncoder
 from inscl.models.loading import EMBEDDED, cache_folder
 from inscl.models.precision import choose_dtype
@@ -261,7 +261,7 @@ def _lock_is_free(path: str) -> bool | None:
 
     if "://" in path:
         return None
-    with suppress(OSError, ImportError), FileLock(Path(path)).exclusive(wait=False) as alone:
+    with suppress(MemoryStateError, ImportError), FileLock(Path(path)).exclusive(wait=False) as alone:
         return alone
     return None
 

@@ -170,8 +170,10 @@ class Ledger:
         return (page.rows if page else [], head["rows"] if head else 0)
 
     def restart(self, rows: Sequence[Row], aside: str) -> None:
-        """Move a damaged table to `aside` and begin anew with some rows; the caller holds the memory alone."""
-        self._place.delete(self._head_name)
+        """Move a damaged table to `aside` and begin anew with some rows; the caller holds the memory alone.
+
+        The head stays until the rows are there: whoever is killed before that can begin again with what it says.
+        """
         self._place.move(self.name, aside)
         self._page = None
         with self._changing():

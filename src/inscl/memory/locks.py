@@ -18,6 +18,7 @@ from uuid import uuid4
 import pyarrow.fs
 
 from inscl.errors import ConfigError, MemoryStateError
+from inscl.memory.trouble import told
 
 Notice = Callable[[str], None]
 
@@ -81,7 +82,8 @@ class FileLock:
 
     @contextmanager
     def _open(self, name: str, *, to_read: bool = False) -> Iterator[int]:
-        descriptor = self._descriptor(self._folder / name, to_read)
+        with told(f"The memory at '{self._folder}'"):
+            descriptor = self._descriptor(self._folder / name, to_read)
         try:
             yield descriptor
         finally:

@@ -78,11 +78,11 @@ class Store:
 
     def commit(self, *commits: Commit, since: State) -> None:
         """Make versions part of the memory, in one commit."""
-        for commit in commits:
-            if commit.id:
-                self.versions.record(commit)
+        made = [commit for commit in commits if commit.id]  # a removal makes none
+        for commit in made:
+            self.versions.record(commit)
         self.catalogue.append([commit.row() for commit in commits], since.version)
-        for commit in commits:
+        for commit in made:
             self.versions.finish(commit.id)
 
     def task(self, commit: Commit) -> Task:

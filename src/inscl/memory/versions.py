@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from uuid import uuid4
 
-from inscl.errors import DamageError
+from inscl.errors import DamageError, MemoryStateError
 from inscl.memory.catalogue import Commit, State
 from inscl.memory.ledger import sealed, unsealed
 from inscl.memory.place import Place
@@ -139,13 +139,13 @@ class Versions:
 
     def _check(self, commit: Commit, name: str, expected: str) -> None:
         path = f"tasks/{commit.id}/{name}"
+        task = f"Task '{commit.name}' of the memory at '{self._place.path}'"
+        if not self._place.has(f"tasks/{commit.id}"):
+            raise MemoryStateError(f"{task} is gone, maybe removed by another command meanwhile. Run this one again.")
         if not self._place.has(path):
-            how = "is missing" if self._place.has(f"tasks/{commit.id}") else "is gone, maybe removed by another command"
-        elif self._place.checksum(path) != expected:
-            how = "has changed"
-        else:
-            return
-        raise DamageError(f"Task '{commit.name}' of the memory at '{self._place.path}': {name} {how}. {REPAIR}")
+            raise DamageError(f"{task}: {name} is missing. {REPAIR}")
+        if self._place.checksum(path) != expected:
+            raise DamageError(f"{task}: {name} has changed. {REPAIR}")
 
     def copy_examples(self, source: str, target: str) -> None:
         """Give a version the examples of another."""
