@@ -165,7 +165,7 @@ def test_settings_are_checked_before_training(memory):
     replay = plan(memory, "may", budget=0)
     with pytest.raises(ConfigError, match="`rows` is -1"):
         inscl.ContinualCallback(replay, rows=-1)
-    with pytest.raises(ConfigError, match="`scorer` must be one of rouge_l, superni, got 'bleu'"):
+    with pytest.raises(ConfigError, match="`scorer` must be one of rouge_l, superni, exact_match, got 'bleu'"):
         inscl.ContinualCallback(replay, scorer="bleu")
 
 

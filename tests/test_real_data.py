@@ -15,16 +15,18 @@ from scipy.sparse import eye_array, kron
 from inscl.core.orders import PAPER_ORDERS
 from inscl.data.superni import superni_files
 from inscl.memory.memory import Memory
+from inscl.replay.plan import Budget
 from inscl.replay.planner import plan
 
 CURRICULUM = PAPER_ORDERS["paper-curriculum"]
 
 SCRIPT = """
 import json, sys
+from inscl.replay.plan import Budget
 from inscl.memory.memory import Memory
 from inscl.replay.planner import plan
 memory, order = Memory(sys.argv[1]), json.loads(sys.argv[2])
-plans = [plan(memory, order[i], earlier=order[:i]).plan.to_dict() for i in range(1, 16)]
+plans = [plan(memory, order[i], budget=Budget(200, per_task=True), earlier=order[:i]).plan.to_dict() for i in range(1, 16)]
 assert "torch" not in sys.modules, "a plan with everything cached must not load torch"
 json.dump(plans, sys.stdout)
 """
@@ -42,7 +44,10 @@ def categories(real_data, tmp_path_factory) -> Memory:
 
 @pytest.fixture(scope="session")
 def plans(categories):
-    return [plan(categories, CURRICULUM[i], earlier=CURRICULUM[:i]).plan for i in range(1, 16)]
+    return [
+        plan(categories, CURRICULUM[i], budget=Budget(200, per_task=True), earlier=CURRICULUM[:i]).plan
+        for i in range(1, 16)
+    ]
 
 
 def test_every_instance_is_remembered(categories, real_data):
@@ -108,7 +113,7 @@ def test_tags_of_the_pool_are_merged(plans):
 def test_the_command_line_plans_a_remembered_category_without_torch(categories):
     script = (
         "import sys; from inscl.cli import main; "
-        f"code = main(['plan', 'Code', '--memory', {categories.path!r}, '--json']); "
+        f"code = main(['plan', 'Code', '--budget-per-task', '200', '--memory', {categories.path!r}, '--json']); "
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -21,6 +21,7 @@ from inscl.llm import client as asking
 from inscl.llm.client import Asker, Question
 from inscl.llm.replies import Reply
 from inscl.memory.memory import Memory
+from inscl.memory.place import Place
 from inscl.memory.retagging import tag_memory
 from inscl.memory.task import TaskInfo
 from inscl.tags.local import LocalModel
@@ -319,7 +320,7 @@ def test_what_others_change_while_tags_are_written_is_kept(tmp_path, monkeypatch
     memory = Memory(tmp_path / "m", encoder=WordEncoder(), tagger=WordTagger())
     for name in ("a", "b", "c"):
         memory.add(name, rows_of(name))
-    copy, meanwhile = Memory._copy_folder, []
+    copy, meanwhile = Place.copy_folder, []
 
     def interrupted(self, source, target):
         copy(self, source, target)
@@ -328,7 +329,7 @@ def test_what_others_change_while_tags_are_written_is_kept(tmp_path, monkeypatch
             other = Memory(tmp_path / "m", encoder=WordEncoder(), tagger=WordTagger())
             other.add("a", [{"instruction": "Something else.", "input": "x", "output": "y"}], append=True)
 
-    monkeypatch.setattr(Memory, "_copy_folder", interrupted)
+    monkeypatch.setattr(Place, "copy_folder", interrupted)
     assert sorted(tag_memory(memory, None, "me", by_me).tasks) == ["a", "b", "c"]
     task = memory.task("a")
     assert Counter(by for _, by in task.tagged()) == {"me": 3, "long-words": 1}
@@ -346,7 +347,7 @@ def test_a_crash_before_the_commit_leaves_the_old_tags(tmp_path, monkeypatch):
     memory.add("a", rows_of("a"))
     before = memory.task("a").tagged()
     with monkeypatch.context() as broken:
-        broken.setattr(Memory, "_copy_folder", full_disk)
+        broken.setattr(Place, "copy_folder", full_disk)
         with pytest.raises(OSError, match="full"):
             tag_memory(memory, None, "me", by_me)
     assert memory.task("a").tagged() == before

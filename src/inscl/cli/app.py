@@ -207,7 +207,7 @@ def _parts(table: "Table", width: int) -> list["Table"]:
     widths = [_width(column) + 3 for column in table.columns]
     if sum(widths) < width:
         return [table]
-    names = next((i for i, column in enumerate(table.columns) if column.justify == "right"), 1)
+    names = max(1, next((i for i, column in enumerate(table.columns) if column.justify == "right"), 1))
     most = max(12, width // (3 * names))
     room = width - sum(min(wide, most) for wide in widths[:names]) - 2
     widths = [wide if column.no_wrap else min(wide, most) for wide, column in zip(widths, table.columns, strict=True)]

@@ -100,8 +100,8 @@ def representatives(points: ArrayLike, candidates: int, size: int, weights: Arra
 
     Examples
     --------
-    >>> representatives([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], candidates=3, size=1)
-    [1]
+    >>> representatives([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], candidates=3, size=1)  # a tie
+    [0]
     >>> representatives([[1.0, 0.0], [0.0, 1.0], [0.1, 0.9]], candidates=2, size=1)  # the third is there already
     [0]
     """

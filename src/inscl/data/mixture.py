@@ -45,7 +45,7 @@ def in_time(after: Sequence[float]) -> list[int]:
     Place ``p`` of ``n`` stands at time ``p / n``; one that waits for a share ``a`` at ``a + (1 - a) p / n``.
 
     >>> in_time([0, 0, 0, 0]), in_time([0.5, 0, 0, 0])
-    ([0, 1, 2, 3], [1, 2, 0, 3])
+    ([0, 1, 2, 3], [1, 0, 2, 3])
     """
     n = len(after)
     return sorted(range(n), key=lambda place: after[place] + (1 - after[place]) * place / n)

@@ -415,7 +415,8 @@ def _impossible_orders(tasks: Any, source: LinedYaml) -> list[Problem]:
     dev_scores = None if source.data.get("experts", True) is None else dict.fromkeys(names or (), 0.0)
     problems = []
     for i, order in enumerate(orders if isinstance(orders, list) else []):
-        if not isinstance(order, str) and (names is None or not isinstance(order, list)):
+        listed = isinstance(order, list) and names is not None and all(isinstance(name, str) for name in order)
+        if not isinstance(order, str) and not listed:
             continue
         try:
             order_of(order if isinstance(order, str) else tuple(order), names or (), dev_scores)
