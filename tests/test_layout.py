@@ -1,4 +1,4 @@
-"""The arrows between packages: each imports only what CONTRIBUTING.md allows it, lazily or not, and no circle is left."""
+"""The arrows between packages: each imports only what CONTRIBUTING.md allows, lazily or not, in no circle."""
 
 import ast
 import re

@@ -26,7 +26,8 @@ from inscl.replay.plan import Budget
 from inscl.memory.memory import Memory
 from inscl.replay.planner import plan
 memory, order = Memory(sys.argv[1]), json.loads(sys.argv[2])
-plans = [plan(memory, order[i], budget=Budget(200, per_task=True), earlier=order[:i]).plan.to_dict() for i in range(1, 16)]
+budget = Budget(200, per_task=True)
+plans = [plan(memory, order[i], budget=budget, earlier=order[:i]).plan.to_dict() for i in range(1, 16)]
 assert "torch" not in sys.modules, "a plan with everything cached must not load torch"
 json.dump(plans, sys.stdout)
 """
