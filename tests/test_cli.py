@@ -127,7 +127,7 @@ BAD = {
     "not json": (b"{nope}\n", r"bad.jsonl"),
     "invalid utf-8": (b'{"instruction": "a\xff", "output": "b"}\n', "UTF-8"),
     "empty": (b"", "bad.jsonl"),
-    "wrong fields": (b'{"question": "a", "answer": "b"}\n', "no output"),
+    "wrong fields": (b'{"question": "a", "answer": "b"}\n', "instruction"),
 }
 
 

@@ -11,8 +11,8 @@ from itertools import product
 
 import numpy as np
 
-from inscl.data.example import SPLITS, Example, Split
-from inscl.demo.tasks import Rng, draw, draw_several, review, split_words
+from inscl.data.example import Example, Split
+from inscl.demo.tasks import Rng, draw, draw_several, review, rows_of_sides, split_words
 
 Facts = Mapping[str, object]  # what the answer's form is filled with
 
@@ -39,6 +39,12 @@ class FormTask:
     def instructions(self) -> list[tuple[str, str]]:
         """Every instruction with the form of its answer; the forms take turns."""
         return [(f"{ask} {said}", form) for ask, (said, form) in product(self.asks, self.forms.items())]
+
+    def say(self, turn: int, facts: Facts) -> tuple[str, str]:
+        """Instruction and answer of a row."""
+        instructions = self.instructions
+        instruction, form = instructions[turn % len(instructions)]
+        return instruction, form.format_map(facts)
 
 
 def form_tasks(seed: int = 0, *, train: int = 72, dev: int = 24, test: int = 48) -> dict[str, list[Example]]:
@@ -76,24 +82,9 @@ def form_tasks(seed: int = 0, *, train: int = 72, dev: int = 24, test: int = 48)
     if min(sizes.values()) < 0 or sum(sizes.values()) > 400:
         raise ValueError(f"A task has 0 to 400 rows on its three sides together, got {sizes}.")
     return {
-        name: _rows(task, sizes, np.random.default_rng([seed, 100 + number]))
+        name: rows_of_sides(sizes, task.make, task.say, np.random.default_rng([seed, 100 + number]))
         for number, (name, task) in enumerate(FORM_TASKS.items())
     }
-
-
-def _rows(task: FormTask, sizes: Mapping[Split, int], rng: Rng) -> list[Example]:
-    made: dict[str, Facts] = {}
-    while len(made) < sum(sizes.values()):
-        text, facts = task.make(rng)
-        made[text] = facts
-    remaining = iter(made.items())
-    sides: dict[Split, list[Example]] = {}
-    for split, size in sizes.items():
-        sides[split] = []
-        for turn, (text, facts) in zip(range(size), remaining, strict=False):
-            instruction, form = task.instructions[turn % len(task.instructions)]
-            sides[split].append(Example(instruction, text, (form.format_map(facts),), split=split))
-    return [row for split in SPLITS for row in sides[split]]
 
 
 _NAMES = split_words("Ada Bruno Clara David Elena Felix Greta Hugo Irene Jonas Karin Lucas Maria Noah Olga Peter")

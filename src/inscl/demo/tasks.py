@@ -5,15 +5,17 @@ wrong on the others unless it remembers them. The inputs look alike on purpose: 
 three a list.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from inscl.data.example import SPLITS, Example, Split
 
 Rng = np.random.Generator
-Pair = tuple[str, str]  # an input and its answer
+Pair = tuple[str, str]  # an input and its answer, or an instruction and its answer
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class DemoTask:
 
     instructions: tuple[str, ...]
     make: Callable[[Rng], Pair]
+
+    def say(self, turn: int, answer: str) -> Pair:
+        """Instruction and answer of a row; the instructions take turns."""
+        return self.instructions[turn % len(self.instructions)], answer
 
 
 def demo_tasks(seed: int = 0, *, train: int = 120, dev: int = 20, test: int = 60) -> dict[str, list[Example]]:
@@ -60,25 +66,38 @@ def demo_tasks(seed: int = 0, *, train: int = 120, dev: int = 20, test: int = 60
     if min(sizes.values()) < 0 or sum(sizes.values()) > 500:
         raise ValueError(f"A demo task has 0 to 500 rows on its three sides together, got {sizes}.")
     return {
-        name: _rows(task, sizes, np.random.default_rng([seed, number]))
+        name: rows_of_sides(sizes, task.make, task.say, np.random.default_rng([seed, number]))
         for number, (name, task) in enumerate(TASKS.items())
     }
 
 
-def _rows(task: DemoTask, sizes: dict[Split, int], rng: Rng) -> list[Example]:
-    """The rows of one task, with distinct inputs: `make` is called until there are enough."""
-    pairs: dict[str, str] = {}
-    while len(pairs) < sum(sizes.values()):
-        text, answer = task.make(rng)
-        pairs[text] = answer
-    remaining = iter(pairs.items())
+def rows_of_sides(
+    sizes: Mapping[Split, int], make: Callable[[Rng], tuple[str, Made]], say: Callable[[int, Made], Pair], rng: Rng
+) -> list[Example]:
+    """The rows of one task, with distinct inputs, training rows first: `make` is called until there are enough.
+
+    Parameters
+    ----------
+    sizes : mapping from side to int
+        Rows of each side, in the order in which they are drawn.
+    make : callable
+        An input, and what its answer is told from.
+    say : callable
+        Instruction and answer of a side's row, from its place among them and what `make` gave.
+    rng : numpy.random.Generator
+    """
+    made: dict[str, Made] = {}
+    while len(made) < sum(sizes.values()):
+        text, told = make(rng)
+        made[text] = told
+    remaining = iter(made.items())
     sides: dict[Split, list[Example]] = {}
     for split, size in sizes.items():
-        # `zip` asks the range first: when that ends, no pair is lost.
-        sides[split] = [
-            Example(task.instructions[turn % len(task.instructions)], text, (answer,), split=split)
-            for turn, (text, answer) in zip(range(size), remaining, strict=False)
-        ]
+        sides[split] = []
+        # `zip` asks the range first: when that ends, no row is lost.
+        for turn, (text, told) in zip(range(size), remaining, strict=False):
+            instruction, answer = say(turn, told)
+            sides[split].append(Example(instruction, text, (answer,), split=split))
     return [row for split in SPLITS for row in sides[split]]
 
 

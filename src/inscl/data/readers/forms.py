@@ -88,6 +88,8 @@ def detect_form(record: object, instruction_field: str | None = None) -> str | N
         return "alpaca"
     if set(PAIR) <= has:
         return "messages"
+    if "question" in has and has.isdisjoint(OUTPUTS):  # of another kind, unless an answer that we know stands beside it
+        has.remove("question")
     return FIELDS if has.intersection(INSTRUCTION) or instruction_field in has else None
 
 
