@@ -274,3 +274,10 @@ def test_many_rows_make_files_of_a_bounded_size(model, tmp_path, rng, monkeypatc
     assert again.keep(rows)
     alone = [found.bottom.states(torch.tensor([row]))[0] for row in rows]
     np.testing.assert_allclose(again.joined(rows)[0].numpy(), torch.cat(alone).numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [4, 99])
+def test_more_frozen_layers_than_there_are_is_told_before_anything_is_asked(model, tmp_path, depth):
+    with pytest.raises(ConfigError, match=f"must be below the model's 4 layers, got {depth}"):
+        Keeping(tmp_path, depth).of(load(model).model, answering=True)
+    assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from inscl.errors import ConfigError
 from inscl.models.loading import LAYER_LISTS
 
 _LAYERS = re.compile(rf"\.(?:{LAYER_LISTS})$")
@@ -45,6 +46,20 @@ def layers_of(model: Any) -> Any:
     """The model's numbered layers as a `torch.nn.ModuleList`, bottom first; empty where it has none."""
     lists = (m for name, m in model.named_modules() if _LAYERS.search(name) and isinstance(m, torch.nn.ModuleList))
     return next(lists, torch.nn.ModuleList())
+
+
+def layers_to_freeze(model: Any, depth: int) -> Any:
+    """The model's layers, of which the lowest `depth`, at least 1, shall be frozen.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no numbered layers, or no more than `depth`.
+    """
+    layers = layers_of(model)
+    if not 0 < depth < len(layers):
+        raise ConfigError(f"`freeze_bottom_layers` must be below the model's {len(layers)} layers, got {depth}.")
+    return layers
 
 
 def below(model: Any, depth: int) -> list[Any]:
@@ -95,7 +110,7 @@ class Bottom:
 
     def __init__(self, model: Any, depth: int, half: bool = False, answering: bool = False) -> None:
         self._model, self._depth, self._half = model, depth, half
-        layers = layers_of(model)
+        layers = layers_to_freeze(model, depth)
         self._below, self._last, self._above = layers[: depth - 1], layers[depth - 1], layers[depth:]
         self.device = next(model.parameters()).device
         self.digest = self._digest()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from inscl.errors import ConfigError
-from inscl.models.parts import below, layers_of
+from inscl.models.parts import below, layers_to_freeze
 
 _AVERAGE = "average.safetensors"
 
@@ -28,9 +28,7 @@ def freeze_bottom(model: Any, layers: int) -> list[Any]:
     """
     if not layers:
         return []
-    depth = len(layers_of(model))
-    if not 0 < layers < depth:
-        raise ConfigError(f"`freeze_bottom_layers` must be below the model's {depth} layers, got {layers}.")
+    layers_to_freeze(model, layers)
     frozen = [parameter for parameter in below(model, layers) if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
