@@ -5,11 +5,12 @@ BIN := .venv/bin
 # Ours and the users' cores: two test processes with one thread each.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test torture lint docs bench clean
 
 help:
 	@echo "make demo   a real small model forgets, and replay keeps it (about 9 minutes on 2 idle cores)"
 	@echo "make test   linters, types and all tests"
+	@echo "make torture  kills, full disks and damage at each call and file of a memory (about 40 minutes)"
 	@echo "make docs   the documentation site, in site/"
 	@echo "make bench  time and memory of planning"
 
@@ -31,6 +32,13 @@ lint: .venv/installed
 
 test: lint docs
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
+
+# What `make test` tries at a few places, at all of them; docs/reliability.md keeps the table.
+torture: .venv/installed
+	rm -f torture.jsonl
+	INSCL_TORTURE=1 INSCL_TORTURE_TABLE=torture.jsonl $(TEST_ENVIRONMENT) $(BIN)/python -m pytest --quiet \
+		tests/test_memory_torture.py tests/test_memory_damage.py tests/test_memory_faults.py tests/test_object_store.py
+	INSCL_TORTURE_TABLE=torture.jsonl $(BIN)/python tests/torture.py
 
 docs: .venv/installed
 	$(BIN)/zensical build --strict --clean

@@ -1,6 +1,7 @@
 """A whole memory on an object store: S3's protocol, spoken by moto on this machine."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from inscl.errors import DataError
 from inscl.memory.memory import Memory
 from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, rows_of
+from torture import Row
 
 pytest.importorskip("moto.server", reason="moto[server] (extra `dev`) is not installed")
 boto3 = pytest.importorskip("boto3", reason="boto3 (comes with moto) is not installed")
@@ -168,6 +170,35 @@ def test_two_processes_add_at_once(uri):
     assert {info.name for info in memory.tasks()} == names
     assert all(inputs(memory, name) == whole(name, 40) for name in names)
     assert memory.verify().problems == ()
+
+
+SUSPENDED = "import sys; from memory_zygote import add_and_stand_still as add; add(sys.argv[1], 'late', 40)"
+
+
+def test_a_writer_that_slept_through_a_purge_cannot_commit(s3, uri, monkeypatch):
+    """Its machine is suspended before the commit, and its lease goes stale; another removes a task in the meantime."""
+    memory = opened(uri)
+    for name in ("a", "b"):
+        memory.add(name, rows_of(name, 40))
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    writer = subprocess.Popen(
+        [sys.executable, "-c", SUSPENDED, uri], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert os.WIFSTOPPED(os.waitpid(writer.pid, os.WUNTRACED)[1])
+    monkeypatch.setattr(memory._store.lock(), "_stale", 2.0)  # so that the test need not wait for 30 s
+    memory.remove("b")
+    writer.send_signal(signal.SIGCONT)
+    _, said = writer.communicate(timeout=120)
+    assert "MemoryStateError: This command stood still for so long" in said
+    assert writer.returncode == 1
+    memory.add("c", rows_of("c", 40))
+    assert [info.name for info in opened(uri).tasks()] == ["a", "c"]
+    assert opened(uri).verify().problems == ()
+    assert not any(b"late input" in body or b"b input" in body for body in objects(s3, uri).values())
+    row = Row(
+        "a writer asleep through a purge", "SIGSTOP before its commit on S3 (moto) until its lease is stale", 1, 1
+    )
+    row.write("one line: it stood still for so long that nothing of it was kept")
 
 
 def test_a_reader_sees_a_whole_task_while_it_is_removed(uri):
