@@ -115,6 +115,29 @@ def test_threads_never_break_the_rules_and_shared_holds_overlap(lock):
     assert holders.most_shared > 1
 
 
+class MadeWhileListed:
+    """A file system on which the first listing meets a folder that comes into being meanwhile, as Arrow reports it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fs, self._folder, self._first = pyarrow.fs.LocalFileSystem(), folder, True
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._fs, name)
+
+    def get_file_info(self, what: object) -> object:
+        if self._first:
+            self._first = False
+            self._folder.mkdir()
+            raise FileNotFoundError(2, "Cannot list directory")
+        return self._fs.get_file_info(what)
+
+
+def test_a_folder_of_leases_made_while_it_is_listed_is_no_error(tmp_path):
+    lock = LeaseLock(MadeWhileListed(tmp_path / "locks"), f"{tmp_path}/locks", beat=BEAT, stale=STALE)
+    with lock.shared():
+        assert len(list((tmp_path / "locks").iterdir())) == 1
+
+
 PROCESS = """
 import os, sys, time
 from pathlib import Path

@@ -18,6 +18,7 @@ from uuid import uuid4
 import pyarrow.fs
 
 from inscl.errors import ConfigError, MemoryStateError
+from inscl.memory.place import found_in
 from inscl.memory.trouble import told
 
 Notice = Callable[[str], None]
@@ -208,9 +209,8 @@ class LeaseLock:
 
     def _others(self, kind: str, mine: str = "") -> list[str]:
         """Live leases of a kind; stale ones are removed on the way."""
-        found = self._fs.get_file_info(pyarrow.fs.FileSelector(self._folder, allow_not_found=True))
         live = []
-        for info in found:
+        for info in found_in(self._fs, self._folder):
             name = info.base_name
             if name == mine or not name.startswith(f"{kind}-"):
                 continue

@@ -59,14 +59,14 @@ class Place:
         """Names of what lies directly in a folder, sorted; nothing where there is none."""
         where = f"{self.root}/{folder}".rstrip("/")
         with self._told():
-            found = self.fs.get_file_info(pyarrow.fs.FileSelector(where, allow_not_found=True))
+            found = found_in(self.fs, where)
         return sorted(info.base_name for info in found)
 
     def files(self, folder: str) -> list[str]:
         """Names of all files under a folder, relative to it, sorted."""
         where = f"{self.root}/{folder}"
         with self._told():
-            found = self.fs.get_file_info(pyarrow.fs.FileSelector(where, recursive=True, allow_not_found=True))
+            found = found_in(self.fs, where, recursive=True)
         files = [info.path for info in found if info.type == pyarrow.fs.FileType.File]
         return sorted(path.removeprefix(f"{where}/") for path in files)
 
@@ -170,6 +170,15 @@ class Place:
 
     def _told(self, name: str = "") -> AbstractContextManager[None]:
         return told(f"{name} of the memory at '{self.path}'" if name else f"The memory at '{self.path}'")
+
+
+def found_in(fs: pyarrow.fs.FileSystem, folder: str, *, recursive: bool = False) -> list[pyarrow.fs.FileInfo]:
+    """What lies in a folder, nothing where there is none."""
+    selector = pyarrow.fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
+    try:
+        return fs.get_file_info(selector)
+    except FileNotFoundError:  # Arrow lists first and asks then whether the folder is there: it was made in between
+        return fs.get_file_info(selector)
 
 
 def _resolve(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
