@@ -174,11 +174,12 @@ class Place:
 
 def found_in(fs: pyarrow.fs.FileSystem, folder: str, *, recursive: bool = False) -> list[pyarrow.fs.FileInfo]:
     """What lies in a folder, nothing where there is none."""
-    selector = pyarrow.fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
+    wanted = pyarrow.fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
     try:
-        return fs.get_file_info(selector)
+        found: list[pyarrow.fs.FileInfo] = fs.get_file_info(wanted)
     except FileNotFoundError:  # Arrow lists first and asks then whether the folder is there: it was made in between
-        return fs.get_file_info(selector)
+        found = fs.get_file_info(wanted)
+    return found
 
 
 def _resolve(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
