@@ -22,7 +22,8 @@ from hypothesis.extra.numpy import arrays
 
 import inscl.memory.encoder
 from inscl.errors import DataError, InsclError
-from inscl.memory.embedding_cache import CachedEncoder, _checks, keep_only, text_key
+from inscl.memory.cache_table import checks, keep_only
+from inscl.memory.embedding_cache import CachedEncoder, text_key
 from inscl.memory.encoder import DEFAULT_MODEL, Encoder, SentenceEncoder, encode, identity_of, unit_rows
 from support import WordEncoder, flip
 
@@ -355,7 +356,7 @@ def test_checksums_agree_with_whole_number_arithmetic():
         }
     )
     weights = [int.from_bytes(shake_256(b"inscl").digest(8 * 13)[8 * i : 8 * i + 8], "little") | 1 for i in range(13)]
-    for key, cut, row, check in zip(keys, [1, 0, 1, 0, 1], vectors, _checks(table).tolist(), strict=True):
+    for key, cut, row, check in zip(keys, [1, 0, 1, 0, 1], vectors, checks(table).tolist(), strict=True):
         raw = key + cut.to_bytes(2, "little") + row.tobytes()
         words = [int.from_bytes(raw[i : i + 2], "little") for i in range(0, len(raw), 2)]
         assert check == sum(word * weight for word, weight in zip(words, weights, strict=True)) % 2**64

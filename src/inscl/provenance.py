@@ -2,9 +2,12 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 PACKAGES = (
@@ -15,11 +18,17 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that bear on a result."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    return {"python": platform.python_version(), **versions_of(PACKAGES)}
+
+
+@cache
+def versions_of(packages: tuple[str, ...]) -> Mapping[str, str]:
+    """Versions of those of some packages that are installed."""
+    found = {}
+    for package in packages:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
-    return found
+    return MappingProxyType(found)
 
 
 def hardware() -> dict[str, Any]:

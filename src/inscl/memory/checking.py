@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from inscl.errors import DamageError
+from inscl.memory.cache_table import damage_of
 from inscl.memory.catalogue import Commit, State, fold
-from inscl.memory.embedding_cache import damage_of
 from inscl.memory.ledger import Page
 from inscl.memory.purging import purge_alone, trim_cache
 from inscl.memory.store import Store
@@ -159,7 +159,7 @@ def _mend_caches(store: Store) -> list[str]:
     damaged = [what.split(" ")[0] for what in _cache_damage(store)]
     for cache in damaged:
         trim_cache(store, cache, None)
-    return [f"{cache}: damaged embeddings were dropped, and are computed again when needed" for cache in damaged]
+    return [f"{cache}: damaged rows were dropped, and are computed again when needed" for cache in damaged]
 
 
 def _mend_log(store: Store) -> list[str]:

@@ -2,9 +2,12 @@
 
 from inscl.errors import DamageError
 from inscl.llm.replies import forget_replies
+from inscl.memory.cache_table import keep_only
 from inscl.memory.catalogue import State
-from inscl.memory.embedding_cache import keep_only, text_key
+from inscl.memory.embedding_cache import text_key
+from inscl.memory.kept_distances import distance_key
 from inscl.memory.store import Store
+from inscl.memory.task import TaskInfo
 from inscl.tags.clean import clean_tags
 
 LONG_LOG = 64  # commits after which the catalogue is rewritten in one piece
@@ -40,7 +43,7 @@ def purge_alone(store: Store, state: State) -> None:
 
 
 def trim_cache(store: Store, name: str, used: set[bytes] | None) -> None:
-    """Keep a cache's embeddings of some texts (None: all) that are whole; if it cannot be read, none."""
+    """Keep a cache's rows of some texts and tasks (None: all) that are whole; if it cannot be read, none."""
     try:
         keep_only(used, f"{store.place.uri}/{name}", store.place.storage)
     except DamageError:
@@ -54,6 +57,7 @@ def _forget(store: Store, state: State) -> None:
         instructions = store.task(commit).instructions
         used.update(text_key(text) for text in instructions.texts)
         used.update(text_key(tag) for tags in instructions.tags for tag in clean_tags(tags))
+        used.add(distance_key(TaskInfo.from_json(commit.info)))
     for name in store.place.listing("cache"):
         trim_cache(store, f"cache/{name}", used)
     live = {key.hex() for commit in state.live.values() for key in store.task(commit).instructions.keys}

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import cache
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from inscl.core.budget import allocate, allocate_carried
+from inscl.provenance import versions_of
 from inscl.replay.budget import Budget
 from inscl.replay.notes import notes_of
 from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan
@@ -44,7 +42,7 @@ def make_plan(stage: StageView, name: str, strategy: str, chosen: Strategy, aske
         budget=asked,
         total=total,
         settings=asdict(stage.settings) | {"encoder": new.task.info.encoder, "tagger": new.task.info.tagger},
-        versions=dict(_versions()),
+        versions=dict(versions_of(COUNTED_VERSIONS)),
         hashes=_hashes(stage),
         tasks=tasks,
         training=dict(chosen.training) if stage.earlier else {},
@@ -141,15 +139,6 @@ def _task_plan(stage: StageView, view: TaskView, rows: Rows) -> TaskPlan:
 def _shares(weights: Sequence[float]) -> list[float]:
     whole = sum(weights)
     return [weight / whole for weight in weights] if whole else [1 / len(weights) for _ in weights]
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in COUNTED_VERSIONS:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def _hashes(stage: StageView) -> dict[str, str]:

@@ -116,7 +116,7 @@ def plan(
     if seed < 0:
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)
-    derived = _derived.setdefault(memory, Derived(memory.encode))
+    derived = _derived.setdefault(memory, Derived(memory.encode, memory.distances))
     settings = chosen.settle(strategy, _settings(memory, weights, insinfo, settings))
     with memory.reading():
         new, keep, report = _new_task(memory, name, data, tags, shares, reading)

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from inscl.core.distance import wasserstein
+from inscl.core.distance import METHOD, wasserstein
 from inscl.data.chat_form import to_messages
 from inscl.data.example import SPLITS, key_of, said
 from inscl.data.split import TRAIN
 from inscl.memory.encoder import Embeddings
+from inscl.memory.kept_distances import KeptDistances
 from inscl.memory.task import Task, estimate_tokens
+from inscl.provenance import versions_of
 from inscl.replay.log import ReplayLog
 from inscl.replay.settings import INSINFO, Settings
 from inscl.tags.clean import MergedTags, TagSpace, clean_tags
@@ -65,8 +67,8 @@ class Derived:
     """What was computed from contents that never change, kept for the next plan of this process."""
 
     encode: Callable[[Sequence[str]], Any]  # a `CachedEncoder`
+    distances: KeptDistances = field(default_factory=partial(KeptDistances, None, ""))
     views: dict[tuple[str, str], TaskView] = field(default_factory=dict)
-    distances: dict[tuple[str, ...], float] = field(default_factory=dict)
     clean: dict[tuple[str, str], list[tuple[str, ...]]] = field(default_factory=dict)
     spaces: dict[tuple[float, int], TagSpace] = field(default_factory=dict)
 
@@ -195,7 +197,9 @@ class StageView:
     @cached_property
     def distances(self) -> list[float]:
         """Wasserstein distance of each earlier task to the new one."""
-        return [self._distance(task) for task in self.earlier]
+        way = (self.settings.weights, str(METHOD), *versions_of(("numpy", "POT")).values())
+        earlier = [view.task.info for view in self.earlier]
+        return self._derived.distances(way, earlier, self.new.task.info, lambda j: self._distance(self.earlier[j]))
 
     @cached_property
     def log(self) -> ReplayLog:
@@ -249,11 +253,5 @@ class StageView:
         return vectors
 
     def _distance(self, view: TaskView) -> float:
-        how, new = self.settings.weights, self.new
-        key = (view.task.info.content, view.task.info.embeddings, new.task.info.content, new.task.info.embeddings, how)
-        if key not in self._derived.distances:
-            weights = (view.counts, new.counts) if how == "frequency" else (None, None)
-            self._derived.distances[key] = round(
-                wasserstein(view.embeddings, new.embeddings, *weights), DISTANCE_DIGITS
-            )
-        return self._derived.distances[key]
+        weights = (view.counts, self.new.counts) if self.settings.weights == "frequency" else (None, None)
+        return round(wasserstein(view.embeddings, self.new.embeddings, *weights), DISTANCE_DIGITS)
