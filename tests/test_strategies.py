@@ -131,6 +131,16 @@ def test_a_plan_names_the_log_it_looked_at_by_hash_and_is_made_again_after_its_s
     assert "log" not in plan(memory, "new1", rows_of("new1", 40), strategy="inscl", budget_per_task=2).plan.hashes
 
 
+def test_steady_is_rotate_with_balance_and_interpolate(memory):
+    one, other = (
+        plan(memory, "new", rows_of("new", 40), strategy=name, budget_per_task=2).plan
+        for name in ("steady", "rotate+balance+interpolate")
+    )
+    assert one.tasks == other.tasks
+    assert STRATEGIES["steady"].training == STRATEGIES["rotate+balance+interpolate"].training == {"interpolate": 0.2}
+    assert STRATEGIES["steady+interpolate=0.1"].training == {"interpolate": 0.1}
+
+
 def test_a_removed_task_leaves_the_log(memory):
     learnt(memory, "new0", "rotate")
     memory.remove("numbers")

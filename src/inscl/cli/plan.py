@@ -48,8 +48,8 @@ StrategyOption = Annotated[
     typer.Option(
         "--strategy",
         help="none, random, inscl, inscl-mean, inscl-density, dynamic, insinfo, proportional, prototype-data, "
-        "prototype-instruction, diverse-instruction, rotate, inscl-rotate, rgd or surprise; parts follow with +, as in "
-        "inscl+carry.",
+        "prototype-instruction, diverse-instruction, rotate, steady, inscl-rotate, rgd or surprise; parts "
+        "follow with +, as in inscl+carry.",
     ),
 ]
 InsInfoOption = Annotated[str, typer.Option("--insinfo", help="InsInfo: paper, mean or density (docs/tags.md).")]

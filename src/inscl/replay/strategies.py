@@ -3,11 +3,13 @@
 To add one, write a function of a `StageView` and a line in `STRATEGIES`; from outside, call `add_strategy`.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from inscl.core import selection as select
 from inscl.core.rotation import rotate
-from inscl.replay.parts import PARTS
+from inscl.replay.parts import PARTS, with_parts
 from inscl.replay.registry import Rows, Strategies, Strategy
 from inscl.replay.views import StageView, TaskView
 
@@ -82,6 +84,8 @@ def diverse_instruction(stage: StageView, view: TaskView, count: int) -> Rows:
     return select.diverse_instruction(view.counts.tolist(), view.embeddings, stage.new.embeddings, count, rng)
 
 
+ROTATE = Strategy("equal shares, what was replayed least first", equally, by_rotation)
+
 STRATEGIES = Strategies(
     {
         "none": Strategy("no replay", None, at_random),
@@ -94,7 +98,11 @@ STRATEGIES = Strategies(
         "inscl-rotate": Strategy(
             "inscl, where what was replayed before counts for less", by_distance, by_fresh_insinfo
         ),
-        "rotate": Strategy("equal shares, what was replayed least first", equally, by_rotation),
+        "rotate": ROTATE,
+        "steady": replace(
+            with_parts(ROTATE, "balance", "interpolate"),
+            about="rotate, weighing a fifth of the loss, and a fifth of the start's weights kept",
+        ),
         "rgd": Strategy(
             "more from tasks whose loss has risen more, random rows",
             by_loss_increase,
