@@ -6,13 +6,14 @@ A stream that has its table is not run again; one that was stopped goes on where
 
 import argparse
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from controls import add_controls
 from ruamel.yaml import YAML
 
+from inscl.cli import main as inscl
 from inscl.demo.forms import FORM_TASKS
 
 HERE = Path(__file__).parent
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs' folders go")
     arguments = parser.parse_args()
     folder = HERE / arguments.set
+    add_controls()
     for number in arguments.numbers:
         table, run = folder / f"{number}.csv", arguments.runs / f"{arguments.set}-{number}"
         if table.exists():
@@ -45,7 +47,8 @@ def main() -> None:
         run.parent.mkdir(parents=True, exist_ok=True)
         file = run.with_suffix(".yaml")
         YAML().dump(stream(number, folder / "template.yaml"), file)
-        subprocess.run([sys.executable, "-m", "inscl", "run", str(file), "--out", str(run)], check=True)
+        if code := inscl(["run", str(file), "--out", str(run)]):
+            sys.exit(code)
         shutil.copyfile(run / "results.csv", table)
         shutil.rmtree(run / "kept", ignore_errors=True)
 
