@@ -1,6 +1,7 @@
 """The tables of docs/results.md, from the committed scores in seconds: ``python experiments/tables.py``."""
 
 import argparse
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from scipy.stats import spearmanr
+from streams import stream
 
+from inscl.core.orders import order_of
 from inscl.core.stats import Estimate, holm, mean_interval
 from inscl.experiments.comparison import strategy_difference
 from inscl.experiments.results import FINAL, SCHEMA
@@ -138,7 +141,7 @@ def _drops(table: pa.Table) -> dict[int, list[tuple[float, float]]]:
             scored[row["seed"]][row["stage"], row["task"]] = row["value"]
     found: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for seed, values in scored.items():
-        learnt = _order(values)
+        learnt = _order(seed)
         for stage, new in learnt.items():
             for earlier in (learnt[i] for i in range(1, stage)):
                 before, after = values[stage - 1, earlier], values[stage, earlier]
@@ -147,12 +150,10 @@ def _drops(table: pa.Table) -> dict[int, list[tuple[float, float]]]:
     return found
 
 
-def _order(values: dict[tuple[int, str], float]) -> dict[int, str]:
-    """The task of each stage: the one that is scored from this stage on."""
-    first: dict[str, int] = {}
-    for stage, task in sorted(values):
-        first.setdefault(task, stage)
-    return {stage: task for task, stage in first.items()}
+def _order(number: int) -> dict[int, str]:
+    """The task that a stream learns at each stage."""
+    made = stream(number, HERE / "confirming" / "template.yaml")
+    return dict(enumerate(order_of(f"random:{number}", made["tasks"]["only"]), start=1))
 
 
 def _wording_distances() -> dict[frozenset[str], float]:
@@ -190,12 +191,30 @@ def _markdown(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+TABLES = {"gate": gate, "primary": primary, "arms": arms, "streams": streams, "distances": distances}
+PAGE = HERE.parent / "docs" / "results.md"
+
+
+def filled(page: str) -> str:
+    """A page with every table that it names as `<!-- set: table -->` made again, up to the next empty line."""
+
+    def made(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{TABLES[match[3]](scores(HERE / match[2]))}\n"
+
+    return re.sub(r"(<!-- (\w+): (\w+) -->)\n\n(?:\|.*\n)*", made, page)
+
+
 def main() -> None:
-    """Print every table."""
+    """Print every table of a set, or write those that the page names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", default="confirming", help="folder beside this file")
-    table = scores(HERE / parser.parse_args().set)
-    print(*(made(table) for made in (gate, primary, arms, streams, distances)), sep="\n\n")
+    parser.add_argument("--write", action="store_true", help="write them into docs/results.md")
+    arguments = parser.parse_args()
+    if arguments.write:
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        table = scores(HERE / arguments.set)
+        print(*(made(table) for made in TABLES.values()), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from inscl.experiments.summary import summarize as summarize_table
 from inscl.replay.plan import Plan
 from inscl.report import figures, summarize
 from inscl.report.figures.draw import COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
+from inscl.report.figures.frontier import _Point, _unbeaten
 from inscl.report.page import to_png, write_plan_report, write_run_report
 from inscl.report.plan import summarize_plan
 from inscl.report.reading import open_runs
@@ -381,7 +382,8 @@ def test_an_interval_around_zero_is_no_lead(three):
 
 def all_figures(facts) -> list[figures.Figure]:
     found = [*figures.score_figures(facts), *figures.budget_figures(facts), *figures.insinfo_figures(facts)]
-    others = (figures.gain_figure(facts), figures.change_figure(facts), figures.distance_figure(facts))
+    made = (figures.headline_figure, figures.frontier_figure, figures.gain_figure, figures.change_figure)
+    others = (*(figure(facts) for figure in made), figures.distance_figure(facts))
     return [*found, *[figure for figure in others if figure]]
 
 
@@ -412,6 +414,31 @@ def test_a_heat_map_shows_every_score(three):
     assert sorted(float(cell.split()[0]) for cell in cells) == pytest.approx(sorted(scores), abs=0.06)
     assert figure.svg.count('class="m"') == len(cells)
     assert figure.filed is False  # three streams: the file is that of their mean
+
+
+def test_the_headline_tells_kept_from_lost_as_the_table_does(three):
+    table = [row for row in table_of(three) if row["metric"] == "rouge_l" and row["seed"] == 0 and row["stage"]]
+    figure = figures.headline_figure(summarize(three))
+    shown = iter(figure.rows)
+    for line in ("none", "random", "inscl"):
+        scores = {(row["stage"], row["task"]): 100 * row["value"] for row in table if row["strategy"] == line}
+        last = max(stage for stage, _ in scores)
+        earlier = {task: stage for stage, task in enumerate(TASKS, start=1) if stage < last}
+        kept = [task for task, stage in earlier.items() if scores[last, task] >= 0.8 * scores[stage, task]]
+        assert f"{line} kept {len(kept)} of {len(earlier)}" in figure.finding
+        for _ in earlier:
+            label, task, stage, then, now = next(shown)
+            assert (label, int(stage)) == (line, earlier[task])
+            assert (float(then), float(now)) == pytest.approx((scores[int(stage), task], scores[last, task]), abs=0.06)
+    assert not list(shown)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=9))
+def test_the_frontier_is_what_nothing_as_cheap_beats(pairs):
+    points = [_Point(str(i), tokens, Estimate(mean=gain)) for i, (tokens, gain) in enumerate(pairs)]
+    best = {(point.tokens, point.gain.mean) for point in _unbeaten(points)}
+    beaten = {a for a in pairs if any(b != a and b[0] <= a[0] and b[1] >= a[1] for b in pairs)}
+    assert best == set(pairs) - beaten
 
 
 def test_two_streams_draw_no_interval_over_them(tmp_path):

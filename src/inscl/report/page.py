@@ -67,6 +67,8 @@ def write_run_report(
     _check(figures)
     best = best_line(facts)
     drawn = {
+        "headline": draw.headline_figure(facts),
+        "frontier": draw.frontier_figure(facts),
         "scores": draw.score_figures(facts, best.label if best else ""),
         "gain": draw.gain_figure(facts),
         "change": draw.change_figure(facts),

@@ -4,6 +4,8 @@ A figure carries its finding in words and the table of its numbers, for readers 
 """
 
 from inscl.report.figures.figure import Figure
+from inscl.report.figures.frontier import frontier_figure
+from inscl.report.figures.headline import headline_figure
 from inscl.report.figures.heat import distance_figure, score_figures
 from inscl.report.figures.replay import budget_figures, insinfo_figure, insinfo_figures, share_figure
 from inscl.report.figures.stages import gain_figure
@@ -14,7 +16,9 @@ __all__ = [
     "budget_figures",
     "change_figure",
     "distance_figure",
+    "frontier_figure",
     "gain_figure",
+    "headline_figure",
     "insinfo_figure",
     "insinfo_figures",
     "kinds_figure",
