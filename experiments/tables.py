@@ -199,9 +199,9 @@ def filled(page: str) -> str:
     """A page with every table that it names as `<!-- set: table -->` made again, up to the next empty line."""
 
     def made(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{TABLES[match[3]](scores(HERE / match[2]))}\n"
+        return f"{match[1]}\n\n{TABLES[match[3]](scores(HERE / match[2]))}\n\n"
 
-    return re.sub(r"(<!-- (\w+): (\w+) -->)\n\n(?:\|.*\n)*", made, page)
+    return re.sub(r"(<!-- (\w+): (\w+) -->)\n\n(?:\|.*\n)*\n?", made, page)
 
 
 def main() -> None:
