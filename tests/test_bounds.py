@@ -34,6 +34,15 @@ def test_a_small_file_that_expands_is_refused_until_the_bound_is_raised(tmp_path
     assert len(read(path, **options, max_mib=64)) >= 20_000
 
 
+@pytest.mark.parametrize("unit", [b"{},", b" ", b'{"prompt": "a", "completion": "b"},'], ids=["empty", "space", "rows"])
+def test_what_expands_too_much_is_refused_before_its_first_record(tmp_path, unit):
+    path, report = tmp_path / "a.json.gz", ReadReport()
+    path.write_bytes(gzip.compress(b"[" + unit * (40 * 2**20 // len(unit))))
+    with pytest.raises(DataError, match="expands to more than 100 times its size"):
+        read(path, report=report)
+    assert report.rows == 0
+
+
 def test_a_record_of_too_many_values_is_refused(tmp_path):
     record = json.dumps({**ROW, "x": [[]] * 40_000})
     (tmp_path / "a.jsonl").write_text(json.dumps(ROW) + "\n" + record)
@@ -77,8 +86,9 @@ def test_names_that_are_not_utf8_in_parquet_are_one_line(tmp_path):
 
 
 def test_the_bound_is_a_whole_number():
-    with pytest.raises(DataError, match="wanted a whole number of at least 1"):
-        read_examples([ROW], max_mib=0)
+    for number in (0, -1, 2**60):
+        with pytest.raises(DataError, match="wanted a whole number of at least 1"):
+            read_examples([ROW], max_mib=number)
 
 
 CHAT = {"messages": [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "", "tool_calls": [

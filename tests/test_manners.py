@@ -1,5 +1,6 @@
 """Everyday manners of the command line: near misses, completion, pipes and terminals without colour."""
 
+import ast
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 from typer.main import get_command
 
+import inscl.cli
 from inscl.cli import app, main
 from inscl.cli.app import SECTIONS, complete_task
 from inscl.errors import ConfigError
@@ -183,6 +185,43 @@ def test_a_long_name_stays_on_one_line_in_a_pipe(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["tasks"]) == 0
     assert name not in capsys.readouterr().out
+
+
+# --- Strangers' text.
+
+STEERING = "\x1b]0;x\x07 \x9b31m \x9d0;x\x9c \x7f \u202e \u2028 \U000e0041"
+
+
+def steers(text: str) -> list[str]:
+    return [sign for sign in text if not sign.isprintable() and sign != "\n"]
+
+
+def test_no_command_prints_what_steers_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("inscl.memory.memory.SentenceEncoder", WordEncoder)
+    monkeypatch.setattr("inscl.memory.memory._default_tagger", WordTagger)
+    instruction = f"Say something{STEERING} again."
+    rows = [{**row, "instruction": instruction, "tags": [f"tagged{STEERING}"]} for row in rows_of("a", 12)]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path(f"b{STEERING}.jsonl").write_text(Path("a.jsonl").read_text())
+    Path("bad.jsonl").write_text(json.dumps({STEERING: STEERING}) + "\n")
+    lines = [["add", "a", "a.jsonl"], ["tasks"], ["show", "a"], ["show", STEERING], ["tags"], ["verify"],
+        ["plan", "b", f"b{STEERING}.jsonl", "--budget", "4", "--instructions", "2", "--out", f"{STEERING}.json"],
+        ["report", f"{STEERING}.json", "--figures", "none"], ["mix", f"{STEERING}.json", "--out", f"{STEERING}.jsonl"],
+        ["plan", "b", "bad.jsonl"], [STEERING], ["remove", "a"]]  # fmt: skip
+    for line in lines:
+        for more in ([], ["--json"]):
+            main(line + more)
+            out, err = capsys.readouterr()
+            assert steers(out + err) == [], line
+            if line[0] == "plan" and more and out:
+                assert json.loads(out)["tasks"][0]["instructions"][0]["text"] == instruction
+
+
+def test_commands_print_in_one_place_only():
+    for path in (Path(inscl.cli.__file__).parent).glob("*.py"):
+        names = {node.id for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Name)}
+        assert path.name == "app.py" or "print" not in names, path.name
 
 
 # --- Completion.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from inscl.errors import PlanError
 from inscl.memory.memory import Memory
 from inscl.replay.budget import Budget
-from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan, compare
+from inscl.replay.plan import MOST_REPEATS, InstructionPlan, NewTask, Plan, TaskPlan, compare
 from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, rows_of
 
@@ -91,6 +91,17 @@ NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 10**9)
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)
 OBJECT = st.dictionaries(TEXT, st.none() | st.booleans() | COUNT | NUMBER | TEXT, max_size=3)
+SOURCE = st.fixed_dictionaries(
+    {},
+    optional={
+        "data": TEXT | st.lists(TEXT, max_size=2),
+        "dev": TEXT | st.lists(TEXT | OBJECT, max_size=2),
+        "format": TEXT,
+        "skip_bad": st.booleans(),
+        "max_mib": COUNT,
+        "shares": st.fixed_dictionaries({"dev": NUMBER, "test": NUMBER}),
+    },
+)
 
 INSTRUCTIONS = st.builds(
     InstructionPlan,
@@ -112,8 +123,8 @@ TASKS = st.builds(
     tokens=COUNT,
     all_instructions=COUNT,
     distance=st.none() | NUMBER,
-    weight=NUMBER,
-    repeats=COUNT,
+    weight=st.floats(0, allow_infinity=False),
+    repeats=st.integers(1, MOST_REPEATS),
     instructions=st.lists(INSTRUCTIONS, max_size=3).map(tuple),
 )
 BUDGETS = st.builds(Budget, st.integers(0, 999) | st.floats(0.001, 1), per_task=st.booleans()) | st.builds(
@@ -133,7 +144,7 @@ PLANS = st.builds(
     hashes=st.dictionaries(TEXT, HEX, max_size=3),
     tasks=st.lists(TASKS, max_size=3).map(tuple),
     notes=st.lists(TEXT, max_size=2).map(tuple),
-    source=st.none() | OBJECT,
+    source=st.none() | SOURCE,
 )
 
 
@@ -325,3 +336,46 @@ def test_a_failed_write_leaves_the_old_plan(made, tmp_path, monkeypatch):
         replace(made, seed=9).write(path)
     assert path.read_bytes() == before
     assert not path.with_name("plan.json.partial").exists()
+
+
+EDITS = [  # (place, value, what a message says of it)
+    (("tasks", 0, "repeats"), 1e9, "tasks.0.repeats: Input should be a valid integer"),
+    (("tasks", 0, "repeats"), 10**9, "tasks.0.repeats: Input should be less than or equal to 100"),
+    (("tasks", 0, "repeats"), 0, "tasks.0.repeats: Input should be greater than or equal to 1"),
+    (("tasks", 0, "weight"), -0.5, "tasks.0.weight: Input should be greater than or equal to 0"),
+    (("tasks", 0, "weight"), float("nan"), "tasks.0.weight: Input should be a finite number"),
+    (("tasks", 1, "distance"), float("inf"), "tasks.1.distance: Input should be a finite number"),
+    (("tasks", 0, "count"), "3", "tasks.0.count: Input should be a valid integer"),
+    (("tasks", 0, "count"), True, "tasks.0.count: Input should be a valid integer"),
+    (("tasks", 0, "available"), 10**30, "tasks.0.available: Input should be less than"),
+    (("tasks", 0, "extra"), 1, "tasks.0.extra: Unexpected keyword argument"),
+    (("tasks", 0, "instructions", 0, "rows", 0), "zz", "tasks.0.instructions.0.rows.0: String should match pattern"),
+    (("tasks", 0, "instructions", 0, "key"), "\x9b\n", "tasks.0.instructions.0.key: String should match pattern"),
+    (("training",), {"kl": 2.0}, "training.kl: Input should be less than or equal to 1"),
+    (("budget", "amount"), -3, "The budget is -3"),
+    (("stage",), 0, "stage: Input should be greater than or equal to 1"),
+    (("settings",), {"radius": [1]}, "settings.radius"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "said"), EDITS)
+def test_an_edited_plan_is_refused_with_the_place(made, tmp_path, place, value, said):
+    path = tmp_path / "plan.json"
+    made.write(path)
+    document = json.loads(path.read_text())
+    part = document["plan"]
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(PlanError, match="is not a plan") as caught:
+        Plan.read(path)
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("source", [{"data": 3}, {"code": "x"}, {"max_mib": "1"}, {"shares": {"train": 1}}, []])
+def test_a_source_that_no_reader_takes_is_refused(made, tmp_path, source):
+    replace(made, source=source).write(tmp_path / "plan.json")
+    with pytest.raises(PlanError, match=r"is not a plan \(source"):
+        Plan.read(tmp_path / "plan.json")

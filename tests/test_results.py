@@ -154,6 +154,17 @@ def test_both_files_hold_the_table_exactly(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == sorted([PARQUET, CSV])
 
 
+def test_no_spreadsheet_takes_a_cell_for_a_formula(tmp_path):
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "＝1", "\r", "\n-", "'", "'=1", "", "plain", "a=b", "1-2"]
+    RunFolder(tmp_path).write_table(to_table([result(stream=stream(text)) for text in texts]))
+    with (tmp_path / CSV).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    cells = [row["strategy"] for row in rows]
+    assert {text[:1] for text in cells} <= {"'", "p", "a", "1", ""}
+    assert list(dict.fromkeys(cell.removeprefix("'") for cell in cells)) == texts
+    assert {row["value"] for row in rows} >= {"20", "40"}  # numbers are left as they are
+
+
 def test_a_failing_write_leaves_the_old_files(tmp_path, monkeypatch):
     old, new = to_table([result()]), to_table([result(), result(stream=stream(seed=1))])
     RunFolder(tmp_path).write_table(old)

@@ -70,7 +70,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if error.errno is None and not error.filename:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"inscl: {error.strerror or error}{where}. Mend this and run the command again.", file=sys.stderr)
+        remark(f"inscl: {error.strerror or error}{where}. Mend this and run the command again.")
         return 2
     except Exception as error:
         if "KeyboardInterrupt" in str(error):  # Lance was reading, and wraps it
@@ -94,5 +94,5 @@ def _complaint(error: Any) -> str:
 
 
 def _interrupted() -> int:
-    print("inscl: interrupted; nothing committed is lost. Run the same command again to go on.", file=sys.stderr)
+    remark("inscl: interrupted; nothing committed is lost. Run the same command again to go on.")
     return INTERRUPTED

@@ -134,7 +134,7 @@ def _version(asked: bool) -> None:
     if asked:
         from inscl import __version__
 
-        print(f"inscl {__version__}")
+        say(f"inscl {__version__}")
         raise typer.Exit
 
 
@@ -168,6 +168,11 @@ def open_memory(path: str, encoder: str | None = None, quiet: bool = False) -> "
     )
 
 
+def say(text: str) -> None:
+    """A result on standard output; with `remark`, `print_json` and `print_table` the only way out of a command."""
+    print(printable(text))
+
+
 def remark(message: str) -> None:
     """A line on standard error."""
     print(printable(message), file=sys.stderr)
@@ -183,9 +188,16 @@ def tell_read(report: "ReadReport") -> None:
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON on standard output."""
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+    """A value as JSON on standard output, in which characters that could steer a terminal are escaped."""
+    lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+    print("\n".join(line if line.isprintable() else "".join(map(_escaped, line)) for line in lines))
+
+
+def _escaped(sign: str) -> str:
+    """A character of JSON, as an escape where it could steer a terminal."""
+    if sign.isprintable():
+        return sign
+    return json.dumps(sign)[1:-1] if sign != "\x7f" else "\\u007f"
 
 
 def print_table(table: "Table") -> None:

@@ -12,8 +12,8 @@ from inscl.cli.app import (
     open_memory,
     print_json,
     print_table,
-    printable,
     remark,
+    say,
     table_of,
 )
 from inscl.cli.evaluate import ServerOption, asked_of
@@ -119,9 +119,9 @@ def _print(result: "CheckResult") -> None:
     rows = [cells(found) for found in result.findings]
     print_table(table_of([("task", "left"), *heads, ("outcome", "left")], rows, title=f"{result.score} x 100"))
     for line in told(result):
-        print(printable(line))
+        say(line)
     loud = ", WHICH IS NO PASS" if result.outcome == "cannot tell" else ""
-    print(printable(f"{result.outcome.upper()}{loud}: {summary(result)}."))
+    say(f"{result.outcome.upper()}{loud}: {summary(result)}.")
     for line in result.remarks:
         remark(f"note: {line}")
     if loud and result.cleared:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inscl.cli.app import EncoderOption, JsonOption, MemoryOption, QuietOption, app, print_json, printable
+from inscl.cli.app import EncoderOption, JsonOption, MemoryOption, QuietOption, app, print_json, say
 
 if TYPE_CHECKING:
     from inscl.doctor import Diagnosis
@@ -39,11 +39,11 @@ def _print(found: "Diagnosis", quiet: bool) -> None:
     if not quiet:
         width = max(len(finding.what) for part in found.sections.values() for finding in part)
         for heading, part in found.sections.items():
-            print(heading)
+            say(heading)
             for finding in part:
                 mark = "!" if finding.problem else " "
-                print(printable(f" {mark} {finding.what:<{width}}  {finding.value}"))
+                say(f" {mark} {finding.what:<{width}}  {finding.value}")
     for problem in found.problems:
-        print(printable(f"problem: {problem}"))
+        say(f"problem: {problem}")
     if not quiet:
-        print("healthy" if not found.problems else f"problems: {len(found.problems)}")
+        say("healthy" if not found.problems else f"problems: {len(found.problems)}")

@@ -14,6 +14,7 @@ from inscl.cli.app import (
     print_json,
     print_table,
     remark,
+    say,
     table_of,
 )
 from inscl.cli.learn import ConfigOption, TestRowsOption, interval_text, percent_text, read_settings, score_of
@@ -81,7 +82,7 @@ def evaluate(
         print_table(table_of([*heads, ("rows", "right")], rows))
         if made.perplexity is not None:
             low, high = made.perplexity.interval()
-            print(f"General text: perplexity {made.perplexity.value:.1f} ({low:.1f} … {high:.1f}).")
+            say(f"General text: perplexity {made.perplexity.value:.1f} ({low:.1f} … {high:.1f}).")
     if out is not None and not quiet:
         remark(f"compare with it: inscl check MODEL --against {out}")
 

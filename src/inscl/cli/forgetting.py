@@ -15,8 +15,8 @@ from inscl.cli.app import (
     app,
     print_json,
     print_table,
-    printable,
     remark,
+    say,
     shorten,
     table_of,
 )
@@ -136,14 +136,14 @@ def _print_analysis(found: "Analysis", examples: int) -> None:
     columns = [("task", "left"), ("strategy", "left"), *([("streams", "right")] if several else [])]
     columns += [("forgotten", "right"), ("per cent (95 %)", "right"), ("unrelated", "right")]
     print_table(table_of(columns, [_cells(line, several) for line in found.lines]))
-    print(printable(_legend(found)))
+    say(_legend(found))
     for line in found.lines:
         if line.task is None and line.forgotten and line.forgotten.count:
-            print(printable(f"{_strategy(line)}: {_reasons(line)}"))
+            say(f"{_strategy(line)}: {_reasons(line)}")
     for task, rows in found.examples(examples).items():
-        print(printable(f"\n{shorten(task, WIDTH)}"))
+        say(f"\n{shorten(task, WIDTH)}")
         for row in rows:
-            print(printable(_example(row)))
+            say(_example(row))
 
 
 def _cells(line: "ForgettingLine", several: bool) -> tuple[Any, ...]:

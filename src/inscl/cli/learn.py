@@ -27,8 +27,8 @@ from inscl.cli.app import (
     open_memory,
     print_json,
     print_table,
-    printable,
     remark,
+    say,
     table_of,
     tell_read,
 )
@@ -189,7 +189,7 @@ def _print_dry_run(made: "Plan", settings: "StageConfig", json: bool) -> None:
         print_json({"plan": made.to_dict(), "rows": rows, "steps": steps, "tokens": round(tokens * epochs)})
         return
     print_plan(made)
-    print(
+    say(
         f"Training: {epochs:g} epochs, {steps:,} steps of {settings.batch_size} rows, about {tokens * epochs:,.0f} "
         "tokens. Nothing was trained or changed."
     )
@@ -206,16 +206,14 @@ def _print_learnt(done: "Learnt", settings: "StageConfig") -> None:
         rows.append((label, percent_text(before), percent_text(now["score"]), change, interval_text(now), now["n"]))
     print_table(table_of([*heads, ("rows", "right")], rows, title=f"{settings.scorer} x 100 on test rows"))
     record = done.record
-    print(
+    say(
         f"Trained on {done.plan.new.rows:,} new and {done.plan.count:,} replayed rows: {record['tokens']:,} tokens, "
         f"{record['steps']:,} steps, {record['seconds']:,.0f} s."
     )
     cut, left_out = (sum(record.get(key, {}).values()) for key in ("truncated", "skipped"))
     if cut or left_out:
-        print(f"note: {cut:,} rows lost the end of their input, {left_out:,} did not fit and were left out")
-    print(
-        printable(f"Model: {done.folder}; '{done.plan.name}' is remembered. The next `inscl learn` starts from here.")
-    )
+        say(f"note: {cut:,} rows lost the end of their input, {left_out:,} did not fit and were left out")
+    say(f"Model: {done.folder}; '{done.plan.name}' is remembered. The next `inscl learn` starts from here.")
 
 
 def _as_json(done: "Learnt", settings: "StageConfig") -> dict[str, Any]:

@@ -27,8 +27,8 @@ from inscl.cli.app import (
     open_memory,
     print_json,
     print_table,
-    printable,
     remark,
+    say,
     shorten,
     table_of,
     tell_read,
@@ -94,7 +94,7 @@ def add(
         print_json({"status": done.status, **asdict(info), "shared_inputs": done.shared_inputs, "notes": done.warnings})
         return
     rows = ", ".join(f"{count:,} {side}" for side, count in info.rows.items())
-    print(printable(f"{done.status} '{name}': {rows} rows, {info.instructions:,} instructions"))
+    say(f"{done.status} '{name}': {rows} rows, {info.instructions:,} instructions")
 
 
 @app.command(epilog="Example: inscl tasks --json")
@@ -132,7 +132,7 @@ def show(
             return
         for number, info in enumerate(infos, 1):
             current = "  (current)" if number == len(infos) else ""
-            print(f"{info.content[:12]}  {sum(info.rows.values()):,} rows{current}")
+            say(f"{info.content[:12]}  {sum(info.rows.values()):,} rows{current}")
         return
     task = kept.task(name)
     whole, info = task.instructions, task.info
@@ -143,10 +143,10 @@ def show(
     if json:
         print_json({**asdict(info), "listed_instructions": listed})
         return
-    print(printable(f"{name}  ({info.form}, content {info.content[:12]})"))
-    print("rows: " + ", ".join(f"{count:,} {side}" for side, count in info.rows.items()))
-    print(f"instructions: {info.instructions:,}; distinct inputs: {info.inputs:,}")
-    print(printable(f"encoder: {info.encoder}; tagger: {info.tagger}"))
+    say(f"{name}  ({info.form}, content {info.content[:12]})")
+    say("rows: " + ", ".join(f"{count:,} {side}" for side, count in info.rows.items()))
+    say(f"instructions: {info.instructions:,}; distinct inputs: {info.inputs:,}")
+    say(f"encoder: {info.encoder}; tagger: {info.tagger}")
     columns = [("rows", "right"), ("instruction", "left"), ("tags", "left")]
     print_table(
         table_of(
@@ -167,7 +167,7 @@ def remove(
     if json:
         print_json({"removed": name})
     else:
-        print(printable(f"removed '{name}'"))
+        say(f"removed '{name}'")
 
 
 @app.command(epilog="Example: inscl verify && echo healthy")
@@ -185,6 +185,6 @@ def verify(
         print_json(asdict(found))
     else:
         for line in (*(f"repaired: {what}" for what in found.repaired), *found.problems, *found.notes):
-            print(printable(line))
-        print(f"{found.tasks} tasks, {found.files} files: " + ("damaged" if found.problems else "all checksums hold"))
+            say(line)
+        say(f"{found.tasks} tasks, {found.files} files: " + ("damaged" if found.problems else "all checksums hold"))
     return 1 if found.problems else 0

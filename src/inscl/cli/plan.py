@@ -26,8 +26,8 @@ from inscl.cli.app import (
     open_memory,
     print_json,
     print_table,
-    printable,
     remark,
+    say,
     shorten,
     table_of,
     tell_read,
@@ -182,7 +182,7 @@ def mix(
             }
         )
     else:
-        print(f"{written.rows:,} rows, {written.replayed:,} of them replayed, written to {printable(str(out))}")
+        say(f"{written.rows:,} rows, {written.replayed:,} of them replayed, written to {out}")
     if quiet:
         return
     for name in [*written.files][1:]:
@@ -210,10 +210,10 @@ def parse_budget(total: str | None, per_task: str | None, tokens: int | None) ->
 def print_plan(made: "Plan", instructions: int = 0) -> None:
     """A plan as a table a person understands."""
     new = made.new
-    print(printable(f"Stage {made.stage}: learn '{made.name}' with strategy '{made.strategy}', seed {made.seed}"))
+    say(f"Stage {made.stage}: learn '{made.name}' with strategy '{made.strategy}', seed {made.seed}")
     plain = made.budget.amount == made.total and not made.budget.per_task
     resolved = "" if plain else f" = {made.total:,} {made.budget.unit}"
-    print(f"Budget: {made.budget.describe(new.rows)}{resolved}\n")
+    say(f"Budget: {made.budget.describe(new.rows)}{resolved}\n")
     columns = [
         ("task", "left"),
         ("distance", "right"),
@@ -238,7 +238,7 @@ def print_plan(made: "Plan", instructions: int = 0) -> None:
     if rows:
         print_table(table_of(columns, rows))
     else:
-        print("There is no earlier task: nothing to replay.\n")
+        say("There is no earlier task: nothing to replay.\n")
     for task in made.tasks if instructions else ():
         listed = sorted(task.instructions, key=lambda i: (-i.count, -(i.insinfo or 0), i.key))[:instructions]
         cells = [
@@ -252,9 +252,9 @@ def print_plan(made: "Plan", instructions: int = 0) -> None:
         ]
         heads = [("rows", "right"), ("InsInfo", "right"), ("instruction", "left"), ("tags", "left")]
         print_table(table_of(heads, cells, title=task.name))
-    print(
+    say(
         f"Mixture: {new.rows:,} new + {made.count:,} replayed = {new.rows + made.count:,} examples, "
         f"about {new.tokens + made.tokens:,} tokens an epoch ({made.tokens:,} of them replayed)"
     )
     for note in made.notes:
-        print(printable(f"note: {note}"))
+        say(f"note: {note}")

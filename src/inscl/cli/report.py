@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inscl.cli.app import JsonOption, QuietOption, app, print_json, printable, remark
+from inscl.cli.app import JsonOption, QuietOption, app, print_json, remark, say
 from inscl.errors import ConfigError
 
 
@@ -40,7 +40,7 @@ def report(
         if not quiet:
             remark(f"report written to {page}")
     else:
-        print(printable(str(page)))
+        say(str(page))
     if show:
         import webbrowser
 

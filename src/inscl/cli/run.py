@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inscl.cli.app import JsonOption, QuietOption, app, print_json, print_table, printable, remark, table_of
+from inscl.cli.app import JsonOption, QuietOption, app, print_json, print_table, remark, say, table_of
 
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
@@ -82,7 +82,7 @@ def _print_summary(summary: "Summary", config: "StreamConfig") -> None:
         for line in summary.lines
     ]
     print_table(table_of(heads, rows))
-    print(printable(_legend(config, {name for _, name, *_ in columns})))
+    say(_legend(config, {name for _, name, *_ in columns}))
     if summary.differences:
         _print_differences(summary.differences)
 
@@ -103,7 +103,7 @@ def _print_differences(differences: "Sequence[Comparison]") -> None:
         for d in differences
     ]
     print_table(table_of([("difference in final RG", "left"), *[(head, "right") for head in heads]], cells))
-    print(
+    say(
         "Paired by order and seed; streams of one order count as one. Intervals: Student's t over the streams; and for "
         "other streams and other test rows (of one stream: test rows alone). p holds for all these pairs together."
     )

@@ -18,8 +18,8 @@ from inscl.cli.app import (
     app,
     open_memory,
     print_json,
-    printable,
     remark,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -220,21 +220,21 @@ def _print(found: dict[str, Any], json: bool) -> None:
         for name, what in (("own", "with your own tags"), ("already", "already tagged by it"))
         if found[name]
     ]
-    print(printable(f"tagger: {found['tagger']}"))
+    say(f"tagger: {found['tagger']}")
     if "tasks" not in found:
-        print(f"to ask: {found['questions']:,} questions, about {tokens}")
+        say(f"to ask: {found['questions']:,} questions, about {tokens}")
     else:
         repaired = f" ({found['repaired']:,} after a repair)" if found["repaired"] else ""
         instead = f", {found['fell_back']:,} by the offline tagger instead" if found["fell_back"] else ""
-        print(f"tagged: {found['tagged'] + found['repaired']:,} instructions{repaired}{instead}")
+        say(f"tagged: {found['tagged'] + found['repaired']:,} instructions{repaired}{instead}")
         for reason, count in found["reasons"].items():
-            print(printable(f"  instead {count:,}: {reason}"))
+            say(f"  instead {count:,}: {reason}")
         for reason, count in found["skipped_lines"].items():
-            print(printable(f"  lines left out {count:,}: {reason}"))
+            say(f"  lines left out {count:,}: {reason}")
         if found["left"]:
-            print(f"left as they were: {found['left']:,} instructions that the file does not answer")
+            say(f"left as they were: {found['left']:,} instructions that the file does not answer")
         if found["questions"]:
-            print(f"asked: {found['questions']:,} questions, {tokens}")
-        print(printable(f"changed: {', '.join(found['tasks']) or 'no task'}"))
+            say(f"asked: {found['questions']:,} questions, {tokens}")
+        say(f"changed: {', '.join(found['tasks']) or 'no task'}")
     if kept:
-        print(f"left alone: {', '.join(kept)}")
+        say(f"left alone: {', '.join(kept)}")

@@ -15,8 +15,8 @@ from inscl.cli.app import (
     open_memory,
     print_json,
     print_table,
-    printable,
     remark,
+    say,
     shorten,
     table_of,
 )
@@ -103,15 +103,15 @@ def _other_tags(against: str) -> Any:
 def print_survey(made: "Survey") -> None:
     """How many of what, in a few lines."""
     if not made.pool:
-        print("The memory holds no instruction with training rows. Add a task with `inscl add NAME DATA`.")
+        say("The memory holds no instruction with training rows. Add a task with `inscl add NAME DATA`.")
         return
     of = "" if len(made.instructions) == made.pool else f" of {made.pool:,} in memory"
     tasks = f"'{made.tasks[0]}'" if len(made.tasks) == 1 else f"{len(made.tasks)} tasks"
-    print(printable(f"{tasks}: {len(made.instructions):,} instructions{of}, {len(made.tags):,} tags after merging"))
+    say(f"{tasks}: {len(made.instructions):,} instructions{of}, {len(made.tags):,} tags after merging")
     merged = f"{made.n_merged:,} merged into {made.n_clusters:,} others" if made.n_merged else "none merged"
-    print(f"in memory {made.n_tags:,} clean tags, {merged} (radius {made.radius:g})")
+    say(f"in memory {made.n_tags:,} clean tags, {merged} (radius {made.radius:g})")
     for tagger, count in made.taggers.items():
-        print(printable(f"{count:,} instructions tagged by {tagger}"))
+        say(f"{count:,} instructions tagged by {tagger}")
 
 
 def print_tags(made: "Survey", listed: int) -> None:
@@ -145,7 +145,7 @@ def print_instructions(made: "Survey", listed: int) -> None:
 
 def print_agreement(found: "list[Agreement]", insinfo: str, against: str) -> None:
     """Rank correlations as a table."""
-    print(printable(f"Rank of instructions by InsInfo '{insinfo}': tags in memory against {against}"))
+    say(f"Rank of instructions by InsInfo '{insinfo}': tags in memory against {against}")
     columns = [("task", "left"), *[(name, "right") for name in ("instructions", "of", "Spearman", "Kendall")]]
     rows = [
         (part.task or "all together", f"{part.n:,}", f"{part.of:,}", _signed(part.spearman), _signed(part.kendall))
@@ -153,7 +153,7 @@ def print_agreement(found: "list[Agreement]", insinfo: str, against: str) -> Non
     ]
     print_table(table_of(columns, rows))
     if any(part.spearman is None for part in found):
-        print("–: fewer than two instructions, or all rank alike on one side")
+        say("–: fewer than two instructions, or all rank alike on one side")
 
 
 def _signed(value: float | None) -> str:
@@ -164,4 +164,4 @@ def _print_part(columns: Any, rows: list[Any], whole: int, what: str) -> None:
     if rows:
         print_table(table_of(columns, rows))
     if len(rows) < whole:
-        print(f"… and {whole - len(rows):,} more {what}: --top 0 lists all")
+        say(f"… and {whole - len(rows):,} more {what}: --top 0 lists all")

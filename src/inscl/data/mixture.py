@@ -76,11 +76,11 @@ def read_mixture(path: Path) -> list[MixtureRow]:
 
 
 def _rows(path: Path) -> Iterator[MixtureRow]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield _from_record(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise DataError(
                     f"{path}, line {number}: not a row of a mixture ({error}); wanted a JSON object with "
                     "task, replayed, instruction, input and outputs."

@@ -33,6 +33,7 @@ from inscl.training.checkpoints import write_json
 FORMAT = 1
 RECORD, _STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"
 COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
+_LIKE_A_FORMULA = r"^(?:[\t\r\n]|\s*['=+@＝＋＠－-])"
 _UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
 
 
@@ -165,9 +166,9 @@ class RunFolder:
 
     def write_table(self, table: pa.Table) -> None:
         """Write the table of all numbers; each file is the old one or the new one, never half."""
-        from pyarrow import csv, parquet
+        from pyarrow import parquet
 
-        write_tables(self.path, {CSV: (csv.write_csv, table), PARQUET: (parquet.write_table, table)})
+        write_tables(self.path, {CSV: (write_csv, table), PARQUET: (parquet.write_table, table)})
 
     # ---------------------------------------------------------------- where things are
 
@@ -357,6 +358,19 @@ def write_tables(folder: Path, tables: Mapping[str, tuple[Callable[[pa.Table, An
     for name, (write, table) in tables.items():
         with whole_file(folder / name, "wb") as file:
             write(table, file)
+
+
+def write_csv(table: pa.Table, file: Any) -> None:
+    """Write a table of which no spreadsheet takes a text for a formula.
+
+    A text that begins like one, or with an apostrophe, gets an apostrophe in front.
+    """
+    from pyarrow import compute, csv
+
+    for i, column in enumerate(table.schema):
+        if pa.types.is_string(column.type):
+            table = table.set_column(i, column, compute.replace_substring_regex(table[i], _LIKE_A_FORMULA, r"'\0"))
+    csv.write_csv(table, file)
 
 
 def _described(stream: StreamPlan) -> dict[str, Any]:

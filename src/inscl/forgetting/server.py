@@ -15,6 +15,7 @@ from inscl.llm.replies import Reply
 
 SHOWN = 2  # training examples of each task that the judge is shown
 _LONGEST_TEXT = 2000  # characters of a text in a question
+_LONGEST_REPLY = 20_000  # characters that are looked at
 
 _FORM = """
 
@@ -98,7 +99,7 @@ def only_object(text: str) -> dict[str, Any] | None:
     >>> only_object('{"kind": "related"} or {"kind": "unrelated"}') is None
     True
     """
-    text = text.rpartition("</think>")[2]
+    text = text[:_LONGEST_REPLY].rpartition("</think>")[2]
     decoder, found, place = json.JSONDecoder(), [], text.find("{")
     while place >= 0:
         try:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from inscl.core.stats import Estimate, score_interval
 from inscl.experiments.results import TableRow
-from inscl.experiments.run_folder import RunFolder, StreamFolder, write_tables
+from inscl.experiments.run_folder import RunFolder, StreamFolder, write_csv, write_tables
 from inscl.forgetting.fates import Place, RowFate
 from inscl.forgetting.rates import ForgettingRule, RowHistory
 from inscl.forgetting.verdict import RELATED, UNRELATED
@@ -92,13 +92,13 @@ def forgotten_table(run: RunFolder, lost: Iterable[RowFate], judge: str) -> pa.T
 
 def write_analysis(run: RunFolder, rates: pa.Table, forgotten: pa.Table) -> None:
     """Write the tables into the run's folder; each file is the old one or the new one, never half."""
-    from pyarrow import csv, parquet
+    from pyarrow import parquet
 
     write_tables(
         run.path,
         {
             _FORGOTTEN: (parquet.write_table, forgotten),
-            _RATES_CSV: (csv.write_csv, rates),
+            _RATES_CSV: (write_csv, rates),
             _RATES: (parquet.write_table, rates),
         },
     )

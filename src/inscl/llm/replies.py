@@ -109,7 +109,7 @@ def _records(whole: bytes) -> Iterator[dict[str, Any]]:
     for line in whole.split(b"\n"):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and isinstance(record.get("key"), str) and isinstance(record.get("text"), str):
             yield record

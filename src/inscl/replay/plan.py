@@ -8,44 +8,58 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inscl.errors import PlanError, short
 from inscl.files import whole_file
 from inscl.replay.budget import Budget
 
 FORMAT = 1
+MOST_REPEATS = 100
 ONCE_UNNAMED = {"insinfo": "paper"}  # settings that older plans do not name, and what they were
+
+# What a file may say is checked by these, when it is read.
+Key = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Scalar = bool | int | float | str | None
+_STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class InstructionPlan:
     """What is replayed of one instruction."""
 
-    key: str  # hex
+    __pydantic_config__ = _STRICT
+
+    key: Key
     text: str
-    count: int
-    available: int
-    rows: tuple[str, ...]  # keys of the chosen examples, in hex
+    count: Count
+    available: Count
+    rows: tuple[Key, ...]  # of the chosen examples
     tags: tuple[str, ...] | None = None  # after merging; None where the strategy looks at no tags
-    insinfo: float | None = None  # the variant that the settings name; None where the strategy looks at none
+    insinfo: Finite | None = None  # the variant that the settings name; None where the strategy looks at none
 
 
 @dataclass(frozen=True)
 class TaskPlan:
     """What is replayed of one earlier task."""
 
+    __pydantic_config__ = _STRICT
+
     name: str
     content: str  # hash of the task's content
-    share: float  # of the budget, before caps and rounding
-    count: int
-    available: int  # training rows it has
-    tokens: int  # estimated, of the chosen rows
-    all_instructions: int  # with training rows
-    distance: float | None = None  # Wasserstein distance to the new task; None where the strategy needs none
-    weight: float = 1.0  # of the loss on these rows
-    repeats: int = 1  # times each chosen row is shown
-    carried: float | None = None  # examples it is owed still; None where the strategy carries nothing
+    share: Finite  # of the budget, before caps and rounding
+    count: Count
+    available: Count  # training rows it has
+    tokens: Count  # estimated, of the chosen rows
+    all_instructions: Count  # with training rows
+    distance: Finite | None = None  # Wasserstein distance to the new task; None where the strategy needs none
+    weight: Annotated[Finite, Field(ge=0)] = 1.0  # of the loss on these rows
+    repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 1  # times each chosen row is shown
+    carried: Finite | None = None  # examples it is owed still; None where the strategy carries nothing
     instructions: tuple[InstructionPlan, ...] = ()  # those with a chosen row
 
 
@@ -53,10 +67,12 @@ class TaskPlan:
 class NewTask:
     """The task that the stage will train on."""
 
+    __pydantic_config__ = _STRICT
+
     content: str
-    instructions: int
-    rows: int  # training rows
-    tokens: int  # estimated, of the training rows
+    instructions: Count
+    rows: Count  # training rows
+    tokens: Count  # estimated, of the training rows
 
 
 @dataclass(frozen=True)
@@ -86,19 +102,21 @@ class Plan:
         Where the new data are and how they are read; not part of the plan's value.
     """
 
+    __pydantic_config__ = _STRICT
+
     name: str
     new: NewTask
-    stage: int
+    stage: Annotated[Count, Field(ge=1)]
     strategy: str
-    seed: int
+    seed: Count
     budget: Budget
-    total: int
-    settings: Mapping[str, Any]
+    total: Count
+    settings: Mapping[str, Scalar]
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
     tasks: tuple[TaskPlan, ...]
     notes: tuple[str, ...] = ()
-    training: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -180,19 +198,56 @@ class Plan:
             If it is no plan, or one of a newer format.
         """
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-            written = document["inscl_plan"]
-            if written > FORMAT:
-                raise PlanError(
-                    f"'{path}' is a plan of format {written}; this release reads up to {FORMAT}. Upgrade inscl."
-                )
-            return _from_dict(document["plan"], document.get("source"))
+            text = Path(path).read_bytes()
+            written = _Head.model_validate_json(text).inscl_plan
+            if written <= FORMAT:
+                document = _Document.model_validate_json(text, strict=True)
+                source = document.source and document.source.model_dump(exclude_unset=True)
+                return replace(document.plan, source=source)
         except FileNotFoundError:
             raise PlanError(f"There is no plan '{path}'. Write one with `inscl plan … --out FILE`.") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, PlanError):
-                raise
-            raise PlanError(f"'{path}' is not a plan ({error}). Write one with `inscl plan … --out FILE`.") from error
+        except (OSError, ValidationError) as error:
+            reason = _first_problem(error) if isinstance(error, ValidationError) else error.strerror
+            raise PlanError(f"'{path}' is not a plan ({reason}). Write one with `inscl plan … --out FILE`.") from error
+        raise PlanError(f"'{path}' is a plan of format {written}; this release reads up to {FORMAT}. Upgrade inscl.")
+
+
+class _Head(BaseModel):
+    """What tells a plan's file from others."""
+
+    inscl_plan: Annotated[int, Field(strict=True, ge=1)]
+
+
+class _Source(BaseModel):
+    """Where a new task's data are, and how they are read."""
+
+    model_config = _STRICT
+
+    data: str | list[str] = ""
+    dev: str | list[str | dict[str, Any]] = ""
+    test: str | list[str | dict[str, Any]] = ""
+    format: str = ""
+    instruction_field: str = ""
+    skip_bad: bool = False
+    preferred: bool = False
+    max_mib: int = 0
+    shares: dict[Literal["dev", "test"], Finite] = {}
+
+
+class _Document(_Head):
+    """A plan's file."""
+
+    model_config = _STRICT
+
+    plan: Plan
+    source: _Source | None
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Where a file is wrong first, and how, in one line."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return " ".join(short(f"{where}: {first['msg']}" if where else first["msg"], 200).split())
 
 
 def compare(first: Plan, second: Plan) -> list[str]:
@@ -227,23 +282,3 @@ def compare(first: Plan, second: Plan) -> list[str]:
         if counts[0].get(name) != counts[1].get(name)
     ]
     return lines or ["the same counts, but other rows or measures"]
-
-
-def _from_dict(plain: dict[str, Any], source: Any) -> Plan:
-    def task(entry: dict[str, Any]) -> TaskPlan:
-        instructions = tuple(
-            InstructionPlan(**{**i, "rows": tuple(i["rows"]), "tags": None if i["tags"] is None else tuple(i["tags"])})
-            for i in entry["instructions"]
-        )
-        return TaskPlan(**{**entry, "instructions": instructions})
-
-    return Plan(
-        **{
-            **plain,
-            "new": NewTask(**plain["new"]),
-            "budget": Budget(**plain["budget"]),
-            "tasks": tuple(task(entry) for entry in plain["tasks"]),
-            "notes": tuple(plain["notes"]),
-        },
-        source=source,
-    )

@@ -12,6 +12,7 @@ from typing import Any
 
 from inscl.data.example import SPLITS, Example, Split
 from inscl.data.readers import files
+from inscl.data.readers.bounds import MOST_MIB
 from inscl.data.readers.fields import UnusableError
 from inscl.data.readers.files import CONTAINERS, LINE_LIMIT
 from inscl.data.readers.forms import (
@@ -108,8 +109,10 @@ def read_examples(
     report = ReadReport() if report is None else report
     wanted = COLUMNS if instruction_field is None else COLUMNS | {instruction_field}
     parts = find_parts(data, format, wanted, report.skipped_files)
-    if max_mib is not None and max_mib < 1:
-        raise DataError(f"The most MiB of a record is {max_mib}; wanted a whole number of at least 1.")
+    if max_mib is not None and not 1 <= max_mib <= MOST_MIB:
+        raise DataError(
+            f"The most MiB of a record is {max_mib}; wanted a whole number of at least 1, at most {MOST_MIB}."
+        )
     limit = files.LINE_LIMIT if max_mib is None else max_mib * 2**20
     reading = Reading(instruction_field=instruction_field, split=split, preferred=preferred)
     form = format if format in FORMS else None

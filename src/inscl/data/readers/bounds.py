@@ -5,6 +5,7 @@ from pathlib import Path
 from inscl.errors import DataError
 
 EXPANSION = 100  # times its own size that a compressed file may hold; text rarely exceeds 20
+MOST_MIB = 2**20  # of a record, whatever is asked for
 AT_LEAST = 4  # any file may hold a quarter of the largest record
 
 

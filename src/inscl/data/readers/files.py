@@ -67,6 +67,7 @@ def read_records(path: Path, container: str, wanted: Collection[str], told: Part
         if container == "parquet":
             yield from parquet_rows(path, wanted, told)
             return
+        _check_expansion(path, told.limit)
         with _open_bytes(path, told.limit) as stream:
             lines = container == "jsonl" or (container == "json" and holds_lines(stream, told))
         with _open_bytes(path, told.limit) as stream:
@@ -78,14 +79,26 @@ def read_records(path: Path, container: str, wanted: Collection[str], told: Part
                 yield from json_document(stream, told)
 
 
+def _check_expansion(path: Path, limit: int) -> None:
+    """Refuse a file that holds too much before a record of it is looked at, which would take far longer."""
+    if codec := _codec(path):
+        with _Decompressed(path, codec, limit) as stream:
+            while stream.readinto(bytearray(_BUFFER)):
+                pass
+
+
 def _open_bytes(path: Path, limit: int) -> BinaryIO:
     """The decompressed bytes of a file, buffered; reading on where it is damaged or cut raises OSError."""
+    if codec := _codec(path):
+        return io.BufferedReader(_Decompressed(path, codec, limit), _BUFFER)
+    return path.open("rb", _BUFFER)
+
+
+def _codec(path: Path) -> str | None:
+    """What a file is compressed with."""
     with path.open("rb") as file:
         magic = file.read(4)
-    for sign, codec in _COMPRESSED.items():
-        if magic.startswith(sign):
-            return io.BufferedReader(_Decompressed(path, codec, limit), _BUFFER)
-    return path.open("rb", _BUFFER)
+    return next((codec for sign, codec in _COMPRESSED.items() if magic.startswith(sign)), None)
 
 
 class _Decompressed(io.RawIOBase):

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -11,6 +12,7 @@ from inscl.data.readers.report import PartReport
 from inscl.errors import DataError
 
 _CHUNK = 2**20
+_SPACE = re.compile(r"[ \t\r\n]*")
 _CUT = 12  # characters before the end of a text within which it may have been cut inside a literal or an escape
 
 
@@ -103,8 +105,7 @@ class _Text:
     def next_sign(self) -> str:
         """The next character that is not white space, which is not passed; '' at the end."""
         while True:
-            while self.at < len(self._text) and self._text[self.at] in " \t\r\n":
-                self.at += 1
+            self.at = _after_space(self._text, self.at)
             if self.at < len(self._text) or not self._more():
                 return self._text[self.at : self.at + 1]
 
@@ -162,6 +163,12 @@ class _Text:
             line = self._line + held.count("\n") + error.object[: error.start].count(b"\n")
             raise DataError(f"{self._told.name}:{line}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
         return True
+
+
+def _after_space(text: str, at: int) -> int:
+    """The place of the next character that is not white space."""
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def _decoder(told: PartReport) -> json.JSONDecoder:
