@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from inscl.errors import PlanError, short
 from inscl.files import whole_file
@@ -24,8 +24,13 @@ ONCE_UNNAMED = {"insinfo": "paper"}  # settings that older plans do not name, an
 Key = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Scalar = bool | int | float | str | None
 _STRICT = ConfigDict(extra="forbid")
+
+
+def _single(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        raise ValueError("wanted a single value")
+    return value
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class Plan:
     seed: Count
     budget: Budget
     total: Count
-    settings: Mapping[str, Scalar]
+    settings: Mapping[str, Annotated[Any, AfterValidator(_single)]]
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
     tasks: tuple[TaskPlan, ...]
@@ -202,7 +207,7 @@ class Plan:
             written = _Head.model_validate_json(text).inscl_plan
             if written <= FORMAT:
                 document = _Document.model_validate_json(text, strict=True)
-                source = document.source and document.source.model_dump(exclude_unset=True)
+                source = None if document.source is None else document.source.model_dump(exclude_unset=True)
                 return replace(document.plan, source=source)
         except FileNotFoundError:
             raise PlanError(f"There is no plan '{path}'. Write one with `inscl plan … --out FILE`.") from None

@@ -156,7 +156,7 @@ def _insinfo(label: str, run: RunFolder, stream: StreamFolder, plan: Plan) -> In
     chosen = tuple(chosen_instructions(plan))
     try:
         found, missing = _all_instructions(run, stream, plan, chosen), ""
-    except (InsclError, OSError) as error:
+    except (InsclError, OSError, KeyError, TypeError) as error:  # the last two of settings that somebody edited
         found, missing = chosen, f"the run's memory cannot be read: {error}"
     return InsInfoFacts(
         line=label,
