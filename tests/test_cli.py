@@ -115,6 +115,21 @@ def test_strangers_text_cannot_steer_the_terminal(here, capsys):
 
 
 @needs_encoder
+def test_columns_that_are_not_used_are_shown_later_too(here, data, capsys):
+    main(["add", "plain", data["billing"]])
+    assert main(["tasks"]) == 0
+    assert "ignored" not in capsys.readouterr().out
+    rows = [{**row, "id": i, **({"note": "x"} if i else {})} for i, row in enumerate(rows_of("a"))]
+    main(["add", "a", write(here / "a.jsonl", rows)])
+    assert "ignored columns: id (all rows), note (59 rows)" in capsys.readouterr().err
+    assert main(["show", "a"]) == 0
+    assert "ignored columns: id (all rows), note (59 rows)\n" in capsys.readouterr().out
+    assert main(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.rstrip().endswith("id, note") for line in lines)
+
+
+@needs_encoder
 def test_own_tags_come_from_a_file(here, data, capsys):
     tags = [{"instruction": row["instruction"], "tags": ["My Own"]} for row in rows_of("support", 3)]
     assert main(["add", "support", data["support"], "--tags", write(here / "tags.jsonl", tags)]) == 0

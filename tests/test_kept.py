@@ -15,10 +15,14 @@ import tiny
 from inscl.data.chat_form import form_for, rendered, to_messages
 from inscl.data.example import Example, dump_chat, example_key, input_key, load_chat, normalise
 from inscl.data.mixture import MixtureRow
-from inscl.data.readers import ReadReport, describe_ignored, read_examples
+from inscl.data.readers import ReadReport, describe_ignored, ignored_columns, read_examples
 from inscl.data.template import IGNORED, end_ids, prompt_ids, tokenise
 from inscl.errors import DataError
+from inscl.memory.memory import Memory
 from inscl.training.batches import tokenise_mixture
+from support import WordEncoder, WordTagger, rows_of
+
+word = st.text("abcdefgh", min_size=1, max_size=6)
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 TOKENIZERS = {name: tiny.template_tokenizer(name) for name in tiny.TEMPLATES}
@@ -353,6 +357,35 @@ def test_other_columns_are_counted_once_in_every_kind_of_file(tmp_path):
     assert describe_ignored(read(tmp_path / "a.parquet")[1]) == "ignored columns: id, note (all rows)"
 
 
+def test_ignored_columns_are_remembered_with_the_task(tmp_path):
+    memory = Memory(tmp_path, encoder=WordEncoder(), tagger=WordTagger())
+    rows = [{**row, "id": i} for i, row in enumerate(rows_of("a", 20))]
+    assert memory.add("a", rows).info.ignored == {"id": 20}
+    more = [{**row, "note": "x"} for row in rows_of("a", 30)]
+    memory.add("a", more[20:], append=True)
+    (info,) = memory.tasks()
+    assert info.ignored == {"id": 20, "note": 10}
+    assert ignored_columns(info.ignored, 30) == "ignored columns: id (20 rows), note (10 rows)"
+
+
+bare = st.fixed_dictionaries(
+    dict.fromkeys(["instruction", "input", "output"], word | st.sampled_from(["", " ", "\ud800"]))
+)
+
+
+@given(row=bare, form=st.sampled_from([None, "alpaca", "messages", "prompt-completion"]), named=st.booleans())
+def test_rows_of_three_texts_are_read_like_any_others(row, form, named):
+    """They are read without asking for all the fields that others may have."""
+
+    def told(record):
+        try:
+            return read([record], format=form, instruction_field="input" if named else None)[0]
+        except DataError as error:
+            return str(error)
+
+    assert told(row) == told({**row, "tags": None, "split": ""})
+
+
 # --- identity ---
 
 
@@ -374,7 +407,6 @@ def test_the_identity_of_plain_rows_and_single_questions_has_not_changed():
 
 # --- the law, over all kinds of records ---
 
-word = st.text("abcdefgh", min_size=1, max_size=6)
 value = st.none() | st.integers() | word | st.lists(word, max_size=2) | st.booleans()
 
 

@@ -12,7 +12,7 @@ import pytest
 from inscl.cli import main
 from inscl.core import metrics
 from inscl.data.mixture import read_mixture
-from inscl.errors import ConfigError, InsclError
+from inscl.errors import ConfigError, DataError, InsclError
 from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.experiments.config import StreamConfig, parse_config
 from inscl.experiments.data import StreamData
@@ -188,6 +188,21 @@ def test_joint_training_sees_every_row_once(tmp_path):
     rows = read_mixture(folder / "mixture.jsonl")
     assert Counter(row.task for row in rows) == dict.fromkeys(TASKS, 20)
     assert len(values(result, "joint", "rouge_l", 1, TASKS[0])) == 1
+
+
+def test_a_task_of_a_stream_may_be_preference_data(tmp_path):
+    rows = [{"prompt": f"{i} + 1", "chosen": str(i + 1), "rejected": "no"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"data": "pairs.jsonl", "preferred": True, "max_mib": 1}
+    text = json.dumps({"model": "none", "tasks": {"pairs": files}})
+    config = parse_config(text, folder=tmp_path)
+    data = StreamData(config, RunFolder(tmp_path / "run"), WordEncoder(), WordTagger())
+    data.remember()
+    assert data.whole.task("pairs").info.ignored == {"rejected": 20}
+    files.pop("preferred")
+    config = parse_config(json.dumps({"model": "none", "tasks": {"pairs": files}}), folder=tmp_path)
+    with pytest.raises(DataError, match="take the preferred answers with --preferred"):
+        StreamData(config, RunFolder(tmp_path / "other"), WordEncoder(), WordTagger()).remember()
 
 
 def test_a_seed_changes_the_training_rows_and_never_the_test_rows(tmp_path):

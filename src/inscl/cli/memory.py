@@ -109,7 +109,9 @@ def tasks(memory: MemoryOption = "memory", json: JsonOption = False, quiet: Quie
         (info.name, *[f"{n:,}" for n in (*info.rows.values(), info.instructions, sum(info.tokens.values()))])
         for info in infos
     ]
-    print_table(table_of([*columns, ("form", "left")], [(*row, i.form) for row, i in zip(rows, infos, strict=True)]))
+    told = [("form", "left"), *[("ignored columns", "left")] * any(info.ignored for info in infos)]
+    kinds = [(info.form, shorten(", ".join(info.ignored), 40))[: len(told)] for info in infos]
+    print_table(table_of([*columns, *told], [(*row, *kind) for row, kind in zip(rows, kinds, strict=True)]))
 
 
 @app.command(epilog="Example: inscl show support --instructions 10")
@@ -124,6 +126,8 @@ def show(
     quiet: QuietOption = False,
 ) -> None:
     """Show a task: its rows, its split, its instructions and their tags."""
+    from inscl.data.readers import ignored_columns
+
     kept = open_memory(memory, quiet=quiet).existing()
     if versions:
         infos = kept.versions(name)
@@ -146,6 +150,8 @@ def show(
     say(f"{name}  ({info.form}, content {info.content[:12]})")
     say("rows: " + ", ".join(f"{count:,} {side}" for side, count in info.rows.items()))
     say(f"instructions: {info.instructions:,}; distinct inputs: {info.inputs:,}")
+    if info.ignored:
+        say(ignored_columns(info.ignored, sum(info.rows.values())))
     say(f"encoder: {info.encoder}; tagger: {info.tagger}")
     columns = [("rows", "right"), ("instruction", "left"), ("tags", "left")]
     print_table(

@@ -156,6 +156,8 @@ class TaskFiles(Part):
     test: str | None = None
     format: Annotated[str, AfterValidator(_known_format)] | None = None
     instruction_field: str | None = None
+    preferred: StrictBool = False
+    max_mib: Count | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -128,6 +128,8 @@ def _of_files(files: TaskFiles, config: StreamConfig) -> dict[str, Any]:
         "test": None if files.test is None else config.locate(files.test),
         "format": files.format,
         "instruction_field": files.instruction_field,
+        "preferred": files.preferred,
+        "max_mib": files.max_mib,
     }
     return {key: value for key, value in given.items() if value is not None}
 

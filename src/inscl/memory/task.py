@@ -44,6 +44,7 @@ class TaskInfo:
     inputs: int  # distinct
     duplicates: int
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> records
+    ignored: dict[str, int] = field(default_factory=dict)  # columns that are not used -> rows; empty in old memories
     moved: dict[str, int] = field(default_factory=dict)  # inputs moved to an empty side
     given: list[int] = field(default_factory=list)  # held-out sides that the user supplied
     both_sides: int = 0  # inputs that stand on two sides because the user put them there

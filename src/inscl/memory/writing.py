@@ -1,5 +1,6 @@
 """Making new versions of tasks: added or replaced rows, appended rows, other tags; each in one commit."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -51,7 +52,9 @@ def add(store: Store, name: str, read: Reading, recipe: Recipe, *, append: bool,
         task, identifier = _write(store, name, read(report), _remembering(store, recipe, before, append), base)
         retagged = TaskInfo.from_json(before.info).retagged if before else ""
         dropped = {why: d.count for why, d in report.dropped.items()}
-        task = replace(task, info=replace(task.info, dropped=dropped, retagged=retagged))
+        ignored = Counter(base.info.ignored if base else {}) + Counter(report.ignored)
+        info = replace(task.info, dropped=dropped, ignored=dict(ignored), retagged=retagged)
+        task = replace(task, info=info)
         shared, across = _shared_inputs(store, task, state)
         warnings = _warnings(task.info, shared, across)
         if before and _same(task.info, TaskInfo.from_json(before.info)):

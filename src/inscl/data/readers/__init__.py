@@ -28,7 +28,7 @@ from inscl.data.readers.forms import (
     is_chat,
     system_message,
 )
-from inscl.data.readers.report import Dropped, PartReport, ReadReport, describe_drops, describe_ignored
+from inscl.data.readers.report import Dropped, PartReport, ReadReport, describe_drops, describe_ignored, ignored_columns
 from inscl.data.readers.sources import HEAD, Part, find_parts, task_files
 from inscl.errors import DataError
 
@@ -39,6 +39,7 @@ __all__ = [
     "ReadReport",
     "describe_drops",
     "describe_ignored",
+    "ignored_columns",
     "read_examples",
     "task_files",
 ]
@@ -144,8 +145,9 @@ def _stream(parts: list[Part], form: str | None, reading: Reading, said: PartRep
                 ignored.clear()
                 report.drop(str(reason), f"{part.name}:{number}")
                 continue
-            report.ignore(sorted(ignored))
-            ignored.clear()
+            if ignored:
+                report.ignore(sorted(ignored))
+                ignored.clear()
             kept += 1
             yield example
         report.ignore(sorted(told.unread), kept - before)

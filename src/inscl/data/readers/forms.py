@@ -33,6 +33,7 @@ COLUMNS |= {"prompt", "completion", "history", "tags", "split", "Definition", "I
 _CHAT_FORMS = ("messages", "sharegpt")
 # Most records have none of these fields, and asking for all at once is fast.
 _OTHER_KINDS = frozenset((*PAIR, *LABELS, *PICTURES))
+_BARE = {"instruction", "input", "output"}  # what most records have, and no more
 _TURNS = frozenset((*CHAT, *PAIR))
 _MAY_BE_CHAT = _TURNS | {*SYSTEM, *TOOLS, "history", "prompt"}
 _TASK = ("Definition", "Instances")
@@ -154,6 +155,8 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
         raise UnusableError("not a Super-NaturalInstructions task: no `Instances`")
     if not isinstance(record, (dict, Mapping)):  # asking for a dict first is much faster
         raise UnusableError("not an object with named fields")
+    if record.keys() == _BARE and form in ("alpaca", FIELDS) and _is_bare(record, reading):
+        return make_example(record["instruction"], record["input"], [record["output"]], split=reading.split)
     if not _OTHER_KINDS.isdisjoint(record):
         if is_preference(record):
             if not reading.preferred:
@@ -176,6 +179,11 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
     return example
 
 
+def _is_bare(record: Mapping[str, Any], reading: Reading) -> bool:
+    """Whether a record of `_BARE` fields is what it seems: three texts, of which nothing else need be asked."""
+    return reading.instruction_field is None and {*map(type, record.values())} == {str}
+
+
 def make_example(
     instruction: str,
     body: str,
@@ -194,12 +202,9 @@ def make_example(
     kept = tuple(dict.fromkeys([output for output in outputs if output and not output.isspace()]))
     if not kept:
         raise UnusableError("blank output")
-    texts = [instruction, body, *kept, *(tags or ())]
-    if messages is not None:
-        texts.append(dump_chat(messages, tools))
-    for text in texts:
-        if not (text.isascii() or _is_whole(text)):
-            raise UnusableError("text with half a surrogate pair, which UTF-8 cannot hold")
+    text = "".join([instruction, body, *kept, *(tags or ()), dump_chat(messages, tools) if messages else ""])
+    if not (text.isascii() or _is_whole(text)):
+        raise UnusableError("text with half a surrogate pair, which UTF-8 cannot hold")
     return Example(instruction, body, kept, messages, tags, split, tools)
 
 

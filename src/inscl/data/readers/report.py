@@ -1,6 +1,6 @@
 """What happened to the records that were read: how many were kept, and why the others were not."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from json import JSONDecodeError
 
@@ -140,11 +140,16 @@ def describe_ignored(report: ReadReport) -> str:
     >>> describe_ignored(ReadReport(rows=3, ignored={"note": 1, "id": 3, "source": 3}))
     'ignored columns: id, source (all rows), note (1 row)'
     """
-    if not report.ignored:
+    return ignored_columns(report.ignored, report.kept)
+
+
+def ignored_columns(ignored: Mapping[str, int], kept: int) -> str:
+    """The same of the columns themselves, with the rows in which each holds something, and all rows kept."""
+    if not ignored:
         return ""
-    everywhere = [name for name, rows in report.ignored.items() if rows >= report.kept]
+    everywhere = [name for name, rows in ignored.items() if rows >= kept]
     named = [", ".join(everywhere[:MOST_NAMES]) + " (all rows)"] if everywhere else []
-    others = [(name, rows) for name, rows in report.ignored.items() if rows < report.kept]
+    others = [(name, rows) for name, rows in ignored.items() if rows < kept]
     named += [f"{name} ({rows:,} row{'s' if rows > 1 else ''})" for name, rows in others[:MOST_NAMES]]
     more = max(0, len(everywhere) - MOST_NAMES) + max(0, len(others) - MOST_NAMES)
     return "ignored columns: " + ", ".join(named) + (f" and {more:,} more" if more else "")
