@@ -1,5 +1,6 @@
 """inscl report"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from inscl.errors import ConfigError
 @app.command(epilog="Example: inscl report runs/first --out report")
 def report(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, for one report; or the file of one plan.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders of runs; or one stage's folder, or one plan's file."),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write. [default: RUN/report, or PLAN-report]")
@@ -27,14 +29,10 @@ def report(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write one page on what runs kept, forgot and cost, with its figures; or on what a plan would replay, and why."""
-    from inscl.report.page import is_plan
-
+    """Write a page on what runs kept, forgot and cost; on what one stage changed; or on what a plan would replay."""
     kinds = _kinds(figures, quiet)
-    plans = [source for source in sources if is_plan(source)]
-    if plans and len(sources) > 1:
-        raise ConfigError(f"A report shows runs, or one plan: '{plans[0]}' is a plan. Report it alone.")
-    page, facts = _of_plan(plans[0], out, kinds) if plans else _of_runs(sources, out, kinds, quiet)
+    alone = _alone(sources)
+    page, facts = alone(sources[0], out, kinds) if alone else _of_runs(sources, out, kinds, quiet)
     if json:
         print_json(facts)
         if not quiet:
@@ -45,6 +43,21 @@ def report(
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
+
+
+def _alone(sources: list[Path]) -> Callable[[Path, Path | None, tuple[str, ...]], tuple[Path, dict[str, Any]]] | None:
+    """What reports the one source that is no run; None where all are runs."""
+    from inscl.report.page import is_plan
+    from inscl.report.stage import is_stage
+
+    for source in sources:
+        kind, reports = ("plan", _of_plan) if is_plan(source) else ("stage", _of_stage)
+        if not (is_plan(source) or is_stage(source)):
+            continue
+        if len(sources) > 1:
+            raise ConfigError(f"A report shows runs, one stage or one plan: '{source}' is a {kind}. Report it alone.")
+        return reports
+    return None
 
 
 def _kinds(figures: str | None, quiet: bool) -> tuple[str, ...]:
@@ -66,6 +79,14 @@ def _of_plan(plan: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path
     facts = summarize_plan(plan)
     place = out or plan.with_suffix("").with_name(f"{plan.stem}-report")
     return write_plan_report(plan, place, figures=kinds, facts=facts), facts.to_dict()
+
+
+def _of_stage(stage: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
+    from inscl.report.page import write_stage_report
+    from inscl.report.stage import summarize_stage
+
+    facts = summarize_stage(stage)
+    return write_stage_report(stage, out or stage / "report", figures=kinds, facts=facts), facts.to_dict()
 
 
 def _of_runs(runs: list[Path], out: Path | None, kinds: tuple[str, ...], quiet: bool) -> tuple[Path, dict[str, Any]]:

@@ -25,6 +25,7 @@ from inscl.report.figures.draw import rules, variables
 from inscl.report.forgotten import ForgottenExample, answers_of
 from inscl.report.plan import PlanFacts, plan_insinfo, plan_verdict, summarize_plan
 from inscl.report.reading import open_runs, summarize
+from inscl.report.stage import CHANGED_BY, StageFacts, StageTask, stage_verdict, summarize_stage
 from inscl.report.verdict import best_line, verdict
 from inscl.report.words import duration, enough_rows, minus, p_value, spread, thousands
 
@@ -32,7 +33,9 @@ KINDS = ("svg", "png")
 _EXAMPLES_SHOWN = 60
 _FEW_DIFFERENCES = 10  # more are folded away, but for those of the best
 _PNG_ZOOM = 2.0
-OURS = re.compile(r"((scores|budget|insinfo)-\d+|relative-gain|forgetting|distances|kinds|shares)\.(svg|png)")
+OURS = re.compile(
+    r"((scores|budget|insinfo)-\d+|relative-gain|forgetting|distances|kinds|shares|headline|frontier|trend|loss)\.(svg|png)"
+)
 
 
 def write_run_report(
@@ -145,6 +148,47 @@ def write_plan_report(
 
 
 # ---------------------------------------------------------------- the page
+
+
+def write_stage_report(
+    stage: str | Path, out: str | Path, *, figures: Sequence[str] = KINDS, facts: StageFacts | None = None
+) -> Path:
+    """Write the report of a stage of `inscl learn`: what it changed, and the months before it.
+
+    Arguments and result are those of `write_run_report`, for the folder of a stage.
+    """
+    facts, out = facts or summarize_stage(stage), Path(out)
+    _check(figures)
+    drawn = {
+        "trend": draw.trend_figure(facts),
+        "shares": draw.share_figure(facts.plan) if facts.plan else None,
+        "loss": draw.loss_figure(facts),
+    }
+    named = {"lost": "Lost answers", "gained": "Gained answers", "replay": "Replay", "loss": "Training"}
+    shown = {"lost": facts.lost, "gained": facts.gained, "replay": drawn["shares"], "loss": drawn["loss"]}
+    page = _render(
+        "stage.html.j2",
+        stage=facts,
+        verdict=stage_verdict(facts),
+        tasks=[_stage_row(task) for task in facts.tasks],
+        sections=[("verdict", "In short"), ("tasks", "Tasks"), *[(key, named[key]) for key in named if shown[key]]],
+        enough_rows=enough_rows(),
+        moved=100 * CHANGED_BY,
+        most=_EXAMPLES_SHOWN,
+        files=figures,
+        **drawn,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    _write_figures(out / "figures", _flat(drawn.values()), figures)
+    _write(out / "index.html", page)
+    return out / "index.html"
+
+
+def _stage_row(task: StageTask) -> tuple[str, ...]:
+    before = minus(task.before)
+    change = (minus(task.change.mean, sign=True), spread(task.change, sign=True) or "–")
+    name = f"{task.task} (new)" if task.new else task.task
+    return name, before, minus(task.after.mean), spread(task.after) or "–", *change, str(task.after.n)
 
 
 def _render(template: str, **content: Any) -> str:

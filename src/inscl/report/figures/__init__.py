@@ -5,8 +5,9 @@ A figure carries its finding in words and the table of its numbers, for readers 
 
 from inscl.report.figures.figure import Figure
 from inscl.report.figures.frontier import frontier_figure
-from inscl.report.figures.headline import headline_figure
+from inscl.report.figures.headline import headline_figure, trend_figure
 from inscl.report.figures.heat import distance_figure, score_figures
+from inscl.report.figures.loss import loss_figure
 from inscl.report.figures.replay import budget_figures, insinfo_figure, insinfo_figures, share_figure
 from inscl.report.figures.stages import gain_figure
 from inscl.report.figures.tasks import change_figure, kinds_figure
@@ -22,6 +23,8 @@ __all__ = [
     "insinfo_figure",
     "insinfo_figures",
     "kinds_figure",
+    "loss_figure",
     "score_figures",
     "share_figure",
+    "trend_figure",
 ]

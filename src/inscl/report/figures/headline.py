@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from inscl.report.facts import Facts, StreamFacts
 from inscl.report.figures.draw import Drawing, fit
 from inscl.report.figures.figure import WIDTH, Figure, Scale, Table, figure, legend, style_of, upwards
+from inscl.report.stage import StageFacts
 
 _KEPT = 0.8  # of the score when it was learnt
 _COLUMNS, _LEFT, _GAP, _HEIGHT, _TITLE = 3, 52.0, 18.0, 140.0, 42.0
@@ -19,6 +20,10 @@ class _Course:
     task: str
     learnt_at: int
     scores: Sequence[float]
+
+    @property
+    def ends_at(self) -> int:
+        return self.learnt_at + len(self.scores) - 1
 
     @property
     def lost(self) -> bool:
@@ -49,15 +54,38 @@ def headline_figure(facts: Facts) -> Figure | None:
     place = (ended[0].order, ended[0].seed)
     of_line = {stream.line: stream for stream in reversed(ended) if (stream.order, stream.seed) == place}
     panels = [_panel(of_line[line.label]) for line in facts.lines if line.label in of_line]
-    drawn = Drawing()
-    top = legend(drawn, _NAMES) + 4
-    for start in range(0, len(panels), _COLUMNS):
-        _row(drawn, panels[start : start + _COLUMNS], top)
-        top += _TITLE + _HEIGHT + 40
     finding = f"Earlier tasks after the last stage (order {place[0]}, seed {place[1]}): " + "; ".join(
         f"{panel.line} kept {panel.kept} of {len(panel.courses)}" for panel in panels
     )
-    return figure(drawn, "headline", f"{finding}.", (WIDTH, top - 4), _table(panels))
+    return _figure("headline", f"{finding}.", panels)
+
+
+def trend_figure(facts: StageFacts) -> Figure | None:
+    """Each earlier task's score over the stages that led to this one; None where there was nothing earlier."""
+    began: dict[str, int] = {}
+    for at, month in enumerate(facts.months, start=1):
+        for task in month.scores:
+            began.setdefault(task, at)
+    last = facts.months[-1].scores
+    courses = [
+        _Course(task, at, [month.scores[task] for month in facts.months[at - 1 :] if task in month.scores])
+        for task, at in began.items()
+        if task in last and at < len(facts.months)
+    ]
+    if not courses:
+        return None
+    panel = _Panel(" → ".join(month.name for month in facts.months), courses)
+    finding = f"Earlier tasks after ‘{facts.name}’: {panel.kept} of {len(courses)} kept."
+    return _figure("trend", finding, [panel])
+
+
+def _figure(name: str, finding: str, panels: Sequence[_Panel]) -> Figure:
+    drawn, columns = Drawing(), min(len(panels), _COLUMNS)
+    top = legend(drawn, _NAMES) + 4
+    for start in range(0, len(panels), columns):
+        _row(drawn, panels[start : start + columns], top, (WIDTH - _LEFT - _GAP * (columns - 1)) / columns - _GAP / 2)
+        top += _TITLE + _HEIGHT + 40
+    return figure(drawn, name, finding, (WIDTH, top - 4), _table(panels))
 
 
 def _panel(stream: StreamFacts) -> _Panel:
@@ -68,14 +96,13 @@ def _panel(stream: StreamFacts) -> _Panel:
     return _Panel(stream.line, courses)
 
 
-def _row(drawn: Drawing, panels: Sequence[_Panel], top: float) -> None:
+def _row(drawn: Drawing, panels: Sequence[_Panel], top: float, width: float) -> None:
     """Panels beside each other, with one axis of scores."""
     bottom = top + _TITLE + _HEIGHT
     y = Scale(0, 100, bottom, top + _TITLE)
-    width = (WIDTH - _LEFT - _GAP * (_COLUMNS - 1)) / _COLUMNS
     for k, panel in enumerate(panels):
         left = _LEFT + k * (width + _GAP)
-        stages = Scale(1, max(len(course.scores) for course in panel.courses), left + 8, left + width - 8)
+        stages = Scale(1, max(course.ends_at for course in panel.courses), left + 8, left + width - 8)
         drawn.text(left, top + 14, fit(panel.line, width), "bold")
         drawn.text(left, top + 30, f"{panel.kept} of {len(panel.courses)} kept", "faint")
         if k == 0:

@@ -1,0 +1,214 @@
+"""What one stage of `inscl learn` changed, as data: scores, answers lost and gained, and the months before it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from inscl.core.stats import Estimate, mean_interval
+from inscl.errors import InsclError
+from inscl.evaluation.predictions import Prediction
+from inscl.evaluation.scores import RowScores
+from inscl.models.loading import RECORD
+from inscl.report.forgotten import ForgottenExample
+from inscl.report.plan import PlanFacts, summarize_plan
+from inscl.report.verdict import Sentence
+from inscl.report.words import duration, interval, minus, plural, thousands
+from inscl.stages.folder import StageFolder, read_json
+from inscl.stages.learn import REQUEST
+
+CHANGED_BY = 0.3  # of a row's score, from which on an answer counts as lost or gained
+_MOST_MONTHS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTask:
+    """A task's score before and after the stage, in points, on the same test rows."""
+
+    task: str
+    new: bool
+    before: float
+    after: Estimate
+    change: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Month:
+    """A stage of the chain that leads to this one: its model's mean score on each task, in points."""
+
+    name: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFacts:
+    """A stage's report.
+
+    Attributes
+    ----------
+    name, model, start : str
+        The new task, the stage's folder, and what it started from.
+    scorer : str
+    finished : bool
+    tasks : tuple of StageTask
+        In the order of the memory, the new one last.
+    months : tuple of Month
+        This stage last; before it those that it came from, as far as their folders are there.
+    lost, gained : tuple of ForgottenExample
+        Test rows whose answers became worse, and better.
+    plan : PlanFacts, optional
+    losses : tuple of float
+        Of the training steps.
+    training : mapping
+        Steps, tokens, seconds and the like, as the stage's record has them.
+    """
+
+    name: str
+    model: str
+    start: str
+    scorer: str
+    finished: bool
+    tasks: tuple[StageTask, ...]
+    months: tuple[Month, ...]
+    lost: tuple[ForgottenExample, ...]
+    gained: tuple[ForgottenExample, ...]
+    plan: PlanFacts | None
+    losses: tuple[float, ...]
+    training: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that JSON holds."""
+        return asdict(self)
+
+
+def is_stage(path: Path) -> bool:
+    """Whether a path is the folder of a stage of `inscl learn`."""
+    return (path / REQUEST).is_file()
+
+
+def summarize_stage(path: str | Path) -> StageFacts:
+    """What a stage changed.
+
+    Raises
+    ------
+    InsclError
+        If nothing was scored in the folder yet.
+    """
+    folder = StageFolder(Path(path), inner="")
+    known = read_json(folder.path / REQUEST)
+    after = folder.scores()
+    if not after:
+        raise InsclError(
+            f"The stage in '{folder.path}' has not scored its model yet: there is nothing to report. "
+            "Run the same `inscl learn` command again to go on."
+        )
+    scorer, before = str(known["config"]["scorer"]), folder.scores("before")
+    changed = list(_changed_answers(folder, known, scorer))
+    record = read_json(folder.path / RECORD)
+    plan = folder.plan()
+    return StageFacts(
+        name=str(known["name"]),
+        model=str(folder.path),
+        start=str(known["start"]),
+        scorer=scorer,
+        finished=bool(known.get("finished")),
+        tasks=tuple(_task(task, before[task], rows, scorer, known["name"]) for task, rows in after.items()),
+        months=tuple(_months(folder.path, scorer)),
+        lost=tuple(example for example in changed if example.score < example.best),
+        gained=tuple(example for example in changed if example.score > example.best),
+        plan=None if plan is None else summarize_plan(plan),
+        losses=tuple(record.get("losses") or ()),
+        training={key: record[key] for key in ("steps", "tokens", "seconds", "dtype", "device") if key in record},
+    )
+
+
+def stage_verdict(facts: StageFacts) -> tuple[Sentence, ...]:
+    """Learnt, forgotten and cost, in plain words."""
+    return tuple(_sentences(facts))
+
+
+def _sentences(facts: StageFacts) -> Iterator[Sentence]:
+    old, new = [task for task in facts.tasks if not task.new], [task for task in facts.tasks if task.new]
+    for task in new:
+        words = f"on ‘{task.task}’ {interval(task.after)}; {minus(task.before)} before the stage."
+        yield Sentence(about="Learnt", figure=f"{task.after.mean:.1f} points", words=words)
+    if old:
+        worst = min(old, key=lambda task: task.change.mean)
+        mean = sum(task.change.mean for task in old) / len(old)
+        words = f"is the mean change of {plural(len(old), 'earlier task')}."
+        if worst.change.mean < 0:
+            words += f" Most was lost of ‘{worst.task}’: {minus(worst.change.mean)} {interval(worst.change)}."
+        yield Sentence(about="Kept", figure=f"{minus(mean, sign=True)} points", words=words)
+        words = f"{'was' if len(facts.lost) == 1 else 'were'} lost, {len(facts.gained)} gained, of all test rows."
+        yield Sentence(about="Answers", figure=str(len(facts.lost)), words=words)
+    if facts.training:
+        replayed = facts.plan.count if facts.plan else 0
+        words = f"of training in {duration(facts.training['seconds'])}; {plural(replayed, 'row')} replayed."
+        yield Sentence(about="Cost", figure=f"{thousands(facts.training['tokens'])} tokens", words=words)
+
+
+def _task(task: str, before: RowScores, after: RowScores, scorer: str, newest: str) -> StageTask:
+    changes = [100 * (now - then) for now, then in zip(after.rows[scorer], before.rows[scorer], strict=True)]
+    score = after.estimate(scorer)
+    ends = (None, None) if score.ends is None else (100 * score.ends[0], 100 * score.ends[1])
+    return StageTask(
+        task=task,
+        new=task == newest,
+        before=100 * before.mean(scorer),
+        after=Estimate(
+            mean=100 * score.mean, low=ends[0], high=ends[1], n=score.n, clusters=score.clusters, over=score.over
+        ),
+        change=mean_interval(changes, after.instructions),
+    )
+
+
+def _months(path: Path, scorer: str) -> list[Month]:
+    """This stage and those it came from, the oldest first."""
+    found: list[Month] = []
+    seen: set[Path] = set()
+    here: Path | None = path
+    while here is not None and here.resolve() not in seen and len(found) < _MOST_MONTHS:
+        seen.add(here.resolve())
+        known, scores = read_json(here / REQUEST), StageFolder(here, inner="").scores()
+        means = {task: 100 * rows.mean(scorer) for task, rows in scores.items() if scorer in rows.rows}
+        found.append(Month(name=str(known["name"]), scores=means))
+        here = _start_of(here, known)
+    return found[::-1]
+
+
+def _start_of(path: Path, known: Mapping[str, Any]) -> Path | None:
+    """The folder of the stage that a stage started from, where it is one: as it was named, or beside this one."""
+    start = Path(str(known["start"]))
+    return next((place for place in (start, path.parent / start.name) if is_stage(place)), None)
+
+
+def _changed_answers(folder: StageFolder, known: Mapping[str, Any], scorer: str) -> Iterator[ForgottenExample]:
+    """Rows whose score moved far, the farthest of each task first."""
+    then, now = folder.scores("before"), folder.scores()
+    start = _start_of(folder.path, known)
+    earlier = StageFolder(start, inner="").answer_sets() if start else {}
+    after = folder.answers()
+    for task, scores in now.items():
+        sets = [*folder.answer_sets("before").get(task, []), *earlier.get(task, [])]
+        before = next((rows for rows in sets if then[task].are_of(rows)), None)
+        if before is None or task not in after or task == known["name"]:
+            continue
+        pairs = zip(then[task].rows[scorer], scores.rows[scorer], before, after[task], strict=True)
+        moved = [pair for pair in pairs if abs(pair[1] - pair[0]) >= CHANGED_BY]
+        yield from (_example(*pair) for pair in sorted(moved, key=lambda pair: -abs(pair[1] - pair[0])))
+
+
+def _example(then: float, now: float, before: Prediction, after: Prediction) -> ForgottenExample:
+    return ForgottenExample(
+        line="",
+        task=after.task,
+        instruction=after.instruction,
+        input=after.input,
+        reference=after.references[0],
+        once=before.prediction,
+        now=after.prediction,
+        best=100 * then,
+        score=100 * now,
+        kind="",
+        reason="",
+    )

@@ -1,0 +1,114 @@
+"""The page of one learnt stage, against what `learn` gave and recounts of its files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inscl.cli import main
+from inscl.errors import InsclError
+from inscl.evaluation.predictions import Prediction, write_predictions
+from inscl.evaluation.scores import RowScores
+from inscl.report.figures import loss_figure, trend_figure
+from inscl.report.page import write_stage_report
+from inscl.report.stage import summarize_stage
+from inscl.stages.learn import REQUEST
+from test_learn import StageTrainer, learn_month
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class AnsweringTrainer(StageTrainer):
+    """Writes answers: right in the model that learns a task, and every other one wrong two stages later."""
+
+    def train(self, mixture, start, out, *, seed, progress):
+        record = super().train(mixture, start, out, seed=seed, progress=progress)
+        record = {**record, "steps": 3, "losses": [3.0, 2.0, 1.5]}
+        (out / "stage.json").write_text(json.dumps(record))
+        return record
+
+    def score(self, model, tasks, out, *, progress):
+        found = {}
+        for task, rows in tasks.items():
+            lost = task == "may" and Path(model).name == "july"
+            said = [HOSTILE if lost and i % 2 else row.outputs[0] for i, row in enumerate(rows)]
+            answers = [
+                Prediction(task, row.instruction, row.input, list(row.outputs), answer)
+                for row, answer in zip(rows, said, strict=True)
+            ]
+            write_predictions(out / f"{task}.jsonl", answers)
+            found[task] = RowScores.of(answers, "rouge_l")
+        return found
+
+
+@pytest.fixture(scope="module")
+def months(tmp_path_factory):
+    """Three stages; the third loses every other answer of the first."""
+    folder = tmp_path_factory.mktemp("months")
+    done = [learn_month(folder, "may", AnsweringTrainer(), model="base")]
+    return [*done, *(learn_month(folder, name, AnsweringTrainer()) for name in ("june", "july"))]
+
+
+def test_a_stage_tells_what_learn_told(months):
+    july = months[-1]
+    facts = summarize_stage(july.folder)
+    assert [month.name for month in facts.months] == ["may", "june", "july"]
+    assert [month.scores for month in facts.months] == [
+        {task: pytest.approx(100 * rows.mean("rouge_l")) for task, rows in done.after.items()} for done in months
+    ]
+    for task in facts.tasks:
+        before, after = (100 * of[task.task].mean("rouge_l") for of in (july.before, july.after))
+        assert (task.before, task.after.mean, task.change.mean) == pytest.approx((before, after, after - before))
+        assert task.new == (task.task == "july")
+    assert facts.finished
+    assert facts.plan.count == july.plan.count
+
+
+def test_lost_answers_are_those_that_became_wrong(months):
+    july = months[-1]
+    facts = summarize_stage(july.folder)
+    n = july.after["may"].n
+    assert len(facts.lost) == n // 2
+    assert {example.now for example in facts.lost} == {HOSTILE}
+    assert all(example.once == example.reference and example.best == 100 for example in facts.lost)
+    assert not facts.gained
+
+
+def test_the_trend_counts_what_is_kept(months):
+    facts = summarize_stage(months[-1].folder)
+    lost = facts.months[-1].scores["may"] < 80
+    assert trend_figure(facts).finding == f"Earlier tasks after ‘july’: {2 - lost} of 2 kept."
+    assert [(row[1], row[2]) for row in trend_figure(facts).rows] == [("may", "1"), ("june", "2")]
+    assert trend_figure(summarize_stage(months[0].folder)) is None
+    assert loss_figure(facts).rows[-1] == ("3", "1.5000")
+
+
+def test_the_page_shows_answers_as_text_and_the_command_says_where_it_is(months, tmp_path, capsys):
+    assert main(["report", str(months[-1].folder), "--out", str(tmp_path), "--figures", "svg"]) == 0
+    assert str(tmp_path / "index.html") in capsys.readouterr().out
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"trend.svg", "shares.svg", "loss.svg"}
+
+
+def test_a_stage_is_reported_alone(months, capsys):
+    assert main(["report", *(str(done.folder) for done in months)]) == 2
+    assert "is a stage. Report it alone." in capsys.readouterr().err
+
+
+def test_a_stage_that_has_not_scored_says_how_to_go_on(tmp_path, months):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / REQUEST).write_bytes((months[0].folder / REQUEST).read_bytes())
+    with pytest.raises(InsclError, match=r"has not scored its model yet.*inscl learn"):
+        write_stage_report(begun, tmp_path / "out")
+
+
+def test_a_chain_that_was_moved_is_found_beside_the_stage(months, tmp_path):
+    moved = tmp_path / "models"
+    months[0].folder.parent.rename(moved)
+    try:
+        assert [month.name for month in summarize_stage(moved / "july").months] == ["may", "june", "july"]
+    finally:
+        moved.rename(months[0].folder.parent)
