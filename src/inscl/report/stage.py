@@ -9,11 +9,10 @@ from inscl.core.stats import Estimate, mean_interval
 from inscl.errors import InsclError
 from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
-from inscl.models.loading import RECORD
 from inscl.report.forgotten import ForgottenExample
 from inscl.report.plan import PlanFacts, summarize_plan
 from inscl.report.verdict import Sentence
-from inscl.report.words import duration, interval, minus, plural, thousands
+from inscl.report.words import duration, minus, plural, spread, thousands
 from inscl.stages.folder import StageFolder, read_json
 from inscl.stages.learn import REQUEST
 
@@ -104,7 +103,7 @@ def summarize_stage(path: str | Path) -> StageFacts:
         )
     scorer, before = str(known["config"]["scorer"]), folder.scores("before")
     changed = list(_changed_answers(folder, known, scorer))
-    record = read_json(folder.path / RECORD)
+    record = folder.read().get("trained", {})
     plan = folder.plan()
     return StageFacts(
         name=str(known["name"]),
@@ -130,14 +129,14 @@ def stage_verdict(facts: StageFacts) -> tuple[Sentence, ...]:
 def _sentences(facts: StageFacts) -> Iterator[Sentence]:
     old, new = [task for task in facts.tasks if not task.new], [task for task in facts.tasks if task.new]
     for task in new:
-        words = f"on ‘{task.task}’ {interval(task.after)}; {minus(task.before)} before the stage."
+        words = f"on ‘{task.task}’ {_ends(task.after)}; {minus(task.before)} before the stage."
         yield Sentence(about="Learnt", figure=f"{task.after.mean:.1f} points", words=words)
     if old:
         worst = min(old, key=lambda task: task.change.mean)
         mean = sum(task.change.mean for task in old) / len(old)
         words = f"is the mean change of {plural(len(old), 'earlier task')}."
         if worst.change.mean < 0:
-            words += f" Most was lost of ‘{worst.task}’: {minus(worst.change.mean)} {interval(worst.change)}."
+            words += f" Most was lost of ‘{worst.task}’: {minus(worst.change.mean)} {_ends(worst.change)}."
         yield Sentence(about="Kept", figure=f"{minus(mean, sign=True)} points", words=words)
         words = f"{'was' if len(facts.lost) == 1 else 'were'} lost, {len(facts.gained)} gained, of all test rows."
         yield Sentence(about="Answers", figure=str(len(facts.lost)), words=words)
@@ -145,6 +144,10 @@ def _sentences(facts: StageFacts) -> Iterator[Sentence]:
         replayed = facts.plan.count if facts.plan else 0
         words = f"of training in {duration(facts.training['seconds'])}; {plural(replayed, 'row')} replayed."
         yield Sentence(about="Cost", figure=f"{thousands(facts.training['tokens'])} tokens", words=words)
+
+
+def _ends(found: Estimate) -> str:
+    return f"({spread(found) or 'no interval'})"
 
 
 def _task(task: str, before: RowScores, after: RowScores, scorer: str, newest: str) -> StageTask:
