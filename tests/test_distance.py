@@ -6,14 +6,15 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.sparse import eye_array, kron, vstack
 from scipy.spatial.distance import cdist
 
-from inscl.core import distance, simplex
+from inscl.core import distance, simplex, transport
 from inscl.core.distance import wasserstein
+from inscl.errors import DataError
 
 
 def linear_program(x, y, p=None, q=None):
@@ -86,38 +87,76 @@ def test_arguments_stay_as_they_were(rng):
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Nothing is small enough to be solved at once."""
+    monkeypatch.setattr(distance, "EXACT_SIZE", 100)
+    monkeypatch.setattr(distance, "PAIRS", 7)
+    monkeypatch.setattr(transport, "SAMPLE", 10)
+    monkeypatch.setattr(transport, "TILE", 300)
+
+
 @pytest.mark.parametrize(("n", "m", "spread"), [(60, 80, 0.1), (60, 80, 1.0), (300, 200, 0.5), (300, 30, 3.0)])
-def test_the_approximation_is_within_one_per_cent(monkeypatch, rng, n, m, spread):
+def test_the_approximation_is_within_one_per_cent(request, monkeypatch, rng, n, m, spread):
     x, y = clustered(rng, n, spread), clustered(rng, m, spread)
     p, q = rng.random(n), rng.integers(0, 9, m)
     exact = wasserstein(x, y, p, q)
-    monkeypatch.setattr(distance, "EXACT_SIZE", 100)
+    request.getfixturevalue("small_parts")
     monkeypatch.setattr(distance, "least_cost", None)  # the bounds must meet without it
-    assert wasserstein(x, y, p, q) == pytest.approx(exact, rel=0.01)
+    value = wasserstein(x, y, p, q)
+    assert value == pytest.approx(exact, rel=0.01)
+    assert value >= exact - 1e-12
+    assert wasserstein(x, y, p, q) == value
 
 
-def test_the_bounds_enclose_the_exact_distance_for_any_plan(rng):
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32 - 1), st.integers(11, 40), st.integers(11, 40), st.integers(1, 3))
+def test_degenerate_problems_beyond_the_exact_size(small_parts, seed, n, m, d):
+    """Repeated rows, ties and zero weights, as above; without a tolerance the bounds meet at the exact distance."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(-1, 2, (n, d)), rng.integers(-1, 2, (m, d))
+    x[~x.any(axis=1), 0], y[~y.any(axis=1), 0] = 1, -1
+    p, q = rng.integers(0, 3, n), rng.zipf(1.5, m).clip(max=10**6)
+    p[0] = 1
+    exact = linear_program(x, y, p, q)
+    with pytest.MonkeyPatch.context() as patch:
+        assert exact - 1e-9 <= wasserstein(x, y, p, q) <= 1.01 * exact + 1e-9
+        patch.setattr(distance, "TOLERANCE", 0)
+        assert wasserstein(x, y, p, q) == pytest.approx(exact, abs=1e-9)
+
+
+def test_the_bounds_enclose_the_exact_distance_for_any_plan(monkeypatch, rng):
     x, y = clustered(rng, 12), clustered(rng, 9)
-    cost, p, q = cdist(x, y, "cosine"), np.full(12, 1 / 12), np.full(9, 1 / 9)
+    costs, p, q = distance._CosineCosts(x, y), np.full(12, 1 / 12), np.full(9, 1 / 9)
     exact = linear_program(x, y)
+    monkeypatch.setattr(transport, "TILE", 30)
     for _ in range(200):
-        assert distance._dual_value(p, q, cost, rng.normal(size=9)) <= exact + 1e-12
-        assert distance._coupling_cost(p, q, cost, rng.random((12, 9)) ** 8) >= exact - 1e-12
+        sweep = transport._sweep(costs, p, q, transport.Potentials(None, rng.normal(size=9)))
+        assert sweep.low <= exact + 1e-12
+        assert (sweep.f[:, None] + sweep.g <= costs.block() + 1e-12).all()
+        routes = transport._any_coupling(rng.normal(size=12), rng.normal(size=9), p, q)
+        assert transport._couple(costs, p, q, routes)[0] >= exact - 1e-12
+
+
+def test_beyond_memory_and_patience_there_is_one_clear_line(monkeypatch):
+    x = np.ones((70_000, 2), np.float16)
+    with pytest.raises(DataError, match=r"70,000 and 70,000 distinct instructions; .* 4,000,000,000 pairs\. Use"):
+        wasserstein(x, x)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e-5, 1e-2])
-def test_nearly_equal_sets_beyond_the_exact_size(monkeypatch, rng, shift):
+def test_nearly_equal_sets_beyond_the_exact_size(request, rng, shift):
     x = clustered(rng, 40)
     y = x + shift * rng.normal(size=x.shape)
     exact = wasserstein(x, y)
-    monkeypatch.setattr(distance, "EXACT_SIZE", 100)
+    request.getfixturevalue("small_parts")
     assert wasserstein(x, y) == pytest.approx(exact, rel=0.01, abs=1e-15)
 
 
-def test_where_the_bounds_do_not_meet_the_exact_solver_decides(monkeypatch, rng):
+def test_where_the_bounds_may_not_meet_the_rounds_end_at_the_exact_distance(request, monkeypatch, rng):
     x, y = clustered(rng, 40), clustered(rng, 30)
     exact = wasserstein(x, y)
-    monkeypatch.setattr(distance, "EXACT_SIZE", 100)
+    request.getfixturevalue("small_parts")
     monkeypatch.setattr(distance, "TOLERANCE", -1)
     assert wasserstein(x, y) == pytest.approx(exact, abs=1e-12)
 

@@ -3,10 +3,14 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from inscl.core.simplex import Floats, least_cost
+from inscl.core.simplex import Floats, Places, least_cost
+from inscl.core.transport import bounded_cost
+from inscl.errors import DataError
 
 EXACT_SIZE = 4_000_000  # entries of the cost matrix, 2,000 x 2,000: about 1 to 1.5 s and 0.4 GB on one core
-METHOD = 1  # raised when the same arguments give another value: what was kept is then computed again
+LARGEST = 4_000_000_000  # pairs, 63,000 x 63,000: more would take hours
+METHOD = 2  # raised when the same arguments give another value: what was kept is then computed again
+PAIRS = 1 << 14  # single pairs whose costs are computed at a time
 TOLERANCE = 0.01  # certified relative error beyond that
 
 
@@ -20,9 +24,9 @@ def wasserstein(
     triangle inequality.
 
     Up to ``n * m = 4,000,000`` (`EXACT_SIZE`, rows of weight 0 not counted) the transport problem is solved
-    exactly. Beyond that the result lies within 1 % of the exact value, certified by a feasible coupling above
-    it and a feasible dual solution below it; where these two do not meet, the exact solver is used after all.
-    Memory grows with n * m: about 16 bytes an entry approximately and 60 to 100 exactly.
+    exactly, in 60 to 100 bytes an entry. Beyond that the result is the cost of a coupling, so never below the exact
+    value, and at most 1 % above it, proved by a feasible dual solution (see `inscl.core.transport`). Memory then grows
+    with n + m, and time with n * m. Beyond 4,000,000,000 (`LARGEST`) it is refused.
 
     float16 embeddings of about unit norm have products and sums that are exact in float64, so their costs are
     the same bits on every machine.
@@ -44,11 +48,12 @@ def wasserstein(
     ValueError
         If a set is empty or not a matrix, the dimensions differ, a row holds NaN or infinity or is all zero,
         or weights have the wrong length, are negative, not finite or all zero.
+    DataError
+        If n * m is beyond `LARGEST`.
 
     References
     ----------
-    Wang et al. (2024), "InsCL", arXiv:2403.11435. Rounding to a coupling: Altschuler et al. (2017),
-    arXiv:1705.09634.
+    Wang et al. (2024), "InsCL", arXiv:2403.11435.
 
     Examples
     --------
@@ -66,78 +71,52 @@ def wasserstein(
     p, q = _masses("weights_a", weights_a, len(x)), _masses("weights_b", weights_b, len(y))
     x, p = x[p > 0], p[p > 0]
     y, q = y[q > 0], q[q > 0]
-    cost = _cosine_cost(x, y)
-    if 1 in cost.shape:
-        value = float(p @ cost @ q)  # there is only one coupling
-    elif cost.size <= EXACT_SIZE:
-        value = least_cost(p, q, cost)
+    if len(x) * len(y) > LARGEST:
+        raise DataError(
+            f"The tasks have {len(x):,} and {len(y):,} distinct instructions; a Wasserstein distance takes at most "
+            f"{LARGEST:,} pairs. Use a strategy that needs no distances, or another --instruction-field."
+        )
+    costs = _CosineCosts(x, y)
+    if len(x) * len(y) > EXACT_SIZE:
+        value = bounded_cost(costs, p, q, TOLERANCE)
+    elif 1 in costs.shape:
+        value = float(p @ costs.block() @ q)  # there is only one coupling
     else:
-        value = _approximate(p, q, cost)
+        value = least_cost(p, q, costs.block())
     return min(max(value, 0.0), 2.0)
 
 
-def _cosine_cost(x: Floats, y: Floats) -> Floats:
+class _CosineCosts:
     """1 - cos for all pairs, shape (n, m). Norms divide last: products of float16 rows are then exact."""
-    cost = x @ y.T
-    cost /= _norms(x)[:, None]
-    cost /= _norms(y)
-    np.subtract(1.0, cost, out=cost)
-    clipped: Floats = np.clip(cost, 0.0, 2.0, out=cost)
+
+    def __init__(self, x: Floats, y: Floats) -> None:
+        self.shape = len(x), len(y)
+        self._x, self._y = x, y
+        self._norms_x, self._norms_y = _norms(x), _norms(y)
+
+    def block(self, rows: slice | Places = slice(None), columns: slice | Places = slice(None)) -> Floats:
+        """Costs from some rows to others, a matrix."""
+        cost = self._x[rows] @ self._y[columns].T
+        cost /= self._norms_x[rows, None]
+        cost /= self._norms_y[columns]
+        return _as_cost(cost)
+
+    def at(self, rows: Places, columns: Places) -> Floats:
+        """Costs of single pairs."""
+        parts = [slice(start, start + PAIRS) for start in range(0, len(rows), PAIRS)]
+        cosine = [np.einsum("ij,ij->i", self._x[rows[part]], self._y[columns[part]]) for part in parts]
+        return _as_cost(np.concatenate(cosine) / self._norms_x[rows] / self._norms_y[columns])
+
+
+def _as_cost(cosine: Floats) -> Floats:
+    np.subtract(1.0, cosine, out=cosine)
+    clipped: Floats = np.clip(cosine, 0.0, 2.0, out=cosine)
     return clipped
 
 
 def _norms(rows: Floats) -> Floats:
     norms: Floats = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return norms
-
-
-def _approximate(p: Floats, q: Floats, cost: Floats) -> float:
-    """Sinkhorn's iterations with shrinking regularisation, until the bounds around the exact value meet."""
-    f, g = np.zeros(len(p)), np.zeros(len(q))  # dual potentials
-    plan = np.empty_like(cost)
-    low, high = 0.0, np.inf
-    regularisation = float(cost.mean()) / 20
-    # What overflows or divides by zero gives no bound, and then the exact solver decides.
-    with np.errstate(all="ignore"):
-        for _ in range(12):
-            np.subtract(g, cost, out=plan)
-            plan += f[:, None]
-            plan /= regularisation
-            np.exp(plan, out=plan)
-            v = np.ones(len(q))
-            for _ in range(20):
-                u = p / (plan @ v)
-                v = q / (u @ plan)
-            plan *= u[:, None]
-            plan *= v
-            f += regularisation * np.log(u)
-            g += regularisation * np.log(v)
-            low = max(low, _dual_value(p, q, cost, g))
-            high = min(high, _coupling_cost(p, q, cost, plan))
-            if high - low <= TOLERANCE * low:
-                return (low + high) / 2
-            regularisation /= 2
-    return least_cost(p, q, cost)
-
-
-def _dual_value(p: Floats, q: Floats, cost: Floats, g: Floats) -> float:
-    """Value of the feasible dual solution that `g` extends to: never above the exact distance."""
-    f = np.concatenate([(cost[i : i + 256] - g).min(axis=1) for i in range(0, len(p), 256)])
-    return float(p @ f + q @ g)
-
-
-def _coupling_cost(p: Floats, q: Floats, cost: Floats, plan: Floats) -> float:
-    """Cost of `plan` once rounded to a coupling of `p` and `q`: never below the exact distance.
-
-    Rows, then columns, that carry too much are scaled down; what is missing is spread as a product.
-    """
-    rows = np.minimum(p / plan.sum(axis=1), 1.0)
-    columns = np.minimum(q / (rows @ plan), 1.0)
-    missing_rows = np.maximum(p - rows * (plan @ columns), 0.0)
-    missing_columns = np.maximum(q - columns * (rows @ plan), 0.0)
-    moved = float(rows @ np.einsum("ij,ij,j->i", plan, cost, columns))
-    missing = float(missing_rows.sum())
-    return moved + float(missing_rows @ cost @ missing_columns) / missing if missing > 0 else moved
 
 
 def _rows(name: str, embeddings: ArrayLike) -> Floats:

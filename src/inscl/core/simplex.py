@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 MAX_PIVOTS = 10**9  # the solver's own limit, 100,000, is too low for a few hundred rows
 
@@ -31,12 +32,46 @@ def least_cost(p: Floats, q: Floats, cost: Floats) -> float:
     RuntimeError
         If the solver finds no optimum.
     """
-    solver = _solver()
-    _, value, _, _, code = solver.emd_c(p, q * p.sum() / q.sum(), cost, MAX_PIVOTS, 1, None, None)
-    problem = solver.check_result(code)
+    return float(_solved(p, q, cost)[1])
+
+
+def potentials_of(p: Floats, q: Floats, cost: Floats) -> Floats:
+    """Dual variables of the sources in the optimum of the same problem, shape (n,)."""
+    potentials: Floats = _solved(p, q, cost)[2]
+    return potentials
+
+
+def sparse_coupling(p: Floats, q: Floats, rows: Places, columns: Places, cost: Floats) -> tuple[float, Floats, Floats]:
+    """Exact cost where mass may move along some routes alone, and the dual variables of both sides.
+
+    Parameters
+    ----------
+    p, q
+        As above.
+    rows, columns, cost : arrays, shape (k,)
+        The routes; some coupling must be possible on them.
+
+    Raises
+    ------
+    RuntimeError
+        If the solver finds no optimum.
+    """
+    routes = rows.astype(np.uint64), columns.astype(np.uint64), cost
+    _, _, _, value, f, g, code = _solver().emd_c_sparse(p, q * p.sum() / q.sum(), *routes, MAX_PIVOTS)
+    _check(code)
+    return float(value), f, g
+
+
+def _solved(p: Floats, q: Floats, cost: Floats) -> Any:
+    solved = _solver().emd_c(p, q * p.sum() / q.sum(), cost, MAX_PIVOTS, 1, None, None)
+    _check(solved[-1])
+    return solved
+
+
+def _check(code: int) -> None:
+    problem = _solver().check_result(code)
     if problem is not None:
         raise RuntimeError(f"The transport solver found no optimum: {problem}")
-    return float(value)
 
 
 @cache
