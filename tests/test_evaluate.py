@@ -12,6 +12,7 @@ from inscl.core.scoring import rouge_l
 from inscl.data.example import Example
 from inscl.data.template import tokenise
 from inscl.errors import ConfigError, DataError
+from inscl.evaluation.answering import Asked
 from inscl.evaluation.evaluate import answer_limit, generate_and_score
 from inscl.evaluation.server import Server
 from inscl.models.generate import Prompt, ends_of, generate
@@ -105,6 +106,20 @@ def test_predictions_are_kept_and_used_again(loaded, tmp_path, monkeypatch):
     assert generate_and_score(loaded, TASKS, max_new_tokens=LIMITS, out=tmp_path) == first
     with pytest.raises(TypeError):  # other settings are other predictions
         generate_and_score(loaded, TASKS, max_new_tokens=3, out=tmp_path)
+
+
+def test_chats_are_asked_anew_where_they_are_rendered_otherwise(loaded, monkeypatch):
+    def key(**changes):
+        asked = Asked({"t": 5}, **{"max_length": 99, "chat": True, "loss": True, "chat_template": "a", **changes})
+        return asked.key("t", ROWS[:3], "model")
+
+    first, plain = key(), key(chat=False)
+    assert first == key() != plain
+    assert first != key(chat_template="b")
+    assert plain == key(chat=False, chat_template="b")  # which it does not use
+    monkeypatch.setattr("inscl.evaluation.answering.CHAT_ID", "another")
+    assert first != key()
+    assert plain == key(chat=False)
 
 
 def test_a_score_says_what_it_is(loaded, tmp_path):

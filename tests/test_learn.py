@@ -1,6 +1,7 @@
 """One stage after another as a practitioner does it: first with a made-up trainer, then with a tiny model."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,19 @@ def test_learning_through_the_command_line_with_a_real_trainer(command, tiny, tm
         task: s["score"] for task, s in done["after"].items()
     }
     assert json.loads(out)["may"]["loss"] == done["after"]["may"]["loss"]
+
+
+def test_one_row_of_each_form_is_shown_on_request(command, tiny, tmp_path):
+    asked = ("learn", "may", "may.jsonl", "--model", tiny, "--dry-run")
+    code, out, err = command(*asked, "--show-row")
+    assert code == 0, err
+    assert "plain row of task 'may': " in err
+    assert " tokens, those in «» are trained" in err
+    answers = [row["outputs"][0] for row in month("may")]
+    shown = "".join(re.findall("«(.*?)»", err.partition("are trained")[2], re.DOTALL))
+    assert shown.removesuffix("<|im_end|>") in answers
+    assert "row of task" not in out + command(*asked)[2]
+    assert not (tmp_path / "memory").exists()
 
 
 def test_a_dry_run_shows_plan_and_cost_and_changes_nothing(command, tmp_path):

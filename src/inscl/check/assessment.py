@@ -14,6 +14,8 @@ from typing import Any
 
 from inscl.core.scoring import SCORERS
 from inscl.data.example import Example
+from inscl.data.mixture import MixtureRow
+from inscl.data.row_check import check_rows
 from inscl.errors import DataError, InsclError
 from inscl.evaluation.evaluate import answer_limit, predict
 from inscl.evaluation.perplexity import Perplexity, perplexity
@@ -24,7 +26,7 @@ from inscl.experiments.run_folder import RunFolder, run_of
 from inscl.files import whole_file
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
-from inscl.models.loading import RECORD, LoadedModel, load, resolve
+from inscl.models.loading import RECORD, LoadedModel, load, load_tokenizer, resolve
 from inscl.models.precision import choose_dtype, ready
 from inscl.provenance import versions
 from inscl.stages.folder import StageFolder, read_json, stage_of
@@ -127,6 +129,8 @@ def assess(
         source, tokenizer = model, None
     else:
         config = config.model_copy(update={"dtype": choose_dtype(config.dtype)})
+        rows = [MixtureRow(task, row) for task, examples in tasks.items() for row in examples]
+        check_rows(rows, load_tokenizer(_known(model)), chat=chat)
         source = _loaded(_known(model), config.dtype)
         tokenizer = source.tokenizer
     limits = {task: config.max_new_tokens or _limit(memory.task(task), tokenizer, chat) for task in tasks}

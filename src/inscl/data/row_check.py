@@ -87,6 +87,10 @@ def _checked(row: MixtureRow, number: int, tokenizer: Any, chat: bool) -> Checke
                 "the prompt that is scored is not the beginning of the row that is trained. Use a tokenizer with "
                 "another template, or plain rows."
             )
+        if not prompt:
+            raise DataError(
+                "nothing stands before the answer, from which a model could begin it. Use another template."
+            )
         _check_end(row.example, tokens.input_ids[len(prompt) :], tokens.labels[len(prompt) :], tokenizer, chat)
     texts = tokenizer.batch_decode([[token] for token in tokens.input_ids])
     trained = [label != IGNORED for label in tokens.labels]
@@ -99,6 +103,8 @@ def _check_end(example: Example, ids: Sequence[int], labels: Sequence[int], toke
     ends = end_ids(tokenizer, chat=chat)
     own = sum(token in ends for token in tokenizer(answer, add_special_tokens=False)["input_ids"])
     found = sum(token in ends for token in ids) - own
+    if answer.strip() and not tokenizer.decode(ids, skip_special_tokens=True).strip():
+        raise DataError("the tokenizer's chat template leaves the answer out. Use plain rows, or another template.")
     last = next(token for token, label in zip(reversed(ids), reversed(labels), strict=True) if label != IGNORED)
     if found != 1 or last not in ends:
         raise DataError(

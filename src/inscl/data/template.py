@@ -17,6 +17,7 @@ from inscl.data.example import Example
 from inscl.errors import DataError
 
 TEMPLATE_ID = "inscl-plain-1"
+CHAT_ID = "inscl-chat-2"  # of what is done to a conversation before a tokenizer's own template renders it
 IGNORED = -100  # a label that carries no loss, by PyTorch's convention
 
 
@@ -162,6 +163,21 @@ def check_known(ids: Sequence[int], tokenizer: Any, vocabulary: int | None) -> N
         raise DataError(
             f"the token {token!r} ({largest}) is beyond the {vocabulary:,} embeddings of the model. Resize them "
             "(`resize_token_embeddings`) and save the model, or use its own tokenizer."
+        )
+
+
+def check_length(tokens: int, positions: int | None) -> None:
+    """Refuse more tokens than the model has positions for.
+
+    Raises
+    ------
+    DataError
+        If there are.
+    """
+    if positions is not None and tokens > positions:
+        raise DataError(
+            f"with its answer it takes up to {tokens:,} tokens, and the model has positions for {positions:,}. Lower "
+            "`max_length` or `max_new_tokens`."
         )
 
 

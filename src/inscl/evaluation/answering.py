@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from inscl.core.scoring import may_match
 from inscl.data.example import Example, example_key, key_of
-from inscl.data.template import TEMPLATE_ID, PromptIds, answer_ids, check_known, end_ids, prompt_ids, row_named
+from inscl.data.template import (
+    CHAT_ID,
+    TEMPLATE_ID,
+    PromptIds,
+    answer_ids,
+    check_known,
+    check_length,
+    end_ids,
+    prompt_ids,
+    row_named,
+)
 from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.server import Server
-from inscl.models.loading import vocabulary
+from inscl.models.loading import positions, vocabulary
 
 if TYPE_CHECKING:
     from inscl.evaluation.reading import Reading
@@ -34,6 +44,8 @@ class Asked:
         Whether rows are asked as chats; whether the loss on the first reference is taken.
     exact_only : bool
         Whether answers need not be finished once they can be no exact match.
+    chat_template : str or mapping, optional
+        The tokenizer's; None where a server has its own.
     """
 
     limits: Mapping[str, int]
@@ -41,11 +53,13 @@ class Asked:
     chat: bool
     loss: bool
     exact_only: bool = False
+    chat_template: str | Mapping[str, str] | None = None
 
     def key(self, name: str, rows: Sequence[Example], identity: str) -> str:
         """Name of the file that holds these predictions; a task's name is never used as a path."""
         settings = [name, identity, self.limits[name], self.max_length, self.chat, self.loss, TEMPLATE_ID]
         settings += ["exact only"] if self.exact_only else []
+        settings += [CHAT_ID, self.chat_template] if self.chat else []
         return key_of("predictions", json.dumps(settings), *(example_key(row).hex() for row in rows)).hex()
 
 
@@ -99,11 +113,12 @@ class _Asking:
     def prompts(self, rows: Sequence[tuple[str, Example]]) -> list[PromptIds]:
         """What generation starts from."""
         found: list[PromptIds] = []
-        size = vocabulary(self.weights)
+        size, places = vocabulary(self.weights), positions(self.weights)
         for number, (name, row) in enumerate(rows, start=1):
             with row_named(name, number):
                 found.append(prompt_ids(row, self.tokenizer, max_length=self.asked.max_length, chat=self.asked.chat))
                 check_known(found[-1].ids, self.tokenizer, size)
+                check_length(len(found[-1].ids) + self.asked.limits[name], places)
         return found
 
     def readings(

@@ -165,14 +165,15 @@ def predict(
     for name, rows in tasks.items():
         if not rows:
             raise DataError(f"Task {name!r} has no held-out rows to score. Give it more rows or a test file.")
+    source = load(model) if isinstance(model, str | Path) else model
     asked = Asked(
         {name: max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[name] for name in tasks},
         max_length=max_length,
         chat=chat,
         loss=loss and not isinstance(model, Server),
         exact_only=exact_only,
+        chat_template=None if isinstance(source, Server) else source.tokenizer.chat_template,
     )
-    source = load(model) if isinstance(model, str | Path) else model
     files = {
         name: out / f"{asked.key(name, rows, source.identity)}.jsonl" if out else None for name, rows in tasks.items()
     }

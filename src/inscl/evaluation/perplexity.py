@@ -65,12 +65,13 @@ def perplexity(weights: Any, tokenizer: Any) -> Perplexity:
         In evaluation mode; see `inscl.models.precision.ready`.
     tokenizer : transformers.PreTrainedTokenizerBase
         A paragraph is encoded as the tokenizer does by itself. Its first token has nothing before it and is not
-        counted, as in transformers' own loss.
+        counted, as in transformers' own loss; nor is what the model has no positions for.
     """
     from inscl.evaluation.reading import read_answers
     from inscl.models.generate import batch_limits
+    from inscl.models.loading import positions
 
-    ids = [tokenizer(text)["input_ids"] for text in paragraphs()]
+    ids = [tokenizer(text)["input_ids"][: positions(weights)] for text in paragraphs()]
     found = read_answers(
         weights, [(row[:1], row[1:]) for row in ids], pad_id=tokenizer.pad_token_id, batch=batch_limits(weights)
     )

@@ -16,6 +16,7 @@ import pyarrow as pa
 from inscl.core.orders import order_of
 from inscl.data.example import Example, Split
 from inscl.data.mixture import MixtureRow
+from inscl.data.row_check import check_rows
 from inscl.errors import ConfigError, InsclError, short
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.data import StreamData
@@ -36,6 +37,7 @@ from inscl.experiments.track import stage_metrics
 from inscl.experiments.workers import Chain, Step, Workers, chains_of, in_turn
 from inscl.memory.encoder import Encoder
 from inscl.memory.locks import ALONE, alone
+from inscl.models.loading import load_tokenizer
 from inscl.models.precision import choose_dtype
 from inscl.provenance import hardware, versions
 from inscl.replay.log import ReplayLog
@@ -51,6 +53,8 @@ from inscl.training.tracking import Tracked, send
 
 # What may change between two calls: more work of the same kind, or what is kept of it.
 MAY_CHANGE = frozenset({"orders", "strategies", "budgets", "seeds", "experts", "joint", "keep", "report_to"})
+
+LOOKED_AT = 200  # rows of a task among which one of each form is looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +175,7 @@ class Run:
         self.folder = _open(config, out)
         self.data = StreamData(config, self.folder, encoder or _encoder(config), tagger)
         self.trainer = trainer or self._trainer()
+        self._unseen = trainer is None
         self.jobs: dict[Job, Scored] = {}
         self.done: set[Job] = set()
         self.dropped: set[Job] = set()
@@ -276,6 +281,7 @@ class Run:
         try:
             missing = [side for side, tasks in wanted.items() if not _has(folder, side, tasks)]
             if missing:
+                self._look_at_rows()
                 model = self._model(job, step("train"))
                 for side in missing:
                     folder.score(self.trainer, model, wanted[side], side=side, progress=step("score"))
@@ -324,6 +330,14 @@ class Run:
     def _measures(self) -> bool:
         """Whether a strategy looks at the losses of earlier tasks."""
         return any(STRATEGIES.named(name).losses for name in self.config.strategies)
+
+    def _look_at_rows(self) -> None:
+        """Before anything is computed, one row of each form as the model's tokenizer has it, once in each process."""
+        if not self._unseen:
+            return
+        self._unseen = False
+        rows = [MixtureRow(task, row) for task in self.data.names for row in self.data.rows(task, "train", LOOKED_AT)]
+        check_rows(rows, load_tokenizer(self.config.locate(self.config.model)), chat=self.data.chat)
 
     def _plan(self, job: Job) -> Replay:
         memory = self.data.memory(job.seed)

@@ -36,7 +36,7 @@ def batch_limits(weights: Any, batch_tokens: int | None = None, batch_size: int 
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     element = next(weights.parameters()).element_size()
-    token_bytes = 2 * config.num_hidden_layers * heads * size * element
+    token_bytes = max(1, 2 * config.num_hidden_layers * heads * size * element)
     on_gpu = next(weights.parameters()).device.type != "cpu"
     cache, most, rows = (8 << 30, 1 << 17, 512) if on_gpu else (1 << 30, 1 << 14, 64)
     return {

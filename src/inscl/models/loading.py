@@ -154,6 +154,19 @@ def vocabulary(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
+def positions(model: Any) -> int | None:
+    """Most tokens that a model with learnt positions takes; None where its positions are computed."""
+    import torch
+
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(most, int):
+        return None
+    words = model.get_input_embeddings()
+    tables = (part for part in model.modules() if isinstance(part, torch.nn.Embedding) and part is not words)
+    # Some keep a few places more than they use.
+    return most if any(most <= table.num_embeddings <= most + 8 for table in tables) else None
+
+
 def _parts(model: str) -> tuple[str, str, tuple[Path, ...]]:
     """Folder (or Hub id) of a model, name of the model below its adapters (or its own), and their folders."""
     place = resolve(model)
@@ -191,8 +204,21 @@ def _with_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
 def _weights(place: str, dtype: str) -> Any:
     transformers = require("transformers", extra="train", purpose="Loading a model")
     with _one_line(f"The model {place!r} cannot be loaded"):
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        _refuse_quantised(config, place)
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            place,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # told below, by name
+            output_loading_info=True,
+        )
+    if others := sorted(str(name) for name, *_ in found["mismatched_keys"]):
+        raise InsclError(
+            f"The model {place!r} has {len(others)} weights of other shapes than its config.json says, such as "
+            f"{others[0]}. Save it again, whole."
         )
     if missing := sorted(found["missing_keys"]):
         raise InsclError(
@@ -201,12 +227,27 @@ def _weights(place: str, dtype: str) -> Any:
     return model
 
 
+def _refuse_quantised(config: Any, place: str) -> None:
+    """Stages train and score weights in one precision, which quantised ones cannot be turned into."""
+    found = getattr(config, "quantization_config", None)
+    if found is not None:
+        method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+        raise InsclError(
+            f"The model {place!r} is quantised ({getattr(method, 'value', method) or 'by an unknown method'}), and "
+            "quantised weights can be neither trained on nor merged here. Name the model it was made from, or save it "
+            "with `model.dequantize()`."
+        )
+
+
 def _fit(model: Any, tokenizer: Any, place: str) -> None:
-    """Tell the model how its tokenizer pads, and refuse a model that the tokenizer is not of."""
+    """Tell the model how its tokenizer pads, and refuse a configuration that no answer could be asked with."""
     with _one_line(f"The configuration of {place!r} cannot be used"):
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         model.generation_config.pad_token_id = tokenizer.pad_token_id
         vocabulary(model)
+        ends = model.generation_config.eos_token_id
+        if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
+            raise ValueError(f"`eos_token_id` in generation_config.json is {ends!r}, not the number of a token")
 
 
 def _configured_end(transformers: Any, place: str, tokenizer: Any) -> str | None:
@@ -227,7 +268,7 @@ def _one_line(what: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # a tokenizer's, from Rust
             raise
-        reason = str(error).strip().split("\n")[0][:300].rstrip(".") or type(error).__name__
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise InsclError(
             f"{what}: {reason}. Give a folder with a model and its tokenizer in safetensors form, a Hub id that can be "
             f"reached, or {EMBEDDED}."
@@ -250,7 +291,10 @@ def _record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if path.exists():
         with _one_line(f"{path} is not the record of a stage"):
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
+            if not isinstance(record.get("fingerprint"), str):
+                raise ValueError("it has no fingerprint")
+            return record
     if (folder / "checkpoints").is_dir() and not (folder / "config.json").exists():
         raise InsclError(f"The stage in {folder} is not finished. Run the same command again to continue it.")
     return None

@@ -16,7 +16,7 @@ import numpy as np
 
 from inscl.data.mixture import MixtureRow, in_time
 from inscl.data.row_check import check_rows
-from inscl.data.template import IGNORED, check_known, row_named, tokenise
+from inscl.data.template import IGNORED, check_known, check_length, row_named, tokenise
 from inscl.errors import DataError
 
 Loss = Literal["token", "row"]  # what a step's loss is the mean over
@@ -56,16 +56,17 @@ def tokenise_mixture(
     loss: Loss = "token",
     *,
     vocabulary: int | None = None,
+    positions: int | None = None,
 ) -> TokenisedMixture:
     """Tokenise a mixture; if any row is a conversation, all rows take the chat form.
 
-    `loss` says what the weights of the rows mean; see `weighted`.
+    `loss` says what the weights of the rows mean; see `weighted`. `vocabulary` and `positions` are what the model has.
 
     Raises
     ------
     DataError
-        If no row fits `max_length`, the chat template refuses one, or it has a token outside the model's `vocabulary`;
-        the message names task and row.
+        If no row fits `max_length`, the chat template refuses one, or it has a token outside the model's vocabulary, or
+        more tokens than positions; the message names task and row.
     """
     chat = any(row.example.messages is not None for row in rows)
     check_rows(rows, tokenizer, chat=chat)
@@ -75,6 +76,7 @@ def tokenise_mixture(
         with row_named(row.task, number):
             tokens = tokenise(row.example, tokenizer, max_length=max_length, chat=chat)
             check_known(tokens.input_ids if tokens else (), tokenizer, vocabulary)
+            check_length(len(tokens.input_ids) if tokens else 0, positions)
         if tokens is None:
             skipped[row.task] += 1
             continue

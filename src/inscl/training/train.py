@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from inscl.data.mixture import read_mixture
 from inscl.data.template import TEMPLATE_ID
 from inscl.errors import DataError, InsclError
-from inscl.models.loading import RECORD, LoadedModel, identity, load, vocabulary
+from inscl.models.loading import RECORD, LoadedModel, identity, load, positions, vocabulary
 from inscl.models.precision import choose_dtype
 from inscl.training import adapters, checkpoints, tracking
 from inscl.training.adapters import Adapter
@@ -97,6 +97,7 @@ def train_stage(
             config.max_length,
             config.loss,
             vocabulary=vocabulary(loaded.model),
+            positions=positions(loaded.model),
         )
         _say_what_was_cut(rows, config.max_length)
         adapters.prepare(loaded, config.peft, mode, seed, config.protect.freeze_bottom_layers)
