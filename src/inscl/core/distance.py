@@ -1,5 +1,7 @@
 """The 1-Wasserstein distance between two tasks, each a distribution over embedded instructions."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -62,15 +64,7 @@ def wasserstein(
     >>> wasserstein([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0]], weights_a=[3, 1])
     0.25
     """
-    x, y = _rows("a", a), _rows("b", b)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"`a` and `b` must have the same dimension, got {x.shape[1]} and {y.shape[1]}. "
-            "Encode both with the same encoder."
-        )
-    p, q = _masses("weights_a", weights_a, len(x)), _masses("weights_b", weights_b, len(y))
-    x, p = x[p > 0], p[p > 0]
-    y, q = y[q > 0], q[q > 0]
+    x, y, p, q = _checked(a, b, weights_a, weights_b)
     if len(x) * len(y) > LARGEST:
         raise DataError(
             f"The tasks have {len(x):,} and {len(y):,} distinct instructions; a Wasserstein distance takes at most "
@@ -84,6 +78,96 @@ def wasserstein(
     else:
         value = least_cost(p, q, costs.block())
     return min(max(value, 0.0), 2.0)
+
+
+class Debiased(NamedTuple):
+    """An estimate, which may be negative, and its standard error."""
+
+    value: float
+    standard_error: float
+
+
+def debiased(
+    a: ArrayLike, b: ArrayLike, weights_a: ArrayLike | None = None, weights_b: ArrayLike | None = None
+) -> Debiased:
+    """How far two tasks lie apart, without the floor from the spread within them.
+
+    Each set is taken for a sample of its task's instructions. `wasserstein` is then well above 0 even between halves of
+    one task. This is the U-statistic of the mean cost between the tasks less the mean costs within them,
+
+        E c(X, Y) - E c(X, X') / 2 - E c(Y, Y') / 2 = |E X - E Y|^2 / 2     (X, Y scaled to length 1)
+
+    without bias: 0 in the mean where both sets come from one task. It sees that the tasks' mean directions differ,
+    and nothing else: it is half the squared maximum mean discrepancy of the linear kernel, and a lower bound of the
+    Wasserstein distance between the tasks. The standard error is the jackknife's, which is on the safe side where the
+    difference is about 0.
+
+    Parameters
+    ----------
+    a, b, weights_a, weights_b
+        As in `wasserstein`.
+
+    Returns
+    -------
+    Debiased
+        Computed in time and memory that grow with n + m.
+
+    Raises
+    ------
+    ValueError
+        As in `wasserstein`, and where a side has fewer than three rows of positive weight.
+
+    References
+    ----------
+    Gretton et al. (2012), "A kernel two-sample test"; Busing et al. (1999), "Delete-m jackknife for unequal m".
+
+    Examples
+    --------
+    >>> debiased([[1.0, 0.0]] * 3, [[0.0, 2.0]] * 3).value
+    1.0
+    """
+    x, y, p, q = _checked(a, b, weights_a, weights_b)
+    for name, rows in (("a", x), ("b", y)):
+        if len(rows) < 3:
+            raise ValueError(f"`{name}` must have at least three rows of positive weight, got {len(rows)}.")
+    x, y = x / _norms(x)[:, None], y / _norms(y)[:, None]
+    mean_x, mean_y = p @ x, q @ y
+    across = float(mean_x @ mean_y)
+    (of_x, x_left), (of_y, y_left) = _mean_within(x, p), _mean_within(y, q)
+    value = (of_x + of_y) / 2 - across
+    without_x = (x_left + of_y) / 2 - (across - p * (x @ mean_y)) / (1 - p)
+    without_y = (of_x + y_left) / 2 - (across - q * (y @ mean_x)) / (1 - q)
+    return Debiased(value, float(np.sqrt(_jackknife(value, without_x, p) + _jackknife(value, without_y, q))))
+
+
+def _mean_within(x: Floats, p: Floats) -> tuple[float, Floats]:
+    """The mean cosine of two different rows of unit length; and without each row in turn, (n,)."""
+    mean = p @ x
+    square, masses = mean @ mean, p @ p
+    whole = (square - masses) / (1 - masses)
+    squares = square - 2 * p * (x @ mean) + p**2  # |mean - p_i x_i|^2
+    return float(whole), (squares - (masses - p**2)) / ((1 - p) ** 2 - (masses - p**2))
+
+
+def _jackknife(value: float, without: Floats, p: Floats) -> float:
+    """Variance of an estimate, from its values without each row of mass `p` in turn."""
+    estimate = len(p) * value - (1 - p) @ without
+    pseudo = (value - (1 - p) * without) / p
+    return float(((pseudo - estimate) ** 2 * p / (1 - p)).mean())
+
+
+def _checked(
+    a: ArrayLike, b: ArrayLike, weights_a: ArrayLike | None, weights_b: ArrayLike | None
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """The rows of positive mass of both sides, and their masses."""
+    x, y = _rows("a", a), _rows("b", b)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"`a` and `b` must have the same dimension, got {x.shape[1]} and {y.shape[1]}. "
+            "Encode both with the same encoder."
+        )
+    p, q = _masses("weights_a", weights_a, len(x)), _masses("weights_b", weights_b, len(y))
+    return x[p > 0], y[q > 0], p[p > 0], q[q > 0]
 
 
 class _CosineCosts:
