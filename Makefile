@@ -37,7 +37,8 @@ test: lint docs
 torture: .venv/installed
 	rm -f torture.jsonl
 	INSCL_TORTURE=1 INSCL_TORTURE_TABLE=torture.jsonl $(TEST_ENVIRONMENT) $(BIN)/python -m pytest --quiet \
-		tests/test_memory_torture.py tests/test_memory_damage.py tests/test_memory_faults.py tests/test_object_store.py
+		tests/test_memory_torture.py tests/test_memory_damage.py tests/test_memory_faults.py tests/test_object_store.py \
+		tests/test_stage_torture.py tests/test_mutated_inputs.py
 	INSCL_TORTURE_TABLE=torture.jsonl $(BIN)/python tests/torture.py
 
 docs: .venv/installed

@@ -1,6 +1,5 @@
 """What tests do to a memory in processes that may be killed."""
 
-import ctypes
 import os
 import signal
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 import inscl.memory.memory
 import inscl.memory.store
 import inscl.replay.planner
+from faulty import with_faults
 from inscl.tags.clean import clean_tags
 from support import WordEncoder, WordTagger, rows_of
 from zygote import serve
@@ -50,17 +50,8 @@ def plan(path: str) -> None:
 
 
 def faulty(how: int, at: int, answer: str, verb: str, path: str, *arguments: object, **keywords: object) -> None:
-    """Do something with faults armed (see faults.c), and write down how often files were touched, or what was said."""
-    faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
-    faults.arm(how, ctypes.c_long(at), path.encode())
-    said = ""
-    try:
-        globals()[verb](path, *arguments, **keywords)
-    except Exception as error:
-        said = f"{type(error).__module__}.{type(error).__name__}: {error}"
-    calls = faults.counted()
-    faults.arm(0, ctypes.c_long(0), b"/")
-    Path(answer).write_text(f"{calls}\n{said}", "utf-8")
+    """Do something to a memory with faults armed."""
+    with_faults(how, at, answer, path, lambda: globals()[verb](path, *arguments, **keywords))
 
 
 def as_nobody(answer: str, verb: str, path: str, *arguments: object) -> None:

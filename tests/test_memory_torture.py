@@ -6,7 +6,6 @@
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from faulty import COUNT, FULL, KILL, compiled
 from inscl.errors import MemoryStateError
 from inscl.memory.memory import Memory
 from inscl.replay.planner import plan
@@ -24,7 +24,6 @@ from torture import FULL as ALL_OF_IT
 from torture import Row
 from zygote import Zygote
 
-COUNT, KILL, FULL = 1, 2, 3  # as in faults.c
 FEW = 4  # calls of each verb that `make test` takes
 
 VERBS: dict[str, tuple[object, ...]] = {
@@ -40,14 +39,7 @@ VERBS: dict[str, tuple[object, ...]] = {
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that makes calls fail, compiled."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    library = tmp_path_factory.mktemp("faults") / "faults.so"
-    source = Path(__file__).with_name("faults.c")
-    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    return library
+    return compiled(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="module")
