@@ -8,7 +8,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLE
 .PHONY: help demo test torture lint docs bench clean
 
 help:
-	@echo "make demo   a real small model forgets, and replay keeps it (about 9 minutes on 2 idle cores)"
+	@echo "make demo   a real small model forgets, and replay keeps it (under 3 minutes on 2 idle cores)"
 	@echo "make test   linters, types and all tests"
 	@echo "make torture  kills, full disks and damage at each call and file of a memory (about 40 minutes)"
 	@echo "make docs   the documentation site, in site/"

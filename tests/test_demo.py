@@ -19,9 +19,9 @@ needs_model = pytest.mark.skipif(
 )
 
 
-def test_the_demo_compares_no_random_and_inscl_replay_over_six_tasks():
+def test_the_demo_compares_no_replay_random_inscl_and_what_we_recommend():
     config = load_config(stream_file())
-    assert config.strategies == ("none", "random", "inscl")
+    assert config.strategies == ("none", "random", "inscl", "steady")
     assert config.experts
     assert load_config(stream_file(fast=True)).tasks.only
 
@@ -37,8 +37,9 @@ def test_a_missing_model_is_told_with_what_to_do(monkeypatch, tmp_path, capsys):
 @needs_model
 @pytest.mark.slow
 def test_the_fast_demo_runs_offline_and_again_at_once(tmp_path):
-    def demo() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "inscl", "demo", "--fast", "--json", "--out", str(tmp_path / "run")]
+    def demo(*, as_json: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "inscl", "demo", "--fast", "--out", str(tmp_path / "run")]
+        command += ["--json"] if as_json else []
         env = {**os.environ, "HF_HUB_OFFLINE": "1"}
         return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
@@ -48,11 +49,17 @@ def test_the_fast_demo_runs_offline_and_again_at_once(tmp_path):
     assert str(page := tmp_path / "run" / "report" / "index.html") in first.stderr
     assert "Without replay" in page.read_text(encoding="utf-8")
     lines = {line["strategy"]: line for line in json.loads(first.stdout)["lines"]}
-    assert set(lines) == {"none", "inscl"}
-    assert lines["inscl"]["learning"] > 0.5
+    assert set(lines) == {"none", "steady"}
+    assert lines["steady"]["learning"] > 0.5
+    assert lines["steady"]["gain_final"] > lines["none"]["gain_final"] + 20
     rows = parquet.read_table(tmp_path / "run" / "results.parquet").to_pylist()
     assert all(row["value"] > 0.2 for row in rows if row["metric"] == "expert")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["dtype"] in {"float32", "bfloat16"}
     again = demo()
     assert json.loads(again.stdout) == json.loads(first.stdout)
+    for name in ("none: no replay", "steady, 5 per task"):
+        kept = lines[name.partition(":")[0].partition(",")[0]]["gain_final"]
+        (bar,) = [line for line in demo(as_json=False).stdout.splitlines() if name in line]
+        assert bar.count("█") == round(kept / 100 * 40)
+        assert bar.endswith(f" {kept:.0f}")
     assert not list(Path(tmp_path).glob("run/**/checkpoints"))

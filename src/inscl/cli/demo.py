@@ -1,25 +1,33 @@
 """inscl demo"""
 
 import os
+import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inscl.cli.app import JsonOption, QuietOption, app, remark
-from inscl.cli.run import WorkersOption, carry_out
+from inscl.cli.app import JsonOption, QuietOption, app, print_json, printable, remark
+from inscl.cli.run import WorkersOption, carry_out, tell_where
+
+if TYPE_CHECKING:
+    from inscl.experiments.summary import Summary
+
+
+_BAR = 40  # characters that stand for 100 per cent
 
 
 @app.command(epilog="Example: inscl demo --fast")
 def demo(
-    fast: Annotated[bool, typer.Option("--fast", help="A smaller one, of a minute or two.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Three tasks, no replay against replay: a minute.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run. [default: runs/demo-seedN]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples, draws and shuffling.")] = 0,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser at the end.")] = False,
     workers: WorkersOption = min(2, os.cpu_count() or 1),
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """The whole story offline in minutes, on a real small model: learn six tasks with and without replay."""
+    """A real small model forgets, and replay keeps it: small tasks learnt one after another, offline, in minutes."""
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
@@ -37,10 +45,26 @@ def demo(
             "Interrupt it when you like: the same command goes on."
         )
     folder = out or Path("runs") / f"demo{'-fast' if fast else ''}-seed{seed}"
-    carry_out(config, folder, workers=workers, json=json, quiet=quiet)
+    summary = carry_out(config, folder, workers=workers, quiet=quiet)
+    if json:
+        print_json(summary.to_dict())
+    else:
+        _print_kept(summary)
     page = _page(folder)
     if not quiet:
+        tell_where(folder)
         remark(f"what was kept, and what was forgotten, on one page: {page}")
+    if show:
+        webbrowser.open(page.absolute().as_uri())
+
+
+def _print_kept(summary: "Summary") -> None:
+    """A bar for each strategy."""
+    print("What the model still knows of the earlier tasks after the last one, in per cent of an expert in each:")
+    for line in summary.lines:
+        name = f"{line.strategy}, {line.budget}" if line.budget else f"{line.strategy}: no replay"
+        kept = line.gain_final or 0.0
+        print(printable(f"  {name:<22} {'█' * round(max(kept, 0) / 100 * _BAR):<{_BAR}} {kept:.0f}"))
 
 
 def _page(folder: Path) -> Path:

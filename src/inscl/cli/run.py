@@ -44,11 +44,23 @@ def run(
     """Run strategies x orders x budgets x seeds; the same command goes on where it was interrupted."""
     from inscl.experiments.config import load_config
 
-    carry_out(load_config(stream), out or Path("runs") / stream.stem, workers=workers, json=json, quiet=quiet)
+    config, folder = load_config(stream), out or Path("runs") / stream.stem
+    summary = carry_out(config, folder, workers=workers, quiet=quiet)
+    if json:
+        print_json(summary.to_dict())
+    else:
+        _print_summary(summary, config)
+    if not quiet:
+        tell_where(folder)
 
 
-def carry_out(config: "StreamConfig", out: Path, *, workers: int, json: bool, quiet: bool) -> None:
-    """Run an experiment under a live view, and print what came out."""
+def tell_where(folder: Path) -> None:
+    """Say where the numbers of a run are."""
+    remark(f"every number: {folder / 'results.parquet'} and results.csv; answers: {folder / 'stages'}")
+
+
+def carry_out(config: "StreamConfig", out: Path, *, workers: int, quiet: bool) -> "Summary":
+    """Run an experiment under a live view, and sum up what came out."""
     from inscl.cli.view import RunView
     from inscl.libraries import prepare_libraries
 
@@ -59,13 +71,7 @@ def carry_out(config: "StreamConfig", out: Path, *, workers: int, json: bool, qu
 
     with RunView(quiet=quiet) as view:
         result = run_streams(config, out, workers=workers, progress=view.show)
-    summary = summarize(result.table, RunFolder(out).final_rows())
-    if json:
-        print_json(summary.to_dict())
-    else:
-        _print_summary(summary, config)
-    if not quiet:
-        remark(f"every number: {out / 'results.parquet'} and results.csv; answers: {out / 'stages'}")
+    return summarize(result.table, RunFolder(out).final_rows())
 
 
 def _print_summary(summary: "Summary", config: "StreamConfig") -> None:
