@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inscl.core.orders import order_of
-from inscl.data.example import Example
+from inscl.data.example import Example, instruction_key, key_of
 from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.jobs import UNTRAINED, Job, expert_job, joint_job, streams_of
@@ -19,6 +19,7 @@ from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.replay.strategies import STRATEGIES
 
 SETTINGS = {"encoder": "words", "tagger": "words", "weights": "frequency", "radius": 0.1, "min_samples": 2}
+ROWS = tuple(key_of("row", name).hex() for name in "ab")
 TASKS = ("sums", "capitals", "colours", "rhymes")
 
 
@@ -153,7 +154,7 @@ class _Maker:
                     all_instructions=3, distance=distance if by_distance else None,
                     instructions=tuple(
                         InstructionPlan(
-                            f"{task}-{k}", f"Do {task}, wording {k}.", 2, 13, ("a", "b"),
+                            instruction_key(f"{task}-{k}").hex(), f"Do {task}, wording {k}.", 2, 13, ROWS,
                             ("do", task) if tagged else None, 1.5 + k if tagged else None,
                         )
                         for k in range(2)

@@ -9,8 +9,9 @@ from time import perf_counter
 
 import pytest
 
-from inscl.report.page import write_plan_report, write_run_report
+from inscl.report.page import write_plan_report, write_run_report, write_stage_report
 from report_runs import made_run
+from test_report_stage import three_months
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium")
 axe = pytest.importorskip("axe_core_python", reason="the browser tests need axe-core-python")
@@ -88,12 +89,13 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         "run": page,
         "answers": page.with_name("answers-01.html"),
         "plan": write_plan_report(plan, folder / "plan", figures=()),
+        "stage": write_stage_report(three_months(folder)[-1].folder, folder / "stage", figures=()),
     }
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["run", "answers", "plan"])
+@pytest.mark.parametrize("name", ["run", "answers", "plan", "stage"])
 def test_a_page_is_quiet_and_accessible_and_fits(driver, pages, name, size, scheme):
     browser = Browser(driver, *SIZES[size], scheme)
     browser.open(pages[name])
@@ -151,6 +153,29 @@ def test_the_page_can_be_walked_by_tab_and_starts_with_a_way_to_the_content(driv
     assert seen[:2] == ["skip", "scheme"]
     assert "scroll fit" in seen
     assert "choose-scores" in seen
+
+
+def test_answers_are_filtered_by_what_became_of_them_and_by_words(driver, pages):
+    browser = Browser(driver, *SIZES["desktop"], "light")
+    browser.open(pages["answers"])
+    choose = "const f = document.getElementById('filter'); f.fate.value = '{}'; f.words.value = '{}'; "
+    choose += "f.dispatchEvent(new Event('input'))"
+    shown = "return [...document.querySelectorAll('tr[data-fate]')].filter((r) => r.offsetHeight > 0).{}"
+    fates = browser.js("return [...document.querySelectorAll('tr[data-fate]')].map((r) => r.dataset.fate)")
+    assert 0 < fates.count("lost") < len(fates)
+    browser.js(choose.format("lost", ""))
+    assert browser.js(shown.format("map((r) => r.dataset.fate)")) == ["lost"] * fates.count("lost")
+    assert browser.js("return document.querySelector('#filter output').textContent").startswith(
+        f"{fates.count('lost')} "
+    )
+    texts = browser.js("return [...document.querySelectorAll('tr[data-fate]')].map((r) => r.textContent.toLowerCase())")
+    wanted = [text for text in texts if "wording" in text and "2" in text]
+    browser.js(choose.format("", "WORDING 2"))
+    assert browser.js(shown.format("map((r) => r.textContent.toLowerCase())")) == wanted
+    assert 0 < len(wanted) < len(texts)
+    browser.js(choose.format("", "no such words"))
+    assert browser.js(shown.format("length")) == 0
+    assert browser.complaints() == []
 
 
 def test_another_stream_and_another_scheme_can_be_chosen(driver, pages):

@@ -41,12 +41,15 @@ class AnsweringTrainer(StageTrainer):
         return found
 
 
-@pytest.fixture(scope="module")
-def months(tmp_path_factory):
+def three_months(folder: Path):
     """Three stages; the third loses every other answer of the first."""
-    folder = tmp_path_factory.mktemp("months")
     done = [learn_month(folder, "may", AnsweringTrainer(), model="base")]
     return [*done, *(learn_month(folder, name, AnsweringTrainer()) for name in ("june", "july"))]
+
+
+@pytest.fixture(scope="module")
+def months(tmp_path_factory):
+    return three_months(tmp_path_factory.mktemp("months"))
 
 
 def test_a_stage_tells_what_learn_told(months):

@@ -18,6 +18,7 @@ from inscl.experiments.comparison import Comparison
 from inscl.experiments.results import StreamKey
 from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.files import whole_file
+from inscl.forgetting.fates import RowFate
 from inscl.report import figures as draw
 from inscl.report.facts import Facts, RunFacts
 from inscl.report.figures import Figure
@@ -299,9 +300,16 @@ def _write_answers(out: Path, facts: Facts, runs: Sequence[RunFolder]) -> list[d
         ]
         if lines:
             name = f"answers-{i:02d}.html"
-            _write(out / name, _render("answers.html.j2", task=task, lines=lines))
+            _write(out / name, _render("answers.html.j2", task=task, lines=lines, fate=_fate))
             pages.append({"file": name, "task": task})
     return pages
+
+
+def _fate(row: RowFate) -> str:
+    """What became of a row, as the reader may ask for it."""
+    if row.history.forgotten:
+        return "lost"
+    return "gained" if row.history.score - row.history.best >= CHANGED_BY else "alike"
 
 
 def _first_streams(facts: Facts, runs: Iterable[RunFolder]) -> list[tuple[str, RunFolder, StreamFolder]]:

@@ -52,4 +52,22 @@
     });
   });
   take(document);
+
+  // Of all answers, those that a choice and some words ask for.
+  const filter = document.getElementById("filter");
+  if (!filter) return;
+  const rows = [...document.querySelectorAll("tr[data-fate]")].map((row) => [row, row.textContent.toLowerCase()]);
+  const apply = () => {
+    const words = filter.words.value.toLowerCase().split(/\s+/), fate = filter.fate.value;
+    let shown = 0;
+    rows.forEach(([row, text]) => {
+      row.hidden = (fate && row.dataset.fate !== fate) || !words.every((word) => text.includes(word));
+      shown += !row.hidden;
+    });
+    filter.querySelector("output").textContent = `${shown} of ${rows.length}`;
+  };
+  filter.addEventListener("input", apply);
+  filter.addEventListener("submit", (event) => event.preventDefault());
+  filter.hidden = false;
+  apply();
 })();
