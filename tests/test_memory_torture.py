@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import lance
 import pytest
 
 from faulty import COUNT, FULL, KILL, compiled
 from inscl.errors import MemoryStateError
 from inscl.memory.memory import Memory
+from inscl.memory.store import Store
 from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, rows_of
 from test_memory import every_byte
@@ -270,6 +272,63 @@ def test_a_memory_that_vanishes_is_one_line(tmp_path):
         with pytest.raises(MemoryStateError) as caught:
             verb()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["add", "remove", "tag"])
+def test_a_memory_that_vanishes_while_it_is_changed_is_one_line(tmp_path, monkeypatch, verb):
+    path, commit = tmp_path / "m", Store.commit
+    memory = opened(path)
+    memory.add("a", rows_of("a"))
+
+    def late(*arguments, **keywords):
+        shutil.rmtree(path)
+        return commit(*arguments, **keywords)
+
+    monkeypatch.setattr(Store, "commit", late)
+    keys = memory.task("a").instructions.keys
+    calls = {
+        "add": lambda: memory.add("b", rows_of("b")),
+        "remove": lambda: memory.remove("a"),
+        "tag": lambda: memory.retag(dict.fromkeys(keys, (("other",), "other")), "other"),
+    }
+    with pytest.raises(MemoryStateError) as caught:
+        calls[verb]()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_what_is_removed_is_in_no_compressed_file_either(tmp_path, compression):
+    """Compressed bytes cannot be searched: every version of every table is read, and no other file may hold rows."""
+    path = tmp_path / "m"
+    memory = Memory(path, encoder=WordEncoder(), tagger=WordTagger(), compression=compression)
+    memory.add("kept", rows_of("kept"))
+    memory.log_stage({"name": "kept", "tasks": []})
+    before = rows_left(path)
+    memory.add("secret", rows_of("zebrafish"))
+    memory.log_stage({"name": "secret", "tasks": [{"name": "secret", "rows": ["zebrafish"]}]})
+    assert any("zebrafish" in row for row in rows_left(path)["tasks"])
+    memory.remove("secret")
+    after = rows_left(path)
+    assert after["tasks"] == before["tasks"]
+    assert after["cache"] == before["cache"]
+    assert not any("zebrafish" in row or "secret" in row for rows in after.values() for row in rows)
+    assert b"zebrafish" not in every_byte(path)
+    assert b"secret" not in every_byte(path)
+
+
+def rows_left(path: Path) -> dict[str, set[str]]:
+    """All rows of all versions of the tables below a memory's folders; every data file belongs to a version."""
+    found: dict[str, set[str]] = {}
+    for table in path.rglob("*.lance"):
+        if not table.is_dir():
+            continue
+        rows, files = found.setdefault(table.relative_to(path).parts[0], set()), set()
+        for version in lance.dataset(table).versions():
+            dataset = lance.dataset(table, version=version["version"])
+            rows |= {repr(row) for row in dataset.to_table().to_pylist()}
+            files |= {file.path for part in dataset.get_fragments() for file in part.data_files()}
+        assert {file.name for file in (table / "data").iterdir()} == files, table
+    return found
 
 
 def test_links_out_of_the_folder_are_not_followed_when_deleting(tmp_path):

@@ -1,6 +1,9 @@
 """Model folders as people have them: adapters, damage, end tokens and vocabularies that do not fit."""
 
+import contextlib
 import json
+import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from inscl.data.row_check import check_rows
 from inscl.errors import DataError, InsclError
 from inscl.models.loading import load, load_tokenizer, vocabulary
 from inscl.training.batches import tokenise_mixture
+from inscl.training.config import stage_config
+from inscl.training.train import train_stage
 
 PLAIN = [MixtureRow("sums", Example("Add.", "1 and 2", ("3",)))]
 
@@ -55,6 +60,71 @@ def test_an_adapter_folder_is_loaded_on_its_base(model, adapter):
     assert (loaded.base, loaded.adapters) == (str(model), (adapter,))
     assert loaded.tokenizer.eos_token == "<|im_end|>"  # that of its base
     assert hasattr(load(adapter, merge=False).model, "peft_config")
+
+
+class Trap:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+PICKLES = ("pytorch_model.bin", "adapter_model.bin", "training_args.bin", "optimizer.pt", "rng_state.pth")
+    "pytorch_model.bin",
+    "adapter_model.bin",
+    "training_args.bin",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+)
+CODE = "import os\nos.mkdir({!r})\nfrom transformers import LlamaConfig as C, LlamaForCausalLM as M\n"
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["beside", "instead"])
+def test_no_pickle_or_code_in_a_strangers_model_is_run(model, adapter, tmp_path, whole):
+    for i, folder in enumerate((shutil.copytree(model, tmp_path / "model"), adapter)):
+        trap = tmp_path / f"trap{i}"
+        for name in PICKLES:
+            with (folder / name).open("wb") as file:
+                pickle.dump({"weight": Trap(trap)}, file)
+        (folder / "code.py").write_text(CODE.format(str(trap)))
+        if (config := folder / "config.json").exists():
+            classes = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
+            config.write_text(json.dumps({**json.loads(config.read_text()), "auto_map": classes}))
+        if not whole:
+            next(folder.glob("*.safetensors")).unlink()
+        said = ""
+        try:
+            load(folder)
+        except InsclError as error:
+            said = str(error)
+        assert (said == "") == whole
+        assert "\n" not in said
+        assert not trap.exists()
+
+
+@pytest.mark.slow
+def test_no_pickle_in_the_checkpoint_of_an_unfinished_stage_is_run(model, tmp_path):
+    """Who can write into a stage's folder can change what is trained, but runs nothing."""
+    mixture, config = tiny.mixture_file(tmp_path), stage_config(dtype="float32", batch_size=4)
+
+    def stop(step: int, steps: int, loss: float) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_stage(mixture, model, tmp_path / "out", config, checkpoint_every=1, progress=stop)
+    files = [file for file in (tmp_path / "out").rglob("*") if file.suffix in (".bin", ".pt", ".pth")]
+    assert files
+    for file in files:
+        with file.open("wb") as opened:
+            pickle.dump({"weight": Trap(tmp_path / "trap")}, opened)
+    with contextlib.suppress(InsclError):
+        train_stage(mixture, model, tmp_path / "out", config)
+    assert not (tmp_path / "trap").exists()
 
 
 def test_an_adapter_whose_base_is_gone_is_one_line(adapter):
