@@ -5,12 +5,13 @@ BIN := .venv/bin
 # Ours and the users' cores: two test processes with one thread each.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: help demo test torture lint docs bench clean
+.PHONY: help demo test torture audit lint docs bench clean
 
 help:
 	@echo "make demo   a real small model forgets, and replay keeps it (under 3 minutes on 2 idle cores)"
 	@echo "make test   linters, types and all tests"
-	@echo "make torture  kills, full disks and damage at each call and file of a memory (about 40 minutes)"
+	@echo "make torture  kills, full disks, damage and mutated inputs at each call and file (about an hour)"
+	@echo "make audit  licences of the dependencies, and known advisories against the pinned versions"
 	@echo "make docs   the documentation site, in site/"
 	@echo "make bench  time and memory of planning"
 
@@ -40,6 +41,12 @@ torture: .venv/installed
 		tests/test_memory_torture.py tests/test_memory_damage.py tests/test_memory_faults.py tests/test_object_store.py \
 		tests/test_stage_torture.py tests/test_mutated_inputs.py
 	INSCL_TORTURE_TABLE=torture.jsonl $(BIN)/python tests/torture.py
+
+# Licences of all that is installed, and whether advisories are known against the pinned versions (asks PyPI).
+audit: .venv/installed
+	$(BIN)/pip-licenses --from=mixed --order=license --format=markdown
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off \
+		2> .venv/audit.log || { tail -n 1 .venv/audit.log; exit 1; }
 
 docs: .venv/installed
 	$(BIN)/zensical build --strict --clean

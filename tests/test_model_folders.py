@@ -72,7 +72,7 @@ class Trap:
         return os.mkdir, (str(self.folder),)
 
 
-PICKLES = ("pytorch_model.bin", "adapter_model.bin", "training_args.bin", "optimizer.pt", "rng_state.pth")
+PICKLES = (
     "pytorch_model.bin",
     "adapter_model.bin",
     "training_args.bin",
