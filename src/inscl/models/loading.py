@@ -268,10 +268,11 @@ def _one_line(what: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # a tokenizer's, from Rust
             raise
-        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        first, _, rest = str(error).strip().partition("\n")
+        reason = " ".join(f"{first} {rest if first.endswith(':') else ''}".split())[:300].rstrip(".")
         raise InsclError(
-            f"{what}: {reason}. Give a folder with a model and its tokenizer in safetensors form, a Hub id that can be "
-            f"reached, or {EMBEDDED}."
+            f"{what}: {reason or type(error).__name__}. Give a folder with a model and its tokenizer in safetensors "
+            f"form, a Hub id that can be reached, or {EMBEDDED}."
         ) from error
 
 
