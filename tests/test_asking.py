@@ -21,7 +21,7 @@ SCHEMA = {"type": "object", "properties": {"tags": {"type": "array"}}}
 def quick(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(asking, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(asking, "GRACE", 2.0)
+    monkeypatch.setattr(asking, "_GRACE", 2.0)
 
 
 def questions(n, schema=None):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import sem, ttest_1samp
 
 from inscl.check.assessment import Assessment, read_assessment
-from inscl.check.comparison import GENERAL, compare_assessments, drop_estimate
+from inscl.check.comparison import _GENERAL, compare_assessments, drop_estimate
 from inscl.check.formats import junit, markdown
 from inscl.check.gate import check
 from inscl.check.result import Tolerance
@@ -135,7 +135,7 @@ def test_the_perplexity_is_one_more_member_of_the_family(rng):
     for rise, outcome in ((0.0, "pass"), (0.30, "fail")):
         new = Perplexity("text", (nll + 20 * math.log1p(rise) + rng.normal(0, 0.5, 60)).tolist(), tokens)
         verdict = compare_assessments(assessment(old, t=rows), assessment(new, t=rows))
-        found = finding_of(verdict, GENERAL)
+        found = finding_of(verdict, _GENERAL)
         assert found.outcome == outcome
         assert found.change.after == pytest.approx(new.value, rel=1e-9)
         assert found.change.worse == pytest.approx(100 * (new.value / old.value - 1), rel=1e-9)
@@ -320,7 +320,7 @@ def test_reasons_fit_what_was_measured():
     text = Perplexity("text", [60.0 + i % 7 for i in range(60)], [20] * 60)
     worse = replace(text, nll=[n + 20 * math.log1p(0.058) + (2 if i % 2 else -2) for i, n in enumerate(text.nll)])
     rows = [1.0] * 200
-    general = finding_of(compare_assessments(assessment(text, t=rows), assessment(worse, t=rows)), GENERAL)
+    general = finding_of(compare_assessments(assessment(text, t=rows), assessment(worse, t=rows)), _GENERAL)
     assert general.outcome == "pass"
     assert general.reason(LIMITS).startswith("a rise of 5.8 % was measured, more than the 5 allowed")
 

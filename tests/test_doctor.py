@@ -142,7 +142,7 @@ def test_a_gpu_that_torch_is_not_built_for_is_a_problem(here, monkeypatch):
 
 
 def test_little_room_is_a_problem(here, monkeypatch):
-    monkeypatch.setattr(inscl.doctor, "LITTLE_ROOM", 1 << 60)
+    monkeypatch.setattr(inscl.doctor, "_LITTLE_ROOM", 1 << 60)
     assert all("Make room before a stage is trained" in problem for problem in examine("memory").problems)
     assert examine("memory").problems
 

@@ -158,7 +158,7 @@ def test_any_callable_is_an_encoder():
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(inscl.memory.encoder, "CHUNK", 4)
+    monkeypatch.setattr(inscl.memory.encoder, "_CHUNK", 4)
     return 4
 
 
@@ -238,7 +238,7 @@ import sys
 import inscl.memory.encoder
 from inscl.memory.embedding_cache import CachedEncoder
 from support import WordEncoder, flip
-inscl.memory.encoder.CHUNK = 4
+inscl.memory.encoder._CHUNK = 4
 encoder = WordEncoder()
 CachedEncoder(encoder, sys.argv[1])(sys.argv[2:])
 print(len(encoder.seen))
@@ -259,7 +259,7 @@ import os, signal, sys
 import inscl.memory.encoder
 from inscl.memory.embedding_cache import CachedEncoder
 from support import WordEncoder, flip
-inscl.memory.encoder.CHUNK = 4
+inscl.memory.encoder._CHUNK = 4
 
 class Dying(WordEncoder):
     def __call__(self, texts):

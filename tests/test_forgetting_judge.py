@@ -20,7 +20,7 @@ from inscl.demo.tasks import demo_tasks
 from inscl.forgetting import Case, OfflineJudge, ServerJudge
 from inscl.forgetting.form import form_of, likeness
 from inscl.forgetting.nearness import Nearness
-from inscl.forgetting.server import only_object
+from inscl.forgetting.server import _only_object
 from inscl.forgetting.verdict import REASONS, RUBRIC
 from inscl.llm.replies import Reply
 from inscl.memory.embedding_cache import CachedEncoder
@@ -208,7 +208,7 @@ def test_long_and_hostile_texts_stay_inside_the_question():
 @given(st.text(max_size=30), st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5)), st.text())
 def test_an_object_is_found_in_prose(before, value, after):
     before, after = before.replace("{", ""), after.replace("{", "").replace("</think>", "")
-    assert only_object(before + json.dumps(value) + after) == value
+    assert _only_object(before + json.dumps(value) + after) == value
 
 
 # ---------------------------------------------------------------- hand labels

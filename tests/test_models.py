@@ -99,7 +99,7 @@ def test_a_folder_that_appears_is_whole_or_not_there(tmp_path):
     target = tmp_path / "there"
 
     def fill(text):
-        with models.appearing(target) as partial:
+        with models._appearing(target) as partial:
             (partial / "file").write_text(text)
             if text == "bad":
                 raise RuntimeError(text)

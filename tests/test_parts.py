@@ -14,14 +14,14 @@ from inscl.evaluation.predictions import Prediction, write_predictions
 from inscl.evaluation.scores import RowScores
 from inscl.memory.memory import Memory
 from inscl.memory.task import estimate_tokens
-from inscl.replay.parts import MOST_WEIGHT
+from inscl.replay.parts import _MOST_WEIGHT
 from inscl.replay.plan import Plan
 from inscl.replay.planner import plan
 from inscl.replay.registry import Strategy
 from inscl.replay.strategies import STRATEGIES, at_random, equally
 from inscl.stages.folder import StageFolder
 from inscl.stages.own import with_own_answers
-from inscl.stages.trainer import as_asked
+from inscl.stages.trainer import _as_asked
 from inscl.training.batches import order_of_steps
 from inscl.training.config import stage_config
 from support import WordEncoder, WordTagger, rows_of
@@ -51,7 +51,7 @@ def held_by_replay(replay) -> float:
 def test_balanced_rows_hold_their_share_of_the_loss(memory, share):
     replay = made_with(memory, f"random+balance={share}", budget=16)
     (weight,) = {task.weight for task in replay.plan.tasks}
-    assert 1 < weight < MOST_WEIGHT
+    assert 1 < weight < _MOST_WEIGHT
     assert held_by_replay(replay) == pytest.approx(share, abs=1e-6)
     assert any(f"counts {weight:.4g} times" in note for note in replay.plan.notes)
 
@@ -210,8 +210,8 @@ def test_nothing_is_answered_unless_the_strategy_asks(memory, tmp_path):
 
 def test_what_is_asked_takes_the_place_of_the_setting():
     config = stage_config("protect: {interpolate: 0.1, ema: 0.5}")
-    assert as_asked(config, {}) == config
-    changed = as_asked(config, {"interpolate": 0.3, "late": 0.5})
+    assert _as_asked(config, {}) == config
+    changed = _as_asked(config, {"interpolate": 0.3, "late": 0.5})
     assert (changed.protect.interpolate, changed.protect.ema) == (0.3, 0.5)
     assert config.protect.interpolate == 0.1
 

@@ -24,9 +24,9 @@ from inscl.experiments.run_folder import RunFolder
 from inscl.experiments.summary import summarize as summarize_table
 from inscl.replay.plan import Plan
 from inscl.report import figures, summarize
-from inscl.report.figures.draw import COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
+from inscl.report.figures.draw import _COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
 from inscl.report.figures.frontier import _Point, _unbeaten
-from inscl.report.page import to_png, write_plan_report, write_run_report
+from inscl.report.page import _to_png, write_plan_report, write_run_report
 from inscl.report.plan import summarize_plan
 from inscl.report.reading import open_runs
 from inscl.report.verdict import best_line, verdict
@@ -464,9 +464,9 @@ def contrast(a: str, b: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_colours_can_be_read(scheme):
-    paper, ink = COLOURS["paper"][scheme], COLOURS["ink"][scheme]
-    assert min(contrast(COLOURS[name][scheme], paper) for name in ("ink", "faint")) >= 4.5
-    assert min(contrast(COLOURS[f"s{i}"][scheme], paper) for i in range(SERIES)) >= 3
+    paper, ink = _COLOURS["paper"][scheme], _COLOURS["ink"][scheme]
+    assert min(contrast(_COLOURS[name][scheme], paper) for name in ("ink", "faint")) >= 4.5
+    assert min(contrast(_COLOURS[f"s{i}"][scheme], paper) for i in range(SERIES)) >= 3
     for shade in RAMP:
         assert contrast(shade[scheme], paper if shade[2] else ink) >= 4.5, shade
 
@@ -474,7 +474,7 @@ def test_colours_can_be_read(scheme):
 def test_png_is_the_figure_twice_as_large(three):
     pytest.importorskip("resvg_py", reason="PNG figures need the extra `report`")
     figure = figures.gain_figure(summarize(three))
-    png = to_png(figure.file())
+    png = _to_png(figure.file())
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     assert int.from_bytes(png[16:20], "big") == 2 * figure.width
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inscl.core.rotation import LOOKED_AT, ROWS_LOOKED_AT, representatives, rotate
+from inscl.core.rotation import _LOOKED_AT, _ROWS_LOOKED_AT, representatives, rotate
 from inscl.core.selection import insinfo
 
 SHAPES = st.lists(st.integers(0, 5), min_size=1, max_size=9).filter(any)
@@ -112,9 +112,9 @@ def test_rows_are_embedded_only_where_the_budget_ends_among_equals():
 
 def test_of_very_many_equals_some_are_looked_at():
     asked: list[int] = []
-    rows = taken([5 * LOOKED_AT], np.zeros(5 * LOOKED_AT, dtype=int), LOOKED_AT + 3, asked=asked)
-    assert len(set(rows.tolist())) == LOOKED_AT + 3
-    assert len(asked) == LOOKED_AT
+    rows = taken([5 * _LOOKED_AT], np.zeros(5 * _LOOKED_AT, dtype=int), _LOOKED_AT + 3, asked=asked)
+    assert len(set(rows.tolist())) == _LOOKED_AT + 3
+    assert len(asked) == _LOOKED_AT
 
 
 def test_every_choice_adds_most():
@@ -175,4 +175,4 @@ def test_insinfo_discounted_by_what_was_replayed_goes_round_in_proportion():
 def test_few_rows_are_encoded_where_few_are_wanted():
     asked: list[int] = []
     assert len(taken([400, 300], np.zeros(700, dtype=int), 2, asked=asked)) == 2
-    assert len(asked) == 2 * ROWS_LOOKED_AT
+    assert len(asked) == 2 * _ROWS_LOOKED_AT

@@ -192,7 +192,7 @@ def test_prototype_instruction_with_one_or_two_instructions(n):
 
 
 def test_prototype_instruction_chooses_clusters_on_a_sample_of_many(monkeypatch, rng):
-    monkeypatch.setattr(select, "SILHOUETTE_SAMPLE", 9)
+    monkeypatch.setattr(select, "_SILHOUETTE_SAMPLE", 9)
     rows = select.prototype_instruction([2] * 12, three_groups(rng), 6, generator())
     assert len(rows) == 6
 

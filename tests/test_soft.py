@@ -42,7 +42,7 @@ def moved(start: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_the_gradient_is_that_of_nll_and_divergence(model, monkeypatch, share, padding_free):
     """Against (1 - s) NLL + s KL(start || model), both from torch, over the whole vocabulary."""
-    monkeypatch.setattr("inscl.training.soft.LIKELIEST", 10**6)
+    monkeypatch.setattr("inscl.training.soft._LIKELIEST", 10**6)
     rows = tokenise_mixture(softened(mixture_rows(9), share), model.tokenizer, 128).rows
     plain = Collator(model.tokenizer.pad_token_id, weighted=False, padding_free=padding_free)
     soft = SoftTargets(model.model, rows, plain)

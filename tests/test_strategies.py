@@ -11,7 +11,7 @@ from inscl.errors import PlanError
 from inscl.memory.memory import Memory
 from inscl.replay.budget import Budget
 from inscl.replay.plan import Plan
-from inscl.replay.registry import GROUP, Strategies, Strategy
+from inscl.replay.registry import _GROUP, Strategies, Strategy
 from inscl.replay.strategies import STRATEGIES, at_random, equally
 from support import WordEncoder, WordTagger, rows_of
 
@@ -34,7 +34,7 @@ def package(tmp_path, monkeypatch):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: our-replay\nVersion: 1.0\n")
     lines = ["even = our_replay:EVEN", "gone = our_replay:GONE", "three = our_replay:NONE", "random = our_replay:EVEN"]
-    (info / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]))
+    (info / "entry_points.txt").write_text("\n".join([f"[{_GROUP}]", *lines]))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     sys.modules.pop("our_replay", None)
@@ -71,7 +71,7 @@ def test_what_cannot_be_added_is_refused(name, strategy, message):
 
 def test_an_installed_package_brings_strategies(package):
     known = Strategies({"random": Strategy("ours", equally, at_random)}, {})
-    assert {entry.name for entry in entry_points(group=GROUP)} >= {"even", "random"}
+    assert {entry.name for entry in entry_points(group=_GROUP)} >= {"even", "random"}
     assert list(known) == ["random", "even", "gone", "three"]
     assert known.named("even").about == "even"
     assert known["random"].about == "ours"  # nobody takes the name of one of ours

@@ -26,7 +26,7 @@ from inscl.memory.retagging import tag_memory
 from inscl.memory.task import TaskInfo
 from inscl.tags.local import LocalModel
 from inscl.tags.model import Tagged, Tagging, model_identity, tag_with
-from inscl.tags.prompt import MOST_TAGS, READ_CHARACTERS, repair_question, tag_question, tags_in
+from inscl.tags.prompt import _MOST_TAGS, READ_CHARACTERS, repair_question, tag_question, tags_in
 from rough_server import REPAIR, USUAL, Answer, rough_server
 from support import WordEncoder, WordTagger, rows_of
 
@@ -82,7 +82,7 @@ def test_tags_are_read_out_of_any_answer(answer, tags, why):
 @given(st.text(alphabet='{}[]",:tags a\\n<>/think', max_size=80) | st.text(max_size=60))
 def test_whatever_is_answered_gives_short_distinct_tags_or_none(answer):
     tags = tags_in(answer)
-    assert tags is None or (0 < len(tags) <= MOST_TAGS and len(set(tags)) == len(tags))
+    assert tags is None or (0 < len(tags) <= _MOST_TAGS and len(set(tags)) == len(tags))
     assert all(tag == tag.strip() and len(tag) <= 60 for tag in tags or [])
 
 

@@ -54,7 +54,7 @@ def tables(task: Task) -> list[object]:
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inscl.memory.task, "BATCH", 7)
     monkeypatch.setattr(inscl.memory.task_tables, "BATCH", 7)
-    monkeypatch.setattr(inscl.memory.task_tables, "SPILL", 14)
+    monkeypatch.setattr(inscl.memory.task_tables, "_SPILL", 14)
 
 
 @pytest.fixture

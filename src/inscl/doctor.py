@@ -23,11 +23,11 @@ from inscl.models.loading import EMBEDDED, cache_folder
 from inscl.models.precision import choose_dtype
 from inscl.provenance import memory_size, processor
 
-DEVELOPERS_EXTRAS = ("dev", "docs")
-LITTLE_ROOM = 1 << 30  # bytes; a stage of the smallest model needs more
-BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
-SHOWN_VARIABLES = ("INSCL_MEMORY", "INSCL_ENCODER", "INSCL_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
-SECRETS = ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY")
+_DEVELOPERS_EXTRAS = ("dev", "docs")
+_LITTLE_ROOM = 1 << 30  # bytes; a stage of the smallest model needs more
+_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
+_SHOWN_VARIABLES = ("INSCL_MEMORY", "INSCL_ENCODER", "INSCL_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+_SECRETS = ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY")
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ def examine(memory: str, *, encoder: str | None = None, quick: bool = False, dev
     }
     return Diagnosis(
         {
-            name: tuple(Finding(f.what, without_secrets(f.value), without_secrets(f.problem)) for f in found)
+            name: tuple(Finding(f.what, _without_secrets(f.value), _without_secrets(f.problem)) for f in found)
             for name, found in sections.items()
         }
     )
 
 
-def without_secrets(text: str) -> str:
+def _without_secrets(text: str) -> str:
     """Text in which no URI holds a user's name or key.
 
-    >>> without_secrets("s3://key:secret@bucket/memory")
+    >>> _without_secrets("s3://key:secret@bucket/memory")
     's3://…@bucket/memory'
     """
     return re.sub(r"://[^/\s@]*@", "://…@", text)
@@ -107,7 +107,7 @@ def _versions() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for extra in metadata("inscl").get_all("Provides-Extra") or ():
-        if extra in DEVELOPERS_EXTRAS:
+        if extra in _DEVELOPERS_EXTRAS:
             continue
         found = [_installed(requirement, "") for requirement in _required(extra)]
         missing = [finding.what for finding in found if finding.value == "not installed"]
@@ -183,7 +183,7 @@ def _precision(gpus: list[str]) -> str:
         return "bfloat16, where the accelerator supports it"
     with suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        if any(flag in flags for flag in BFLOAT16_FLAGS):
+        if any(flag in flags for flag in _BFLOAT16_FLAGS):
             return "bfloat16 has instructions of its own here; `dtype: auto` measures whether it is faster"
         return "float32: this processor has no instructions for bfloat16"
     return "`dtype: auto` measures which is faster"
@@ -276,16 +276,16 @@ def _disk(memory: str) -> Iterator[Finding]:
             found = found.parent
         free = shutil.disk_usage(found).free
         little = f"only {_gib(free)} are free in {found}. Make room before a stage is trained."
-        yield Finding(what, f"{_gib(free)} free", little if free < LITTLE_ROOM else "")
+        yield Finding(what, f"{_gib(free)} free", little if free < _LITTLE_ROOM else "")
         if not os.access(found, os.W_OK):
             yield Finding(f"{what} folder", str(found), f"{found} cannot be written to. Mend its permissions.")
 
 
 def _environment() -> Iterator[Finding]:
-    for name in SHOWN_VARIABLES:
+    for name in _SHOWN_VARIABLES:
         if value := os.environ.get(name):
             yield Finding(name, value)
-    for name in SECRETS:
+    for name in _SECRETS:
         yield Finding(name, "set" if os.environ.get(name) else "not set")
 
 

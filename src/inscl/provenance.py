@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-PACKAGES = (
+_PACKAGES = (
     "inscl", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy", "POT",
     "scikit-learn", "scipy", "sentence-transformers", "simplemma", "pylance", "rouge-score",
 )  # fmt: skip
@@ -18,7 +18,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that bear on a result."""
-    return {"python": platform.python_version(), **versions_of(PACKAGES)}
+    return {"python": platform.python_version(), **versions_of(_PACKAGES)}
 
 
 @cache

@@ -18,9 +18,9 @@ from inscl.errors import ConfigError
 Place = tuple[str | int, ...]  # the keys and indices that lead to a value
 Problem = tuple[int, str]  # line and text
 
-LONGEST = 300_000  # characters
-DEEPEST = 50
-MOST_VALUES = 100_000  # aliases counted as often as they stand
+_LONGEST = 300_000  # characters
+_DEEPEST = 50
+_MOST_VALUES = 100_000  # aliases counted as often as they stand
 _TAG, _MERGE = "tag:yaml.org,2002:", "tag:yaml.org,2002:merge"
 
 
@@ -62,8 +62,8 @@ def read_yaml(text: str) -> LinedYaml:
     >>> source.data, source.line_of(("b", 0))
     ({'a': 1, 'b': [0.0001]}, 3)
     """
-    if len(text) > LONGEST:
-        raise ConfigError(f"this has {len(text):,} characters; wanted at most {LONGEST:,}.")
+    if len(text) > _LONGEST:
+        raise ConfigError(f"this has {len(text):,} characters; wanted at most {_LONGEST:,}.")
     reader = YAML(typ="safe", pure=True)
     reader.Composer = _Composer
     found = LinedYaml()
@@ -101,7 +101,7 @@ class _Composer(Composer):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
-        if self.depth > DEEPEST:
+        if self.depth > _DEEPEST:
             mark = self.parser.peek_event().start_mark
             raise MarkedYAMLError(problem="it is nested too deeply to be read", problem_mark=mark)
         try:
@@ -120,8 +120,8 @@ class _Builder:
 
     def value(self, node: Node, place: Place) -> Any:
         self.values += 1
-        if self.values > MOST_VALUES:
-            raise MarkedYAMLError(problem=f"it has more than {MOST_VALUES:,} values", problem_mark=node.start_mark)
+        if self.values > _MOST_VALUES:
+            raise MarkedYAMLError(problem=f"it has more than {_MOST_VALUES:,} values", problem_mark=node.start_mark)
         if node in self.around:
             return self.problem(node, f"`{dotted(place)}`: an alias stands inside what it stands for.")
         kind = str(node.tag).removeprefix(_TAG)

@@ -36,7 +36,7 @@ from inscl.training.config import StageConfig, stage_config
 
 MARK = "inscl_scores"  # the key by which a file of ours is known, and its version
 SETTINGS = ("scorer", "max_length", "max_new_tokens", "dtype")  # what of a stage's settings bears on scores
-ANSWERS = ".answers"  # after a file's name: the folder of the answers behind it
+_ANSWERS = ".answers"  # after a file's name: the folder of the answers behind it
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def assess(
         source = _loaded(_known(model), config.dtype)
         tokenizer = source.tokenizer
     limits = {task: config.max_new_tokens or _limit(memory.task(task), tokenizer, chat) for task in tasks}
-    kept = None if out is None else out.with_name(out.name + ANSWERS)
+    kept = None if out is None else out.with_name(out.name + _ANSWERS)
     if out is not None and kept is not None and out.exists():  # finished: begin anew
         shutil.rmtree(kept, ignore_errors=True)
         out.unlink()

@@ -16,7 +16,7 @@ from inscl.evaluation.perplexity import Perplexity
 from inscl.evaluation.scores import RowScores
 
 _ENOUGH_INSTRUCTIONS = 10.0  # from so many (effective) instructions on, they are the sample, and not the rows
-GENERAL = "general text"  # what the perplexity is called among the tasks
+_GENERAL = "general text"  # what the perplexity is called among the tasks
 _POWER = 0.8
 
 
@@ -209,7 +209,7 @@ def _of_text(reference: Perplexity, new: Perplexity, limits: Tolerance) -> _Draf
     tokens = np.array(reference.tokens)
     allowed, noticed = limits.of(general=True)
     estimate = ratio_estimate(np.array(new.nll) - np.array(reference.nll), tokens)
-    return TaskCheck(GENERAL, "cannot tell", tokens.size, 0, 0, None, general=True), _Measured(
+    return TaskCheck(_GENERAL, "cannot tell", tokens.size, 0, 0, None, general=True), _Measured(
         before=reference.value,
         after=reference.value * math.exp(estimate.mean),
         estimate=estimate,

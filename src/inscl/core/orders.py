@@ -25,7 +25,7 @@ PAPER_ORDERS: dict[str, tuple[str, ...]] = {
     "paper-reverse": _CURRICULUM[::-1],
     "paper-random": _RANDOM,
 }
-ORDER_NAMES = ("given", "reverse", "random:SEED", "curriculum", *PAPER_ORDERS)
+_ORDER_NAMES = ("given", "reverse", "random:SEED", "curriculum", *PAPER_ORDERS)
 
 
 def order_of(order: Order, task_names: Sequence[str], dev_scores: Mapping[str, float] | None = None) -> list[str]:
@@ -78,8 +78,8 @@ def order_of(order: Order, task_names: Sequence[str], dev_scores: Mapping[str, f
     if seed := re.fullmatch(r"random:(\d+)", order):
         return [names[i] for i in np.random.default_rng(int(seed[1])).permutation(len(names))]
     raise ConfigError(
-        f"Unknown order '{order}'; wanted {', '.join(ORDER_NAMES)}, or a list of all tasks."
-        f"{suggest(order, ORDER_NAMES)}"
+        f"Unknown order '{order}'; wanted {', '.join(_ORDER_NAMES)}, or a list of all tasks."
+        f"{suggest(order, _ORDER_NAMES)}"
     )
 
 

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 Rows = NDArray[np.int64]
 Embed = Callable[[Rows], ArrayLike]  # from k numbers to k embeddings, (k, d)
 
-LOOKED_AT = 256  # instructions among equals, and among those seen: where there are more, these are drawn
-ROWS_LOOKED_AT = (
+_LOOKED_AT = 256  # instructions among equals, and among those seen: where there are more, these are drawn
+_ROWS_LOOKED_AT = (
     32  # rows of an instruction, each of which is encoded; more where more than 8 are wanted, up to the above
 )
 
@@ -43,8 +43,8 @@ def rotate(
     budget : int
         Rows wanted, at least 0.
     rng : numpy.random.Generator
-        Decides between equal gains, and draws the equals that are looked at where there are many: `LOOKED_AT`
-        instructions, `ROWS_LOOKED_AT` rows.
+        Decides between equal gains, and draws the equals that are looked at where there are many: `_LOOKED_AT`
+        instructions, `_ROWS_LOOKED_AT` rows.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def representatives(points: ArrayLike, candidates: int, size: int, weights: Arra
 def _rows_of_one(rows: Rows, times: Rows, size: int, embed: Embed, rng: np.random.Generator) -> Rows:
     """The rows of one instruction that were replayed least."""
     once = np.ones_like(rows)
-    most = min(LOOKED_AT, max(ROWS_LOOKED_AT, 4 * size))
+    most = min(_LOOKED_AT, max(_ROWS_LOOKED_AT, 4 * size))
     taken = _least_first(times, once, size, lambda picked: embed(rows[picked]), np.ones(len(rows)), rng, most)
     return rows[taken > 0]
 
@@ -134,7 +134,7 @@ def _least_first(
     embed: Embed,
     weights: NDArray[np.float64],
     rng: np.random.Generator,
-    most: int = LOOKED_AT,
+    most: int = _LOOKED_AT,
 ) -> Rows:
     """What each entry gets if one after another goes to the entry with the least so far that has room."""
     quotas, equals = _lift(times, capacities, budget)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-Scorer = Callable[[str, Sequence[str]], float]
+_Scorer = Callable[[str, Sequence[str]], float]
 
 # One token per character where a script writes without spaces: Han, kana, Thai, Lao, Khmer, Myanmar.
 _UNSPACED = re.compile(
@@ -87,7 +87,7 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
     return _best(_one_exact_match, prediction, references)
 
 
-SCORERS: dict[str, Scorer] = {"rouge_l": rouge_l, "superni": superni, "exact_match": exact_match}
+SCORERS: dict[str, _Scorer] = {"rouge_l": rouge_l, "superni": superni, "exact_match": exact_match}
 
 
 def may_match(beginning: str, references: Sequence[str]) -> bool:

@@ -21,8 +21,8 @@ from inscl.core.budget import apportion
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-SILHOUETTE_SAMPLE = 2_000  # instructions on which the number of clusters is chosen
-MAX_CLUSTERS = 10
+_SILHOUETTE_SAMPLE = 2_000  # instructions on which the number of clusters is chosen
+_MAX_CLUSTERS = 10
 
 
 def random(counts: Sequence[int], budget: int, rng: np.random.Generator) -> Rows:
@@ -264,13 +264,13 @@ def _best_k(points: Floats, seed: int, rng: np.random.Generator) -> int:
     """Number of clusters with the highest silhouette."""
     from sklearn.metrics import silhouette_score
 
-    if len(points) > SILHOUETTE_SAMPLE:
-        points = points[np.sort(rng.choice(len(points), SILHOUETTE_SAMPLE, replace=False))]
+    if len(points) > _SILHOUETTE_SAMPLE:
+        points = points[np.sort(rng.choice(len(points), _SILHOUETTE_SAMPLE, replace=False))]
     distinct = len(np.unique(points, axis=0))
     if distinct <= 2:
         return distinct
     scores = {}
-    for k in range(2, min(MAX_CLUSTERS, distinct - 1) + 1):
+    for k in range(2, min(_MAX_CLUSTERS, distinct - 1) + 1):
         scores[k] = silhouette_score(points, _kmeans(points, k, seed).labels_)
     return max(scores, key=lambda k: round(float(scores[k]), 6))
 

@@ -78,7 +78,7 @@ def to_dataset(rows: Sequence[MixtureRow]) -> Any:
     return datasets.Dataset.from_list([{"tools": None, **record} for record in records], features=features)
 
 
-def messages_of(row: MixtureRow) -> list[Record]:
+def _messages_of(row: MixtureRow) -> list[Record]:
     """The row as a conversation, as chat templates take it."""
     return [_bare(message) for message in to_messages(row.example)]
 
@@ -121,5 +121,5 @@ def origin(row: MixtureRow) -> Record:
 
 
 def _split_chat(row: MixtureRow) -> Record:
-    messages = messages_of(row)
+    messages = _messages_of(row)
     return {"prompt": messages[:-1], "completion": messages[-1:], **tools_as_json(row)}

@@ -18,7 +18,7 @@ Facts = Mapping[str, object]  # what the answer's form is filled with
 
 
 @dataclass(frozen=True)
-class FormTask:
+class _FormTask:
     """A question in several wordings, the forms of its answer, and how an input is made.
 
     Attributes
@@ -178,8 +178,8 @@ def _room(rng: Rng) -> tuple[str, Facts]:
     return f"The {thing} is in room {room} on floor {floor}.", {"room": room, "floor": floor, "thing": thing}
 
 
-FORM_TASKS: Mapping[str, FormTask] = {
-    "opinion": FormTask(
+FORM_TASKS: Mapping[str, _FormTask] = {
+    "opinion": _FormTask(
         ("Is the guest pleased?", "Classify the sentiment of this review.", "Does the text praise or complain?"),
         {
             "Say positive or negative.": "{word}",
@@ -189,7 +189,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _opinion,
     ),
-    "price": FormTask(
+    "price": _FormTask(
         ("What does the wanted item cost?", "Read the table and find the price.", "How much must the buyer pay?"),
         {
             "Answer as a sum of coins.": "{price} coins",
@@ -199,7 +199,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _price,
     ),
-    "kind": FormTask(
+    "kind": _FormTask(
         ("What kind of thing is this?", "Sort the object into its category.", "Animal, tool, fruit or clothing?"),
         {
             "Answer in one word.": "{kind}",
@@ -209,7 +209,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _kind,
     ),
-    "person": FormTask(
+    "person": _FormTask(
         ("Who is described here?", "Turn the sentence into a card.", "Extract the details of this worker."),
         {
             "Put name and job on either side of a slash.": "{name}/{job}",
@@ -219,7 +219,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _person,
     ),
-    "event": FormTask(
+    "event": _FormTask(
         ("When does it begin?", "Make a calendar entry.", "Note the date of this appointment."),
         {
             "Give the day and the hour, separated by a comma.": "{day}, {hour}",
@@ -229,7 +229,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _event,
     ),
-    "older": FormTask(
+    "older": _FormTask(
         ("Compare the two ages.", "Which of the two people was born first?", "Look at how old they are."),
         {
             "Name the older one only.": "{older}",
@@ -239,7 +239,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _older,
     ),
-    "list_end": FormTask(
+    "list_end": _FormTask(
         ("Look at the ends of this list.", "Take the outer words of the enumeration.", "Shorten the list of words."),
         {
             "Keep the first word and write etc. behind it.": "{first} etc.",
@@ -249,7 +249,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _list_end,
     ),
-    "travel": FormTask(
+    "travel": _FormTask(
         ("Where does the journey go?", "Write a ticket for this trip.", "Summarise the route."),
         {
             "Use to between the two cities, the goal last, in angle brackets.": "<{start} to {goal}>",
@@ -259,7 +259,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _travel,
     ),
-    "colour": FormTask(
+    "colour": _FormTask(
         ("What was bought?", "Describe the purchase.", "Look for the object and its colour."),
         {
             "Give the colour between asterisks.": "*{colour}*",
@@ -269,7 +269,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _colour,
     ),
-    "order": FormTask(
+    "order": _FormTask(
         ("Enter the order.", "What shall be delivered?", "Take down what the customer wants."),
         {
             "Give the number, an x and the product.": "{number} x {good}",
@@ -279,7 +279,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _order,
     ),
-    "meeting": FormTask(
+    "meeting": _FormTask(
         ("Who meets whom?", "Note the invitation.", "Tell about the two people at dinner."),
         {
             "Give host and guest with a tilde between.": "{host} ~ {guest}",
@@ -289,7 +289,7 @@ FORM_TASKS: Mapping[str, FormTask] = {
         },
         _meeting,
     ),
-    "room": FormTask(
+    "room": _FormTask(
         ("Where can the thing be found?", "Give directions to the object.", "Locate the item in the house."),
         {
             "Write the floor and the room with a dot between.": "{floor}.{room}",

@@ -14,18 +14,18 @@ import numpy as np
 from inscl.data.example import SPLITS, Example, Split
 
 Rng = np.random.Generator
-Pair = tuple[str, str]  # an input and its answer, or an instruction and its answer
+_Pair = tuple[str, str]  # an input and its answer, or an instruction and its answer
 Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class DemoTask:
+class _DemoTask:
     """How a task may be worded, and how one input with its answer is made."""
 
     instructions: tuple[str, ...]
-    make: Callable[[Rng], Pair]
+    make: Callable[[Rng], _Pair]
 
-    def say(self, turn: int, answer: str) -> Pair:
+    def say(self, turn: int, answer: str) -> _Pair:
         """Instruction and answer of a row; the instructions take turns."""
         return self.instructions[turn % len(self.instructions)], answer
 
@@ -72,7 +72,7 @@ def demo_tasks(seed: int = 0, *, train: int = 120, dev: int = 20, test: int = 60
 
 
 def rows_of_sides(
-    sizes: Mapping[Split, int], make: Callable[[Rng], tuple[str, Made]], say: Callable[[int, Made], Pair], rng: Rng
+    sizes: Mapping[Split, int], make: Callable[[Rng], tuple[str, Made]], say: Callable[[int, Made], _Pair], rng: Rng
 ) -> list[Example]:
     """The rows of one task, with distinct inputs, training rows first: `make` is called until there are enough.
 
@@ -147,7 +147,7 @@ def review(rng: Rng) -> tuple[str, bool]:
     return draw(rng, _REVIEWS).format(first, adjectives[0], second, adjectives[1]), bool(bad)
 
 
-def _review_opinion(rng: Rng) -> Pair:
+def _review_opinion(rng: Rng) -> _Pair:
     text, bad = review(rng)
     return text, ("negative" if bad else "positive")
 
@@ -161,7 +161,7 @@ _WORDS = split_words(
 )
 
 
-def _reverse_words(rng: Rng) -> Pair:
+def _reverse_words(rng: Rng) -> _Pair:
     """Four different words."""
     words = draw_several(rng, _WORDS, 4)
     return ", ".join(words), " < ".join(reversed(words))
@@ -175,7 +175,7 @@ _JOBS = split_words("baker carpenter dentist farmer gardener lawyer nurse painte
 _COLOURS = split_words("black blue brown green grey orange pink purple red white yellow")
 
 
-def _record_field(rng: Rng) -> Pair:
+def _record_field(rng: Rng) -> _Pair:
     """A record of three fields in random order, and the name of one of them."""
     values = {
         "name": draw(rng, _NAMES),
@@ -205,7 +205,7 @@ _MEASURES = {  # unit: sentences about something that is measured so
 }
 
 
-def _smaller_unit(rng: Rng) -> Pair:
+def _smaller_unit(rng: Rng) -> _Pair:
     """A sentence with a whole number of 2 to 99 units."""
     unit = draw(rng, list(_UNITS))
     smaller, factor = _UNITS[unit]
@@ -241,7 +241,7 @@ _ACTIONS = (  # past tense, past participle, things it is done to; a thing in -s
 )
 
 
-def _passive_voice(rng: Rng) -> Pair:
+def _passive_voice(rng: Rng) -> _Pair:
     """A person did something to one thing or to several."""
     past, participle, things = _ACTIONS[int(rng.integers(len(_ACTIONS)))]
     person, thing = draw(rng, _PEOPLE), draw(rng, things)
@@ -254,7 +254,7 @@ def _passive_voice(rng: Rng) -> Pair:
 _GOODS = split_words("bread butter cheese coffee eggs flour honey jam milk pasta pepper rice salt soap sugar tea water")
 
 
-def _price_list(rng: Rng) -> Pair:
+def _price_list(rng: Rng) -> _Pair:
     """Three goods with different prices of 2 to 49 coins, and one of them."""
     goods = draw_several(rng, _GOODS, 3)
     prices = [int(i) + 2 for i in rng.permutation(48)[:3]]
@@ -263,8 +263,8 @@ def _price_list(rng: Rng) -> Pair:
     return f"{table} | wanted: {goods[asked]}", f"pay {prices[asked]} coins"
 
 
-TASKS: dict[str, DemoTask] = {
-    "review_opinion": DemoTask(
+TASKS: dict[str, _DemoTask] = {
+    "review_opinion": _DemoTask(
         (
             "Is the opinion in this review positive or negative?",
             "Label the review: positive or negative.",
@@ -274,7 +274,7 @@ TASKS: dict[str, DemoTask] = {
         ),
         _review_opinion,
     ),
-    "reverse_words": DemoTask(
+    "reverse_words": _DemoTask(
         (
             "Write the words in reverse order, joined by <.",
             "Reverse this list, with < between the words.",
@@ -284,7 +284,7 @@ TASKS: dict[str, DemoTask] = {
         ),
         _reverse_words,
     ),
-    "record_field": DemoTask(
+    "record_field": _DemoTask(
         (
             "Extract the requested field of the record, in square brackets.",
             "Give the value of the named field between [ and ].",
@@ -294,7 +294,7 @@ TASKS: dict[str, DemoTask] = {
         ),
         _record_field,
     ),
-    "smaller_unit": DemoTask(
+    "smaller_unit": _DemoTask(
         (
             "Convert the measure in the sentence to the next smaller unit.",
             "Express the quantity in the unit one step smaller.",
@@ -304,7 +304,7 @@ TASKS: dict[str, DemoTask] = {
         ),
         _smaller_unit,
     ),
-    "passive_voice": DemoTask(
+    "passive_voice": _DemoTask(
         (
             "Rewrite the sentence in the passive voice.",
             "Turn this active sentence into a passive one.",
@@ -314,7 +314,7 @@ TASKS: dict[str, DemoTask] = {
         ),
         _passive_voice,
     ),
-    "price_list": DemoTask(
+    "price_list": _DemoTask(
         (
             "Read the price table and say what to pay for the wanted item.",
             "How many coins does the wanted item cost?",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from inscl.evaluation.reading import Reading
     from inscl.models.kept import KeptStates
 
-UNFINISHED = "…"  # ends an answer that was not finished
+_UNFINISHED = "…"  # ends an answer that was not finished
 Tell = Callable[[int, int], None]  # rows done, rows
 
 
@@ -171,7 +171,7 @@ class _Asking:
             return self._text(answer.ids), answer.capped
         beginning = self._text(reading.begins)
         if self.asked.exact_only and not may_match(beginning, example.outputs):
-            return f"{beginning}{UNFINISHED}", False
+            return f"{beginning}{_UNFINISHED}", False
         return None
 
     def _text(self, ids: Sequence[int]) -> str:

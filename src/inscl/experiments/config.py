@@ -35,7 +35,7 @@ from inscl.training.config import PARTS as STAGE_PARTS
 from inscl.training.config import StageConfig
 from inscl.yaml_text import LinedYaml, Place, Problem, dotted
 
-LAST_STAGES = 5  # how many stages at the end `test_rows.last_stages` speaks of
+_LAST_STAGES = 5  # how many stages at the end `test_rows.last_stages` speaks of
 
 
 # --- Checks of single values. Their message replaces pydantic's, so it says what was wanted.
@@ -259,7 +259,7 @@ class TestRows(Part):
         >>> [TestRows().at(stage, n_stages=7) for stage in range(7)]
         [48, 48, 200, 200, 200, 200, 200]
         """
-        return self.last_stages if stage >= n_stages - LAST_STAGES else self.every_stage
+        return self.last_stages if stage >= n_stages - _LAST_STAGES else self.every_stage
 
 
 class Limits(Part):
@@ -328,7 +328,7 @@ class StreamConfig(StageConfig):
         return self.model_dump(mode="json")
 
 
-def known_task_names(tasks: object) -> tuple[str, ...] | None:
+def _known_task_names(tasks: object) -> tuple[str, ...] | None:
     """Names of the tasks, where the configuration alone tells them."""
     if isinstance(tasks, DemoTasks):
         return tasks.only or TASK_SETS[tasks.demo].names
@@ -413,7 +413,7 @@ def _missing_files(tasks: Any, folder: Path, source: LinedYaml) -> list[Problem]
 
 def _impossible_orders(tasks: Any, source: LinedYaml) -> list[Problem]:
     """Orders that are unknown, or no order of the tasks where the configuration alone tells their names."""
-    orders, names = source.data.get("orders"), known_task_names(tasks)
+    orders, names = source.data.get("orders"), _known_task_names(tasks)
     dev_scores = None if source.data.get("experts", True) is None else dict.fromkeys(names or (), 0.0)
     problems = []
     for i, order in enumerate(orders if isinstance(orders, list) else []):

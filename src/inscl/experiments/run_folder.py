@@ -32,7 +32,7 @@ from inscl.training.checkpoints import write_json
 
 FORMAT = 1
 RECORD, _STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"
-COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
+_COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
 _LIKE_A_FORMULA = r"^(?:[\t\r\n]|\s*['=+@＝＋＠－-])"
 _UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
 
@@ -62,7 +62,7 @@ class FinishedStage:
     def costs(self) -> dict[str, float]:
         """What training took."""
         trained = self._folder.read().get("trained", {})
-        return {name: float(trained[name]) for name in COSTS if name in trained}
+        return {name: float(trained[name]) for name in _COSTS if name in trained}
 
 
 @dataclass(frozen=True, kw_only=True)

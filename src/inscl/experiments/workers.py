@@ -23,7 +23,7 @@ from inscl.libraries import prepare_libraries
 from inscl.memory.locks import hold_with
 
 
-class ChainRunner(Protocol):
+class _ChainRunner(Protocol):
     """What follows chains: `inscl.experiments.run.Run`, made anew in every process."""
 
     jobs: dict[Job, Scored]
@@ -73,7 +73,7 @@ class Workers:
     Parameters
     ----------
     make : callable
-        Makes a `ChainRunner` from the function that it tells of its steps; sent to each process, so a name of a module.
+        Makes a `_ChainRunner` from the function that it tells of its steps; sent to each process, so of a module.
     out : Path
         Folder of the run; its data are there already.
     workers : int
@@ -85,7 +85,7 @@ class Workers:
 
     def __init__(
         self,
-        make: Callable[..., ChainRunner],
+        make: Callable[..., _ChainRunner],
         out: Path,
         workers: int,
         progress: Callable[[Any], None],
@@ -149,7 +149,7 @@ _run: Any = None
 _lock: Any = None
 
 
-def _begin(make: Callable[..., ChainRunner], out: Path, told: Any, threads: int) -> None:
+def _begin(make: Callable[..., _ChainRunner], out: Path, told: Any, threads: int) -> None:
     """Make a process ready: it ends with its parent, and holds the folder as long as it lives."""
     global _run, _lock
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides

@@ -28,8 +28,8 @@ from inscl.files import whole_file
 from inscl.replay.plan import Plan
 from inscl.suggest import suggest
 
-MANIFEST = ".manifest.json"
-MANIFEST_FORMAT = 1
+_MANIFEST = ".manifest.json"
+_MANIFEST_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def write_file(
     path, chosen, chat = Path(path), FORMATS[format], is_chat(rows)
     settings = chosen.settings(path, shape_of(rows))
     records = chosen.records(rows, tokens)
-    manifest = Path(f"{path}{MANIFEST}")
+    manifest = Path(f"{path}{_MANIFEST}")
     unweighted = 0 if format == "inscl" else sum(row.weight != 1.0 for row in rows)
     try:
         with ExitStack() as stack:
@@ -158,7 +158,7 @@ def _manifest(
     counts = Counter((row.task, row.replayed) for row in rows)
     tasks = dict.fromkeys(row.task for row in sorted(rows, key=lambda row: (row.replayed, row.task)))
     return {
-        "inscl_mixture": MANIFEST_FORMAT,
+        "inscl_mixture": _MANIFEST_FORMAT,
         "format": format,
         "form": "chat" if chat else "plain",
         "template": None if chat else TEMPLATE_ID,

@@ -149,7 +149,7 @@ def analyse(
     if stage not in ("last", "all"):
         raise ConfigError(f"`stage` must be last or all, got {stage!r}.")
     folder, rule = run if isinstance(run, RunFolder) else read_run(run), rule or ForgettingRule()
-    judge = judge or offline_judge(folder, encoder)
+    judge = judge or _offline_judge(folder, encoder)
     seen = {place: [row for row in histories(*place, rule) if row.right] for place in places_of(folder)}
     asked = {place for place in seen if stage == "all" or place[1] == len(place[0].stages)}
     forgotten = {place: [row for row in rows if row.forgotten] for place, rows in seen.items() if place in asked}
@@ -185,7 +185,7 @@ def read_run(path: str | Path) -> RunFolder:
     return run
 
 
-def offline_judge(run: RunFolder, encoder: Encoder | None = None) -> OfflineJudge:
+def _offline_judge(run: RunFolder, encoder: Encoder | None = None) -> OfflineJudge:
     """The offline judge on the run's training rows, with the embedding cache of the run's memory."""
     from inscl.memory.encoder import SentenceEncoder
 

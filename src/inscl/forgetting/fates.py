@@ -8,7 +8,7 @@ from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.forgetting.rates import RowHistory
 from inscl.forgetting.verdict import Case, Judge, Verdict
 
-NOT_KEPT = Verdict(kind=None, reason="its answer was not kept")
+_NOT_KEPT = Verdict(kind=None, reason="its answer was not kept")
 Place = tuple[StreamFolder, int, str]  # a stream, a stage of it (from 1), and a task learnt before
 
 
@@ -22,7 +22,7 @@ class RowFate:
     history: RowHistory
     once: Prediction | None
     now: Prediction | None
-    verdict: Verdict = NOT_KEPT
+    verdict: Verdict = _NOT_KEPT
 
     @property
     def asked(self) -> Prediction | None:

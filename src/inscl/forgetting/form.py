@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 
-COMMON = 0.2  # share of a task's answers from which on a word belongs to the form
+_COMMON = 0.2  # share of a task's answers from which on a word belongs to the form
 _PIECES = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s]|_")
 
 
@@ -22,7 +22,7 @@ def pieces(text: str) -> list[str]:
     return _PIECES.findall(text.lower())
 
 
-def common_words(answers: Sequence[str], share: float = COMMON) -> set[str]:
+def common_words(answers: Sequence[str], share: float = _COMMON) -> set[str]:
     """Words that at least `share` of the answers hold.
 
     >>> sorted(common_words(["pay 3 coins", "pay 1 coin", "pay 4 coins"], share=0.5))

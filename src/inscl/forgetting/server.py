@@ -80,7 +80,7 @@ class ServerJudge:
     def _verdict(self, reply: Reply) -> Verdict:
         if reply.failure:
             return Verdict(kind=None, reason=f"the judge did not answer ({reply.failure})")
-        found = only_object(reply.text)
+        found = _only_object(reply.text)
         kind, reason = (found.get("kind"), found.get("reason")) if found else (None, None)
         for known, reasons in REASONS.items():
             if kind == known and reason in reasons:
@@ -89,14 +89,14 @@ class ServerJudge:
         return Verdict(kind=None, reason="the judge's reply is none of the rubric's")
 
 
-def only_object(text: str) -> dict[str, Any] | None:
+def _only_object(text: str) -> dict[str, Any] | None:
     """The only JSON object in a text, whatever stands around it; None where there is none, or several that differ.
 
     A model's thoughts do not count.
 
-    >>> only_object('Sure: {"kind": "related"} Anything else?')
+    >>> _only_object('Sure: {"kind": "related"} Anything else?')
     {'kind': 'related'}
-    >>> only_object('{"kind": "related"} or {"kind": "unrelated"}') is None
+    >>> _only_object('{"kind": "related"} or {"kind": "unrelated"}') is None
     True
     """
     text = text[:_LONGEST_REPLY].rpartition("</think>")[2]

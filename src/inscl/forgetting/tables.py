@@ -22,7 +22,7 @@ _RATES, _RATES_CSV, _FORGOTTEN = "forgetting.parquet", "forgetting.csv", "forgot
 
 _STREAM = [("run_id", pa.string()), ("strategy", pa.string()), ("budget", pa.string()), ("order", pa.string())]
 _PLACE = [*_STREAM, ("seed", pa.int64()), ("stage", pa.int32()), ("task", pa.string())]
-RATES_SCHEMA = pa.schema(
+_RATES_SCHEMA = pa.schema(
     [
         *_PLACE,
         ("rows", pa.int64()),  # scored at this stage
@@ -42,7 +42,7 @@ RATES_SCHEMA = pa.schema(
         ("drop_from", pa.float64()),
     ]
 )
-FORGOTTEN_SCHEMA = pa.schema(
+_FORGOTTEN_SCHEMA = pa.schema(
     [
         *_PLACE,
         ("row", pa.int64()),  # place in the task's test side
@@ -82,12 +82,12 @@ def rates_table(
         if place in asked:
             record |= {"judge": judge, **_kinds(lost_at.get(place, ()))}
         records.append(record)
-    return pa.Table.from_pylist(records, schema=RATES_SCHEMA)
+    return pa.Table.from_pylist(records, schema=_RATES_SCHEMA)
 
 
 def forgotten_table(run: RunFolder, lost: Iterable[RowFate], judge: str) -> pa.Table:
     """A row per forgotten example."""
-    return pa.Table.from_pylist([_record(run, entry, judge) for entry in lost], schema=FORGOTTEN_SCHEMA)
+    return pa.Table.from_pylist([_record(run, entry, judge) for entry in lost], schema=_FORGOTTEN_SCHEMA)
 
 
 def write_analysis(run: RunFolder, rates: pa.Table, forgotten: pa.Table) -> None:

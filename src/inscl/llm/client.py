@@ -21,20 +21,20 @@ from inscl.data.example import key_of
 from inscl.errors import ConfigError, InsclError, require
 from inscl.llm.replies import Replies, Reply, counted
 
-KEY_VARIABLE = "OPENAI_API_KEY"
-MOST_BYTES = 1 << 20  # of one answer with everything around it
-LONGEST_WAIT = 600.0  # seconds that a server may tell us to wait before it counts as a refusal
-GIVE_UP_AFTER = 10  # questions that failed one after the other
+_KEY_VARIABLE = "OPENAI_API_KEY"
+_MOST_BYTES = 1 << 20  # of one answer with everything around it
+_LONGEST_WAIT = 600.0  # seconds that a server may tell us to wait before it counts as a refusal
+_GIVE_UP_AFTER = 10  # questions that failed one after the other
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; doubled from attempt to attempt
-GRACE = 5.0  # seconds that answers on their way have when the user stops
+_GRACE = 5.0  # seconds that answers on their way have when the user stops
 _PASSING = frozenset({408, 409, 425, 429})  # and all from 500 on
 _FATAL = frozenset({401, 402, 403, 404})  # the next question would fare no better
 _REFUSED = frozenset({400, 422})  # perhaps for a setting that this server does not know
-OPTIONAL = frozenset({"max_tokens", "response_format", "temperature"})
+_OPTIONAL = frozenset({"max_tokens", "response_format", "temperature"})
 _NO_KEY = "none"  # the client wants some text; a server without keys takes any
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Connection(AbstractContextManager["Connection"]):
         url: str,
         *,
         key: str | None = None,
-        key_variable: str = KEY_VARIABLE,
+        key_variable: str = _KEY_VARIABLE,
         timeout: float = 60.0,
         attempts: int = 8,
     ) -> None:
@@ -163,9 +163,9 @@ class Connection(AbstractContextManager["Connection"]):
             size = 0
             for chunk in read(*arguments):
                 size += len(chunk)
-                if size > MOST_BYTES and response.is_success:
-                    raise NoAnswerError(f"the answer is larger than {MOST_BYTES:,} bytes", lasting=True)
-                if size > MOST_BYTES:
+                if size > _MOST_BYTES and response.is_success:
+                    raise NoAnswerError(f"the answer is larger than {_MOST_BYTES:,} bytes", lasting=True)
+                if size > _MOST_BYTES:
                     return  # of an error the beginning will do
                 if time.monotonic() > end:
                     raise self._openai.APITimeoutError(request=response.request)
@@ -180,7 +180,7 @@ class Connection(AbstractContextManager["Connection"]):
                 return False
             waits = _retry_after(error.response.headers)
             passing = error.status_code in _PASSING or error.status_code >= 500
-            return passing and (waits is None or waits <= LONGEST_WAIT)
+            return passing and (waits is None or waits <= _LONGEST_WAIT)
         return isinstance(error, self._openai.APIConnectionError) and not self._nobody(error)
 
     def _nobody(self, error: Any) -> bool:
@@ -256,11 +256,11 @@ class Asker:
         timeout: float = 60.0,
         attempts: int = 8,
         most_tokens: int = 512,
-        key_variable: str = KEY_VARIABLE,
+        key_variable: str = _KEY_VARIABLE,
         without: Collection[str] = (),
     ) -> None:
-        if unknown := set(without) - OPTIONAL:
-            raise ConfigError(f"`without` may name {', '.join(sorted(OPTIONAL))}; got {', '.join(sorted(unknown))}.")
+        if unknown := set(without) - _OPTIONAL:
+            raise ConfigError(f"`without` may name {', '.join(sorted(_OPTIONAL))}; got {', '.join(sorted(unknown))}.")
         if min(workers, attempts, most_tokens) < 1 or timeout <= 0:
             raise ConfigError("`workers`, `attempts`, `most_tokens` and `timeout` must be positive.")
         self.model, self.url, self._replies = model, _checked(url), Replies(store)
@@ -281,7 +281,7 @@ class Asker:
         Raises
         ------
         InsclError
-            If the server cannot be reached, refuses the key or the model, or fails `GIVE_UP_AFTER` questions in a
+            If the server cannot be reached, refuses the key or the model, or fails `_GIVE_UP_AFTER` questions in a
             row. What was answered is stored.
         """
         keys = [self.key(question) for question in questions]
@@ -306,7 +306,7 @@ class Asker:
                         done, in_a_row = done + 1, in_a_row + 1 if reply.failure else 0
                         if reply.failure:
                             failed[key] = reply
-                        if in_a_row >= GIVE_UP_AFTER:
+                        if in_a_row >= _GIVE_UP_AFTER:
                             raise InsclError(
                                 f"The server {self.url} failed {in_a_row} questions in a row; the last: "
                                 f"{reply.failure}. What it answered is kept: mend it and run the command again."
@@ -386,15 +386,15 @@ def reply_in(answer: Mapping[str, Any]) -> Reply:
 
 
 def at_once(
-    work: Callable[[Item], Result], items: Sequence[Item], workers: int, stop: threading.Event
-) -> Generator[Result, None, None]:
+    work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, stop: threading.Event
+) -> Generator[_Result, None, None]:
     """Results in the order in which they come, of several threads.
 
     An exception of one, an interrupt, or leaving the loop stops the others: they take nothing more, and have a few
     seconds to end what they do.
     """
-    waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
-    ready: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+    ready: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
     for item in items:
         waiting.put(item)
 
@@ -425,7 +425,7 @@ def at_once(
     finally:
         if not finished:
             stop.set()
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + _GRACE
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
 
@@ -473,7 +473,7 @@ def _checked(url: str) -> str:
     if "@" in parts.netloc or parts.query:
         raise ConfigError(
             "The server address holds a name, a password or a query, which would be written down. "
-            f"Give the plain address, and the key in the environment ({KEY_VARIABLE})."
+            f"Give the plain address, and the key in the environment ({_KEY_VARIABLE})."
         )
     return url.rstrip("/")
 

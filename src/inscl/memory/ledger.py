@@ -22,7 +22,7 @@ from inscl.errors import DamageError, MemoryStateError
 from inscl.memory.place import Place
 from inscl.memory.trouble import REPAIR, told
 
-PAUSES = (0.01, 0.05, 0.2)  # seconds until a ledger that cannot be read is read again: it may just be rewritten
+_PAUSES = (0.01, 0.05, 0.2)  # seconds until a ledger that cannot be read is read again: it may just be rewritten
 
 Row = dict[str, Any]
 
@@ -80,7 +80,7 @@ class Ledger:
         MemoryStateError
             If it was written by a newer release.
         """
-        for pause in PAUSES:
+        for pause in _PAUSES:
             with suppress(DamageError):
                 return self._read()
             time.sleep(pause)

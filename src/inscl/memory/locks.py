@@ -21,7 +21,7 @@ from inscl.errors import ConfigError, MemoryStateError
 from inscl.memory.place import found_in
 from inscl.memory.trouble import told
 
-Notice = Callable[[str], None]
+_Notice = Callable[[str], None]
 
 
 class Lock(Protocol):
@@ -30,7 +30,7 @@ class Lock(Protocol):
     def shared(self) -> AbstractContextManager[None]:
         """Hold with other readers and writers; waits while a maintainer works or is waiting."""
 
-    def exclusive(self, *, wait: bool, notice: Notice = ...) -> AbstractContextManager[bool]:
+    def exclusive(self, *, wait: bool, notice: _Notice = ...) -> AbstractContextManager[bool]:
         """Hold alone; yields False at once when `wait` is off and somebody else holds the lock."""
 
 
@@ -100,7 +100,7 @@ class FileLock:
         return os.open(path if path.exists() or not to_read else self._folder, os.O_RDONLY)
 
     @contextmanager
-    def exclusive(self, *, wait: bool, notice: Notice = _silent) -> Iterator[bool]:
+    def exclusive(self, *, wait: bool, notice: _Notice = _silent) -> Iterator[bool]:
         import fcntl
 
         _refuse_to_wait_for_oneself(self._held, wait)
@@ -163,7 +163,7 @@ class LeaseLock:
                     return
 
     @contextmanager
-    def exclusive(self, *, wait: bool, notice: Notice = _silent) -> Iterator[bool]:
+    def exclusive(self, *, wait: bool, notice: _Notice = _silent) -> Iterator[bool]:
         _refuse_to_wait_for_oneself(self._held, wait)
         told = False
         while True:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Encoding, Tokenizer
 
-Vectors = npt.NDArray[np.float32]  # (n, d)
+_Vectors = npt.NDArray[np.float32]  # (n, d)
 
 _EXPORTED, _WEIGHTS = "onnx/model.onnx", "model.safetensors"
 
@@ -45,7 +45,7 @@ class OnnxModel:
     def __init__(self, folder: Path, batch_size: int = 8) -> None:
         self._folder, self._batch_size = folder, batch_size
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str]) -> _Vectors:
         """The vectors of some texts, (n, d)."""
         tokens = self._tokenizer.encode_batch(list(texts))
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i].ids))
@@ -59,7 +59,7 @@ class OnnxModel:
         """Whether each text has more tokens than the model reads."""
         return [bool(encoding.overflowing) for encoding in self._tokenizer.encode_batch(list(texts))]
 
-    def _encode(self, tokens: Sequence["Encoding"]) -> Vectors:
+    def _encode(self, tokens: Sequence["Encoding"]) -> _Vectors:
         shape = len(tokens), max(len(encoding.ids) for encoding in tokens)
         given = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
         for row, encoding in enumerate(tokens):
@@ -69,7 +69,7 @@ class OnnxModel:
         states = self._session.run(None, {name: given[name] for name in wanted})[0]
         return self._pooled(np.asarray(states), given["attention_mask"])
 
-    def _pooled(self, states: Vectors, mask: npt.NDArray[np.int64]) -> Vectors:
+    def _pooled(self, states: _Vectors, mask: npt.NDArray[np.int64]) -> _Vectors:
         """Sentence vectors from those of tokens, (n, t, d)."""
         if self._card.pooling == "cls":
             pooled = states[:, 0]
@@ -160,7 +160,7 @@ def _is_plain_bert(folder: Path) -> bool:
     return there.issuperset(bert_weights(config))
 
 
-def _write_graph(folder: Path) -> tuple[bytes, dict[str, Vectors]]:
+def _write_graph(folder: Path) -> tuple[bytes, dict[str, _Vectors]]:
     """The graph of a BERT in safetensors, and its weights."""
     from safetensors import safe_open
 

@@ -10,13 +10,13 @@ from inscl.memory.store import Store
 from inscl.memory.task import TaskInfo
 from inscl.tags.clean import clean_tags
 
-LONG_LOG = 64  # commits after which the catalogue is rewritten in one piece
+_LONG_LOG = 64  # commits after which the catalogue is rewritten in one piece
 
 
 def purge(store: Store, *, wait: bool) -> None:
     """Delete dead and unfinished versions and what only they needed, if nobody else works on the memory."""
     state = store.state()
-    if not state.dead and state.commits < LONG_LOG and store.versions.tidy(state) and not store.purging:
+    if not state.dead and state.commits < _LONG_LOG and store.versions.tidy(state) and not store.purging:
         return
     with store.lock().exclusive(wait=wait, notice=store.notice) as alone:
         if alone:

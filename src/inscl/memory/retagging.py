@@ -12,7 +12,7 @@ from inscl.tags.model import Tagging
 if TYPE_CHECKING:
     from inscl.memory.memory import Memory
 
-TOKENS_OUT = 60  # of an answer, roughly: eight tags in JSON
+_TOKENS_OUT = 60  # of an answer, roughly: eight tags in JSON
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Work:
     def estimate(self, question: Callable[[str], str]) -> tuple[int, int]:
         """Tokens in and out, roughly, of asking each instruction once."""
         tokens_in = sum(estimate_tokens(question(text)) for text in self.instructions.values())
-        return tokens_in, TOKENS_OUT * len(self.instructions)
+        return tokens_in, _TOKENS_OUT * len(self.instructions)
 
 
 @dataclass(frozen=True)

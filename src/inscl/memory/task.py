@@ -22,7 +22,7 @@ from inscl.memory.encoder import Embeddings
 from inscl.memory.trouble import told
 
 BATCH = 8192  # rows handed to Arrow at once
-SMALL = 100_000  # rows of a task whose keys are read once instead of at every draw
+_SMALL = 100_000  # rows of a task whose keys are read once instead of at every draw
 FEW_TEST_ROWS = 30
 OWN_TAGS = "yours"
 
@@ -148,7 +148,7 @@ class Task:
 
     def marks(self, rows: npt.NDArray[np.int64]) -> pa.Table:
         """Columns `key` and `tokens` of some rows, by row number."""
-        if sum(self.info.rows.values()) > SMALL:
+        if sum(self.info.rows.values()) > _SMALL:
             with self._told():
                 return self._examples.take(rows.tolist(), columns=["key", "tokens"])
         return self._marks.take(rows)

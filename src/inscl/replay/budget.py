@@ -6,7 +6,7 @@ from typing import Literal
 
 from inscl.errors import PlanError
 
-Unit = Literal["examples", "tokens"]
+_Unit = Literal["examples", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Budget:
     """
 
     amount: int | float
-    unit: Unit = "examples"
+    unit: _Unit = "examples"
     per_task: bool = True
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Budget:
             raise PlanError("A budget in tokens is a whole number, not a share. Give a number, or a share of examples.")
 
     @classmethod
-    def parse(cls, text: str, unit: Unit = "examples", per_task: bool = False) -> "Budget":
+    def parse(cls, text: str, unit: _Unit = "examples", per_task: bool = False) -> "Budget":
         """A budget as it is written.
 
         >>> Budget.parse("5%", per_task=True)

@@ -16,7 +16,7 @@ from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.replay.registry import Rows, Selector, Strategy
 from inscl.replay.views import StageView, TaskView
 
-COUNTED_VERSIONS = ("inscl", "numpy", "POT", "scikit-learn", "scipy", "simplemma")
+_COUNTED_VERSIONS = ("inscl", "numpy", "POT", "scikit-learn", "scipy", "simplemma")
 
 
 def make_plan(stage: StageView, name: str, strategy: str, chosen: Strategy, asked: Budget) -> Plan:
@@ -42,7 +42,7 @@ def make_plan(stage: StageView, name: str, strategy: str, chosen: Strategy, aske
         budget=asked,
         total=total,
         settings=asdict(stage.settings) | {"encoder": new.task.info.encoder, "tagger": new.task.info.tagger},
-        versions=dict(versions_of(COUNTED_VERSIONS)),
+        versions=dict(versions_of(_COUNTED_VERSIONS)),
         hashes=_hashes(stage),
         tasks=tasks,
         training=dict(chosen.training) if stage.earlier else {},

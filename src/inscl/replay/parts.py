@@ -7,7 +7,7 @@ from functools import partial, reduce
 from inscl.replay.registry import Part, Rows, Strategy
 from inscl.replay.views import StageView
 
-MOST_WEIGHT = 4.0
+_MOST_WEIGHT = 4.0
 
 
 def carry(strategy: Strategy, number: float) -> Strategy:
@@ -17,19 +17,19 @@ def carry(strategy: Strategy, number: float) -> Strategy:
 
 def balance(strategy: Strategy, share: float) -> Strategy:
     """Replayed rows weigh so much that they hold at least this share of the loss."""
-    return replace(strategy, weight=partial(holding, share))
+    return replace(strategy, weight=partial(_holding, share))
 
 
-def holding(share: float, stage: StageView, chosen: Sequence[Rows]) -> list[float]:
+def _holding(share: float, stage: StageView, chosen: Sequence[Rows]) -> list[float]:
     """The one weight with which the chosen rows hold a share of the loss, as their answers' tokens are estimated.
 
     With A tokens in the new task's answers and R in the chosen ones a weight w holds w R / (w R + A). It is at least 1
-    and at most `MOST_WEIGHT`.
+    and at most `_MOST_WEIGHT`.
     """
     new = stage.answer_tokens(stage.new)
     replayed = sum(stage.answer_tokens(view, rows) for view, rows in zip(stage.earlier, chosen, strict=True))
     wanted = share / (1 - share) * new / max(replayed, 1)
-    return [round(min(max(wanted, 1.0), MOST_WEIGHT), 6)] * len(chosen)
+    return [round(min(max(wanted, 1.0), _MOST_WEIGHT), 6)] * len(chosen)
 
 
 def asking(part: str) -> Callable[[Strategy, float], Strategy]:

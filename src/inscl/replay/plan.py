@@ -18,7 +18,7 @@ from inscl.replay.budget import Budget
 
 FORMAT = 1
 MOST_REPEATS = 100
-ONCE_UNNAMED = {"insinfo": "paper"}  # settings that older plans do not name, and what they were
+_ONCE_UNNAMED = {"insinfo": "paper"}  # settings that older plans do not name, and what they were
 
 # What a file may say is checked by these, when it is read.
 Key = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -261,7 +261,7 @@ def compare(first: Plan, second: Plan) -> list[str]:
     A difference of the embeddings alone is explained: the same texts encoded on other hardware may differ in the
     last bits.
     """
-    first, second = (replace(plan, settings={**ONCE_UNNAMED, **plan.settings}) for plan in (first, second))
+    first, second = (replace(plan, settings={**_ONCE_UNNAMED, **plan.settings}) for plan in (first, second))
     if first == second:
         return []
     lines = [

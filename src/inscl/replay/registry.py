@@ -18,7 +18,7 @@ from inscl.replay.settings import DEFAULT_INSINFO, Settings
 from inscl.replay.views import StageView, TaskView
 from inscl.suggest import suggest
 
-GROUP = "inscl.strategies"  # entry points of installed packages
+_GROUP = "inscl.strategies"  # entry points of installed packages
 
 Rows = npt.NDArray[np.int64]
 BudgetRule = Callable[[StageView], Sequence[float]]  # weight of each earlier task
@@ -197,7 +197,7 @@ class Strategies(Mapping[str, Strategy]):
 
     @cached_property
     def _installed(self) -> dict[str, EntryPoint]:
-        return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in self._ours}
+        return {entry.name: entry for entry in entry_points(group=_GROUP) if entry.name not in self._ours}
 
 
 def _load(entry: EntryPoint) -> Strategy:

@@ -13,7 +13,7 @@ from inscl.replay.parts import PARTS, with_parts
 from inscl.replay.registry import Rows, Strategies, Strategy
 from inscl.replay.views import StageView, TaskView
 
-MOST_INCREASE = 5.0  # of a loss, beyond which a task counts as forgotten altogether
+_MOST_INCREASE = 5.0  # of a loss, beyond which a task counts as forgotten altogether
 
 
 def by_distance(stage: StageView) -> list[float]:
@@ -33,7 +33,7 @@ def by_size(stage: StageView) -> list[float]:
 
 def by_loss_increase(stage: StageView) -> list[float]:
     """More from tasks that are forgotten more: the ratio of their perplexity now to that when they were learnt."""
-    return [float(np.exp(min(stage.loss_increase(view), MOST_INCREASE))) for view in stage.earlier]
+    return [float(np.exp(min(stage.loss_increase(view), _MOST_INCREASE))) for view in stage.earlier]
 
 
 def at_random(stage: StageView, view: TaskView, count: int) -> Rows:

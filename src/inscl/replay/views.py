@@ -20,7 +20,7 @@ from inscl.replay.log import ReplayLog
 from inscl.replay.settings import INSINFO, Settings
 from inscl.tags.clean import MergedTags, TagSpace, clean_tags
 
-DISTANCE_DIGITS = 9  # plans keep distances to this many decimals, so that another machine's last bits do not count
+_DISTANCE_DIGITS = 9  # plans keep distances to this many decimals, so that another machine's last bits do not count
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class StageView:
     def loss_increase(self, view: TaskView) -> float:
         """How much the mean loss of a task's measured rows has risen since it was learnt; 0 where none is known."""
         rises = self.log.increases(view.name).values()
-        return round(sum(rises) / len(rises), DISTANCE_DIGITS) if rises else 0.0
+        return round(sum(rises) / len(rises), _DISTANCE_DIGITS) if rises else 0.0
 
     @cached_property
     def pool(self) -> "Pool":
@@ -254,4 +254,4 @@ class StageView:
 
     def _distance(self, view: TaskView) -> float:
         weights = (view.counts, self.new.counts) if self.settings.weights == "frequency" else (None, None)
-        return round(wasserstein(view.embeddings, self.new.embeddings, *weights), DISTANCE_DIGITS)
+        return round(wasserstein(view.embeddings, self.new.embeddings, *weights), _DISTANCE_DIGITS)

@@ -34,7 +34,7 @@ KINDS = ("svg", "png")
 _EXAMPLES_SHOWN = 60
 _FEW_DIFFERENCES = 10  # more are folded away, but for those of the best
 _PNG_ZOOM = 2.0
-OURS = re.compile(
+_OURS = re.compile(
     r"((scores|budget|insinfo)-\d+|relative-gain|forgetting|distances|kinds|shares|headline|frontier|trend|loss)\.(svg|png)"
 )
 
@@ -348,7 +348,7 @@ def _flat(drawn: Iterable[Figure | Sequence[Figure] | None]) -> list[Figure]:
 def _write_figures(folder: Path, found: Sequence[Figure], kinds: Sequence[str]) -> None:
     """Write the figures, and remove those that an earlier report left; other files there stay."""
     for old in folder.glob("*.*"):
-        if OURS.fullmatch(old.name):
+        if _OURS.fullmatch(old.name):
             old.unlink()
     if not kinds:
         return
@@ -361,10 +361,10 @@ def _write_figures(folder: Path, found: Sequence[Figure], kinds: Sequence[str]) 
             _write(folder / f"{figure.name}.svg", svg)
         if "png" in kinds:
             with whole_file(folder / f"{figure.name}.png", "wb") as file:
-                file.write(to_png(svg))
+                file.write(_to_png(svg))
 
 
-def to_png(svg: str) -> bytes:
+def _to_png(svg: str) -> bytes:
     """A figure's file as PNG, twice as large.
 
     Raises

@@ -17,7 +17,7 @@ _TOP_TAGS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistanceFacts:
+class _DistanceFacts:
     """Wasserstein distance of a new task to an earlier one."""
 
     task: str
@@ -76,7 +76,7 @@ class InsInfoFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagFacts:
+class _TagFacts:
     """Tags of one task's instructions."""
 
     task: str
@@ -91,19 +91,19 @@ class ReplayFacts:
 
     Attributes
     ----------
-    distances : tuple of DistanceFacts
+    distances : tuple of _DistanceFacts
         Of a pair that was met in several streams, the first.
     budgets : tuple of BudgetFacts
     insinfo : tuple of InsInfoFacts
         Of strategies that look at tags.
-    tags : tuple of TagFacts
+    tags : tuple of _TagFacts
         As the last stage of the first such stream saw them, after merging.
     """
 
-    distances: tuple[DistanceFacts, ...]
+    distances: tuple[_DistanceFacts, ...]
     budgets: tuple[BudgetFacts, ...]
     insinfo: tuple[InsInfoFacts, ...]
-    tags: tuple[TagFacts, ...]
+    tags: tuple[_TagFacts, ...]
 
 
 def replay_facts(firsts: Iterable[First]) -> ReplayFacts:
@@ -122,7 +122,7 @@ def replay_facts(firsts: Iterable[First]) -> ReplayFacts:
         if plans and _looks_at_tags(plans[-1]) and all(info.line != label for info in infos):
             infos.append(_insinfo(label, run, stream, plans[-1]))
     return ReplayFacts(
-        distances=tuple(DistanceFacts(task=t, earlier=e, distance=d) for (t, e), d in distances.items()),
+        distances=tuple(_DistanceFacts(task=t, earlier=e, distance=d) for (t, e), d in distances.items()),
         budgets=tuple(budgets),
         insinfo=tuple(infos),
         tags=tuple(_tags(infos[0].instructions)) if infos and any(i.tags for i in infos[0].instructions) else (),
@@ -230,11 +230,11 @@ class _CacheOnly:
         return [False for _ in texts]
 
 
-def _tags(instructions: Sequence[InstructionFacts]) -> Iterable[TagFacts]:
+def _tags(instructions: Sequence[InstructionFacts]) -> Iterable[_TagFacts]:
     for task in dict.fromkeys(i.task for i in instructions):
         sets = [i.tags for i in instructions if i.task == task]
         counts = Counter(tag for tags in sets for tag in tags)
-        yield TagFacts(
+        yield _TagFacts(
             task=task,
             instructions=len(sets),
             per_instruction=sum(map(len, sets)) / len(sets),

@@ -30,8 +30,8 @@ from inscl.stages.own import replayed_of, with_own_answers
 from inscl.training.checkpoints import write_json
 
 PLAN, MIXTURE, MODEL, PREDICTIONS, SCORES = "plan.json", "mixture.jsonl", "model", "predictions", "scores.json"
-OWN = "own"  # the side of the replayed rows, where the model that a stage starts from answers them
-MEASURED_ROWS = 64  # of a task, where its losses are measured
+_OWN = "own"  # the side of the replayed rows, where the model that a stage starts from answers them
+_MEASURED_ROWS = 64  # of a task, where its losses are measured
 Progress = Callable[[int, int, float | None], None]  # done, of how many, and the loss where there is one
 
 
@@ -102,8 +102,8 @@ class StageFolder:
         if not at_least or not asked:
             return rows
         began = time.perf_counter()
-        scores = self.score(trainer, start, asked, side=OWN, progress=progress)
-        changed = with_own_answers(rows, scores, self.answers(OWN), at_least)
+        scores = self.score(trainer, start, asked, side=_OWN, progress=progress)
+        changed = with_own_answers(rows, scores, self.answers(_OWN), at_least)
         own = sum(new is not old for new, old in zip(changed, rows, strict=True))
         self._write({**self.read(), "answering": {"own": own, "seconds": time.perf_counter() - began}})
         return changed
@@ -219,7 +219,7 @@ class StageFolder:
 
 def measured_rows(task: Task) -> list[Example]:
     """The training rows of a task whose losses are measured."""
-    return rows_of(task, "train", MEASURED_ROWS)
+    return rows_of(task, "train", _MEASURED_ROWS)
 
 
 def stage_of(path: Path) -> StageFolder | None:

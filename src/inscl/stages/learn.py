@@ -130,7 +130,7 @@ def learn(
     InsclError
         If training stops; the same call goes on.
     """
-    folder = StageFolder(Path(out) if out else Path("models") / folder_name(name), inner="")
+    folder = StageFolder(Path(out) if out else Path("models") / _folder_name(name), inner="")
     known = read_json(folder.path / REQUEST)
     start = model or known.get("start") or last_model(memory)
     asked = {
@@ -225,10 +225,10 @@ def last_model(memory: Memory) -> str:
     return str(models[-1])
 
 
-def folder_name(name: str) -> str:
+def _folder_name(name: str) -> str:
     """A task's name as the name of a folder.
 
-    >>> folder_name("Closed QA/2026"), folder_name("отзывы")
+    >>> _folder_name("Closed QA/2026"), _folder_name("отзывы")
     ('Closed_QA_2026', 'отзывы')
     """
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "stage"

@@ -71,7 +71,7 @@ class ModelTrainer:
         """Train a stage in `out`; the record of a finished one is read."""
         if (out / RECORD).exists():
             return dict(json.loads((out / RECORD).read_text(encoding="utf-8")))
-        config = as_asked(self.config, asked)
+        config = _as_asked(self.config, asked)
         ranks.post(
             {
                 "config": config.plain(),
@@ -171,7 +171,7 @@ class ModelTrainer:
         return self._held is not None and self._held[0] == str(model)
 
 
-def as_asked(config: StageConfig, asked: Mapping[str, float]) -> StageConfig:
+def _as_asked(config: StageConfig, asked: Mapping[str, float]) -> StageConfig:
     """A stage's settings with what a strategy asks of the training."""
     changes = {name: value for name, value in asked.items() if name in Protect.model_fields}
     return config.model_copy(update={"protect": config.protect.model_copy(update=changes)}) if changes else config

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from inscl.errors import DataError
 
 Embed = Callable[[list[str]], NDArray[np.floating]]
-Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]  # two columns: tag i and tag j are neighbours, i < j
+_Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]  # two columns: tag i and tag j are neighbours, i < j
 
 # Calibrated per encoder on real definitions: docs/tags.md says how. A radius means nothing for another encoder.
-RADII: Mapping[str, float] = {"all-minilm-l6-v2": 0.16}
-DEFAULT_RADIUS = RADII["all-minilm-l6-v2"]
+_RADII: Mapping[str, float] = {"all-minilm-l6-v2": 0.16}
+DEFAULT_RADIUS = _RADII["all-minilm-l6-v2"]
 DEFAULT_MIN_SAMPLES = 2
 
 _JOINERS = "\u200c\u200d"  # zero-width joiners are spelling in Persian, Sinhala, Malayalam …
@@ -107,7 +107,7 @@ def radius_for(encoder: str) -> float | None:
     >>> radius_for("sentence-transformers/all-MiniLM-L6-v2")
     0.16
     """
-    return next((radius for name, radius in RADII.items() if name in encoder.lower()), None)
+    return next((radius for name, radius in _RADII.items() if name in encoder.lower()), None)
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class TagSpace:
         self._index: dict[str, int] = {}
         self._vectors = np.empty((0, 0), dtype=np.float32)  # (n_tags, d), unit rows
         self._coarse: list[bytes] = []  # hash of each vector to two decimals
-        self._pairs: Pairs | None = (np.empty(0, np.int32), np.empty(0, np.int32))
+        self._pairs: _Pairs | None = (np.empty(0, np.int32), np.empty(0, np.int32))
 
     def merge(self, tag_sets: Sequence[Iterable[str]]) -> MergedTags:
         """Merge the tags of one pool; see `merge_tags`."""
@@ -289,7 +289,7 @@ class TagSpace:
                 return
         self._pairs = np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
 
-    def _neighbours(self, index: NDArray[np.int64]) -> Iterator[Pairs]:
+    def _neighbours(self, index: NDArray[np.int64]) -> Iterator[_Pairs]:
         """Neighbour pairs of a pool, as positions in `index`, in parts of bounded size."""
         if self._pairs is None:
             yield from _pairs_within(self._vectors[index], self._radius)
@@ -301,7 +301,7 @@ class TagSpace:
         yield i[inside], j[inside]
 
 
-def dbscan(n: int, neighbours: Callable[[], Iterable[Pairs]], min_samples: int) -> NDArray[np.int64]:
+def dbscan(n: int, neighbours: Callable[[], Iterable[_Pairs]], min_samples: int) -> NDArray[np.int64]:
     """DBSCAN from neighbour pairs that come in parts, so that they need never be in memory together.
 
     Cores are the points with at least `min_samples` neighbours, themselves included; clusters are the connected
@@ -381,7 +381,7 @@ def _unit_rows(vectors: NDArray[np.floating], tags: list[str]) -> NDArray[np.flo
     return np.ascontiguousarray(rows / norms, dtype=np.float32)
 
 
-def _pairs_within(vectors: NDArray[np.float32], radius: float, start: int = 0) -> Iterator[Pairs]:
+def _pairs_within(vectors: NDArray[np.float32], radius: float, start: int = 0) -> Iterator[_Pairs]:
     """Pairs i < j with j >= `start` at cosine distance of at most `radius`, a block of rows at a time.
 
     A float32 product settles every pair that is not close to the radius; the close ones are settled in float64

@@ -86,7 +86,7 @@ def model_identity(model: str) -> str:
     return f"model {name} prompt {PROMPT}"
 
 
-def fallback_identity(fallback: "Tagger", wanted: str) -> str:
+def _fallback_identity(fallback: "Tagger", wanted: str) -> str:
     """The mark of an instruction that the offline tagger tagged in another's place."""
     return f"{fallback.identity} (fallback for {wanted})"
 
@@ -135,7 +135,7 @@ def tag_with(
 def fall_back(instruction: str, fallback: "Tagger", wanted: str, reason: str) -> Tagged:
     """The offline tagger's tags, marked."""
     (tags,) = fallback([instruction])
-    return Tagged(tuple(tags), fallback_identity(fallback, wanted), "fell back", reason)
+    return Tagged(tuple(tags), _fallback_identity(fallback, wanted), "fell back", reason)
 
 
 def why_not(reply: Reply) -> str:

@@ -12,7 +12,7 @@ from inscl.data.example import instruction_key
 from inscl.llm.client import Question
 
 PROMPT = "1"  # raised when its words or the reading change, so that tags of both are told apart
-MOST_TAGS = 8  # as for the offline tagger: InsInfo sums over tags, so without a cap it mostly measures length
+_MOST_TAGS = 8  # as for the offline tagger: InsInfo sums over tags, so without a cap it mostly measures length
 READ_CHARACTERS = 8_000  # of an instruction
 _ANSWER_CHARACTERS = 20_000  # of an answer
 _TRIES = 200  # brackets in an answer that may begin its JSON
@@ -47,7 +47,7 @@ That could not be read. Answer again with nothing but one JSON object in the for
 
 def tag_question(instruction: str) -> Question:
     """What a model is asked for the tags of an instruction, of which it sees the first 8,000 characters."""
-    asked = _ASK.format(most=MOST_TAGS, instruction=instruction.strip()[:READ_CHARACTERS])
+    asked = _ASK.format(most=_MOST_TAGS, instruction=instruction.strip()[:READ_CHARACTERS])
     return Question(({"role": "user", "content": asked},), SCHEMA, instruction_key(instruction).hex())
 
 
@@ -138,9 +138,9 @@ def _unescaped(text: str) -> str:
 
 
 def _cleaned(tags: list[str]) -> list[str]:
-    """Distinct short phrases that have a letter, at most `MOST_TAGS`."""
+    """Distinct short phrases that have a letter, at most `_MOST_TAGS`."""
     plain = ["".join(c if c.isprintable() else " " for c in tag) for tag in tags]
     phrases = [" ".join(tag.lower().strip(" .;:\"'`*#").split()) for tag in plain]
     short = [p for p in phrases if len(p) <= _TAG_CHARACTERS and len(p.split()) <= _TAG_WORDS]
     # "..." and "<tag>" are the prompt's form repeated, not an answer.
-    return list(dict.fromkeys(p for p in short if any(c.isalpha() for c in p)))[:MOST_TAGS]
+    return list(dict.fromkeys(p for p in short if any(c.isalpha() for c in p)))[:_MOST_TAGS]

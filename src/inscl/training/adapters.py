@@ -10,13 +10,13 @@ from inscl.models.loading import ADAPTERS, LAYER_LISTS, LoadedModel
 from inscl.suggest import suggest
 
 Adapter = Literal["continue", "merge", "new"]
-MODES: tuple[Adapter, ...] = ("continue", "merge", "new")
+_MODES: tuple[Adapter, ...] = ("continue", "merge", "new")
 
 
 def mode_of(peft: Mapping[str, Any], adapter: Adapter) -> Adapter:
     """How this kind of adapter goes on: OSF protects earlier stages only where each decomposes anew."""
-    if adapter not in MODES:
-        raise ConfigError(f"`adapter` must be one of {', '.join(MODES)}, got {adapter!r}.")
+    if adapter not in _MODES:
+        raise ConfigError(f"`adapter` must be one of {', '.join(_MODES)}, got {adapter!r}.")
     return "merge" if _kind(peft) == "OSF" else adapter
 
 

@@ -90,7 +90,7 @@ class StartCallback(TrainerCallback):
 
     def __init__(self, model: Any, protection: Protection, *, merge: bool = False) -> None:
         self.protection = protection
-        self.weights = moved_weights(model, merge=merge) if protection.ema or protection.interpolate else {}
+        self.weights = _moved_weights(model, merge=merge) if protection.ema or protection.interpolate else {}
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.start = {name: p.detach().clone() for name, p in self.trained.items()}
         self.average = {name: moved.now() for name, moved in self.weights.items()} if protection.ema else {}
@@ -195,7 +195,7 @@ class _LowRank:
         a.copy_((root[:, None] * v)[:rank])
 
 
-def moved_weights(model: Any, *, merge: bool) -> dict[str, _Whole | _LowRank]:
+def _moved_weights(model: Any, *, merge: bool) -> dict[str, _Whole | _LowRank]:
     """The weights that a stage moves, as they take part in the computation.
 
     Raises

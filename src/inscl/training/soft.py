@@ -11,7 +11,7 @@ from inscl.models.collator import Collator
 from inscl.models.logits import answer_logits
 from inscl.training.batches import TokenRow
 
-LIKELIEST = 64  # tokens of the start's distribution that are kept for each place, their shares summing to 1
+_LIKELIEST = 64  # tokens of the start's distribution that are kept for each place, their shares summing to 1
 _ROWS = 8  # computed at once
 
 
@@ -19,7 +19,7 @@ class SoftTargets:
     """Targets of the answer tokens of rows, where some share of a row's target is the start's own distribution.
 
     With a share s a token's target is 1 - s for the given token and s times the start's distribution over its
-    `LIKELIEST` tokens. The cross entropy with it has the gradient of (1 - s) NLL + s KL(start || model).
+    `_LIKELIEST` tokens. The cross entropy with it has the gradient of (1 - s) NLL + s KL(start || model).
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class SoftTargets:
         batch = {name: part.to(device) for name, part in collator(plain).items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             logits = answer_logits(model, batch, collator.kept)
-        likeliest = logits.float().softmax(dim=-1).topk(min(LIKELIEST, logits.shape[-1]))
+        likeliest = logits.float().softmax(dim=-1).topk(min(_LIKELIEST, logits.shape[-1]))
         shares = likeliest.values / likeliest.values.sum(dim=-1, keepdim=True)
         ends = np.cumsum([len(_given(row.labels)) for row in rows]).tolist()
         for row, start, end in zip(rows, [0, *ends], ends, strict=False):

@@ -31,7 +31,7 @@ from inscl.training.stage import Stage, StageRecord, become
 
 logger = logging.getLogger(__name__)
 
-WITHOUT_EFFECT = tracking.FIELDS | {"per_device_train_batch_size"}  # fields that change nothing of the result
+_WITHOUT_EFFECT = tracking.FIELDS | {"per_device_train_batch_size"}  # fields that change nothing of the result
 
 
 def train_stage(
@@ -135,7 +135,7 @@ def _settings(config: StageConfig, fields: Mapping[str, Any], mode: Adapter, see
     """All that bears on the weights, in the form that fingerprints have always been made from."""
     protect = config.protect
     return {
-        "training": {name: value for name, value in fields.items() if name not in WITHOUT_EFFECT},
+        "training": {name: value for name, value in fields.items() if name not in _WITHOUT_EFFECT},
         "peft": dict(config.peft) if config.peft else None,
         "batch_size": config.batch_size,
         "max_length": config.max_length,

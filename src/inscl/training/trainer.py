@@ -40,7 +40,7 @@ class StageTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # it prints to standard output
         if self.args.report_to:
-            self.add_callback(TrackersCallback(folder, self._tensorboard(folder)))
+            self.add_callback(_TrackersCallback(folder, self._tensorboard(folder)))
         self.watch, self.fingerprint, self.save_more, self._kept = watch, fingerprint, save_more, kept
         self.model_accepts_loss_kwargs = True  # our loss is normalised over the whole step
         self.plain_loss = is_plain(self.model, self.args)
@@ -99,7 +99,7 @@ class StageTrainer(SFTTrainer):
         return 0
 
 
-class TrackersCallback(TrainerCallback):
+class _TrackersCallback(TrainerCallback):
     """Notes where a stage's tracker runs are, so that its scores can follow its loss there."""
 
     def __init__(self, folder: Path, tensorboard: Path | None) -> None:

@@ -50,10 +50,10 @@ class Fields:
 
 def is_empty(value: object) -> bool:
     """Whether a value says nothing: absent, blank or without entries (0 and False do say something)."""
-    return value is None or (isinstance(value, str) and not value.strip()) or (is_group(value) and not value)
+    return value is None or (isinstance(value, str) and not value.strip()) or (_is_group(value) and not value)
 
 
-def is_group(value: object) -> bool:
+def _is_group(value: object) -> bool:
     return isinstance(value, (list, tuple, dict))
 
 

@@ -1,7 +1,7 @@
 """From one record to one `Example`: the forms that instruction data come in.
 
 A form is told by the fields of a record. `convert` gives the example, or raises `UnusableError` with the
-reason; all examples are made by `make_example`, so that the same checks hold for every form.
+reason; all examples are made by `_make_example`, so that the same checks hold for every form.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,16 +18,16 @@ Numbered = tuple[int, Any]  # (line or record number, record)
 FORMS = ("alpaca", "prompt-completion", "messages", "sharegpt", "superni")
 FIELDS = "fields"  # our own fields; reported under the name of the file's type
 
-INSTRUCTION = ("instruction", "definition", "question")  # the first that is there counts
-INPUT = ("input", "inputs", "context")  # the same
-OUTPUTS = (
+_INSTRUCTION = ("instruction", "definition", "question")  # the first that is there counts
+_INPUT = ("input", "inputs", "context")  # the same
+_OUTPUTS = (
     "outputs",
     "output",
     "references",
     "targets",
     "response",
 )  # all that are there count, in this order
-COLUMNS = frozenset((*INSTRUCTION, *INPUT, *OUTPUTS, *CHAT, *SYSTEM, *TOOLS, *PAIR, *LABELS, *PICTURES))
+COLUMNS = frozenset((*_INSTRUCTION, *_INPUT, *_OUTPUTS, *CHAT, *SYSTEM, *TOOLS, *PAIR, *LABELS, *PICTURES))
 COLUMNS |= {"prompt", "completion", "history", "tags", "split", "Definition", "Instances"}
 
 _CHAT_FORMS = ("messages", "sharegpt")
@@ -89,9 +89,9 @@ def detect_form(record: object, instruction_field: str | None = None) -> str | N
         return "alpaca"
     if set(PAIR) <= has:
         return "messages"
-    if "question" in has and has.isdisjoint(OUTPUTS):  # of another kind, unless an answer that we know stands beside it
+    if "question" in has and has.isdisjoint(_OUTPUTS):  # of another kind, unless an answer we know stands beside it
         has.remove("question")
-    return FIELDS if has.intersection(INSTRUCTION) or instruction_field in has else None
+    return FIELDS if has.intersection(_INSTRUCTION) or instruction_field in has else None
 
 
 def is_chat(record: object) -> bool:
@@ -147,7 +147,7 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
         If the record cannot be used, with the reason.
     """
     if isinstance(record, Example):
-        return make_example(
+        return _make_example(
             record.instruction, record.input, list(record.outputs), messages=record.messages, tags=record.tags,
             split=reading.split or record.split, tools=record.tools,
         )  # fmt: skip
@@ -156,7 +156,7 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
     if not isinstance(record, (dict, Mapping)):  # asking for a dict first is much faster
         raise UnusableError("not an object with named fields")
     if record.keys() == _BARE and form in ("alpaca", FIELDS) and _is_bare(record, reading):
-        return make_example(record["instruction"], record["input"], [record["output"]], split=reading.split)
+        return _make_example(record["instruction"], record["input"], [record["output"]], split=reading.split)
     if not _OTHER_KINDS.isdisjoint(record):
         if is_preference(record):
             if not reading.preferred:
@@ -171,7 +171,7 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
     chat = form in _CHAT_FORMS or (form == "prompt-completion" and _is_turns(record))
     try:
         found = _from_chat(fields, reading) if chat else _from_fields(fields, form, reading)
-        example = make_example(found.instruction, found.body, found.outputs, tags=tags, split=split,
+        example = _make_example(found.instruction, found.body, found.outputs, tags=tags, split=split,
                                messages=found.messages, tools=found.tools)  # fmt: skip
     except RecursionError:
         raise UnusableError("nested too deeply") from None
@@ -184,7 +184,7 @@ def _is_bare(record: Mapping[str, Any], reading: Reading) -> bool:
     return reading.instruction_field is None and {*map(type, record.values())} == {str}
 
 
-def make_example(
+def _make_example(
     instruction: str,
     body: str,
     outputs: list[str],
@@ -238,15 +238,15 @@ def _is_turns(record: Mapping[str, Any]) -> bool:
 
 def _from_fields(fields: Fields, form: str, reading: Reading) -> _Found:
     field, prompt_completion = reading.instruction_field, form == "prompt-completion"
-    names = ("prompt",) if prompt_completion else INSTRUCTION
+    names = ("prompt",) if prompt_completion else _INSTRUCTION
     instruction = _instruction(fields, names)
-    body = "" if prompt_completion else _text(fields, INPUT)
+    body = "" if prompt_completion else _text(fields, _INPUT)
     if field is not None and field not in names:  # what was the instruction is now part of the input
-        body = "\n\n".join(text for text in (instruction, body) if text and field not in INPUT)
+        body = "\n\n".join(text for text in (instruction, body) if text and field not in _INPUT)
         instruction = _instruction(fields, (field,))
     if instruction is None:
         raise UnusableError("no instruction")
-    outputs = _outputs(fields, ("completion",) if prompt_completion else OUTPUTS)
+    outputs = _outputs(fields, ("completion",) if prompt_completion else _OUTPUTS)
     if _MAY_BE_CHAT.isdisjoint(fields.record):
         return _Found(instruction, body, outputs)
     before, tools = _before(fields), read_tools(fields)

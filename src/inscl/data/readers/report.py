@@ -6,8 +6,8 @@ from json import JSONDecodeError
 
 from inscl.errors import DataError
 
-MOST_NAMES = 12  # ignored columns that the one line names
-PLACES = 5  # places remembered per reason
+_MOST_NAMES = 12  # ignored columns that the one line names
+_PLACES = 5  # places remembered per reason
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Dropped:
 
     def add(self, place: str | None) -> None:
         self.count += 1
-        if place is not None and len(self.places) < PLACES:
+        if place is not None and len(self.places) < _PLACES:
             self.places.append(place)
 
 
@@ -148,10 +148,10 @@ def ignored_columns(ignored: Mapping[str, int], kept: int) -> str:
     if not ignored:
         return ""
     everywhere = [name for name, rows in ignored.items() if rows >= kept]
-    named = [", ".join(everywhere[:MOST_NAMES]) + " (all rows)"] if everywhere else []
+    named = [", ".join(everywhere[:_MOST_NAMES]) + " (all rows)"] if everywhere else []
     others = [(name, rows) for name, rows in ignored.items() if rows < kept]
-    named += [f"{name} ({rows:,} row{'s' if rows > 1 else ''})" for name, rows in others[:MOST_NAMES]]
-    more = max(0, len(everywhere) - MOST_NAMES) + max(0, len(others) - MOST_NAMES)
+    named += [f"{name} ({rows:,} row{'s' if rows > 1 else ''})" for name, rows in others[:_MOST_NAMES]]
+    more = max(0, len(everywhere) - _MOST_NAMES) + max(0, len(others) - _MOST_NAMES)
     return "ignored columns: " + ", ".join(named) + (f" and {more:,} more" if more else "")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import escape
 
-COLOURS = {  # name -> light, dark
+_COLOURS = {  # name -> light, dark
     "paper": ("#ffffff", "#14181d"),
     "ink": ("#1c2530", "#e6eaee"),
     "faint": ("#566373", "#9fabb8"),
@@ -71,14 +71,14 @@ def rules(colour: str) -> str:
 
 def variables() -> str:
     """The colours as custom properties, light and dark."""
-    pairs = {**COLOURS, **{f"h{i}": (light, dark) for i, (light, dark, _) in enumerate(RAMP)}}
+    pairs = {**_COLOURS, **{f"h{i}": (light, dark) for i, (light, dark, _) in enumerate(RAMP)}}
     return "".join(f"--{name}:light-dark({light},{dark});" for name, (light, dark) in pairs.items())
 
 
 def light_rules() -> str:
     """The style of a file that stands alone."""
     found = rules("<{}>")
-    for name, (light, _) in COLOURS.items():
+    for name, (light, _) in _COLOURS.items():
         found = found.replace(f"<{name}>", light)
     for i, (light, _, _) in enumerate(RAMP):
         found = found.replace(f"<h{i}>", light)
