@@ -17,7 +17,8 @@ from inscl.report.replayed import First
 
 _EXAMPLES_PER_TASK = 3
 COUNTS = ("ever_right", "related", "unrelated", "not_judged")
-Labels = Mapping[tuple[str, str, str], str]  # run, strategy and budget -> label of the line
+_Labels = Mapping[tuple[str, str, str], str]  # run, strategy and budget -> label of the line
+_Tables = tuple[list[TableRow], list[TableRow]]  # rates, and forgotten rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +73,17 @@ class ForgottenFacts:
 
 def forgotten_facts(runs: Sequence[RunFolder], firsts: Sequence[First]) -> ForgottenFacts:
     """Kinds and examples from the runs' tables where they are, else examples from the answers."""
-    tables = [read_analysis(run) for run in runs]
-    known = [found for found in tables if found]
-    if len(known) < len(tables):
-        examples = [example for first in firsts for example in _looked_up(*first)]
-        return ForgottenFacts(judges=(), kinds=(), examples=_largest(examples), found=len(examples))
-    labels = {(run.name, *stream.key[:2]): label for label, run, stream in firsts}
-    pairs = list(zip(runs, known, strict=True))
-    rates = [found for run, (rows, _) in pairs for found in _labelled(run, [r for r in rows if r["judge"]], labels)]
-    lost = [found for run, (_, rows) in pairs for found in _labelled(run, rows, labels)]
+    tables = [(run, found) for run in runs if (found := read_analysis(run))]
+    if len(tables) == len(runs):
+        return _judged(tables, {(run.name, *stream.key[:2]): label for label, run, stream in firsts})
+    examples = [example for first in firsts for example in _looked_up(*first)]
+    return ForgottenFacts(judges=(), kinds=(), examples=_largest(examples), found=len(examples))
+
+
+def _judged(tables: Sequence[tuple[RunFolder, _Tables]], labels: _Labels) -> ForgottenFacts:
+    """What the tables of all runs say: kinds from the rates that have a judge, and the rows that were lost."""
+    rates = [found for run, (rows, _) in tables for found in _labelled(run, [r for r in rows if r["judge"]], labels)]
+    lost = [found for run, (_, rows) in tables for found in _labelled(run, rows, labels)]
     return ForgottenFacts(
         judges=tuple(dict.fromkeys(row["judge"] for _, row in rates)),
         kinds=tuple(_kinds(rates)),
@@ -89,7 +92,7 @@ def forgotten_facts(runs: Sequence[RunFolder], firsts: Sequence[First]) -> Forgo
     )
 
 
-def _labelled(run: RunFolder, rows: Sequence[TableRow], labels: Labels) -> Iterable[tuple[str, TableRow]]:
+def _labelled(run: RunFolder, rows: Sequence[TableRow], labels: _Labels) -> Iterable[tuple[str, TableRow]]:
     """The rows of each stream's last stage among them, with the label of their line."""
     for row in last_stages(rows):
         if label := labels.get((run.name, row["strategy"], row["budget"])):

@@ -123,9 +123,7 @@ class Experiment:
         performance = estimate([100 * fmean(score for score, _ in scores.values()) for scores in found])
         if gain is None or performance is None:
             return None
-        tasks = dict.fromkeys(task for scores in found for task in scores)
-        means = {task: 100 * fmean(scores[task][0] for scores in found if task in scores) for task in tasks}
-        return JointFacts(gain=gain, performance=performance, scores=means)
+        return JointFacts(gain=gain, performance=performance, scores=_task_means(found))
 
 
 def _joint_scores(run: RunFolder) -> Iterable[dict[str, tuple[float, float]]]:
@@ -138,14 +136,20 @@ def _joint_scores(run: RunFolder) -> Iterable[dict[str, tuple[float, float]]]:
             yield {task: (value, experts[task]) for task, value in found.items()}
 
 
+def _task_means(found: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
+    """Each task's score of joint training in points, over the seeds that have it."""
+    tasks = dict.fromkeys(task for scores in found for task in scores)
+    return {task: 100 * fmean(scores[task][0] for scores in found if task in scores) for task in tasks}
+
+
 # ---------------------------------------------------------------- one stream
 
 
 def _stream_facts(label: str, run: RunFolder, folder: StreamFolder, rows: Rows) -> StreamFacts:
     scores = _scores(rows, run.config.scorer)
-    untrained = {task: score.mean for task, score in scores.pop(0, {}).items()}
+    untrained = scores.pop(0, {})
     whole = {row["metric"]: row["value"] for row in rows if row["stage"] is None and row["task"] is None}
-    costs = {name: _costs(rows, name) for name in ("tokens", "seconds", "replayed_share")}
+    replayed = _costs(rows, "replayed_share")[1:]
     return StreamFacts(
         line=label,
         run=run.name,
@@ -153,13 +157,13 @@ def _stream_facts(label: str, run: RunFolder, folder: StreamFolder, rows: Rows) 
         seed=folder.key.seed,
         tasks=folder.tasks,
         scores=tuple(scores[stage] for stage in sorted(scores)),
-        untrained=untrained,
+        untrained={task: score.mean for task, score in untrained.items()},
         experts={row["task"]: 100 * row["value"] for row in rows if row["metric"] == "expert"},
         gains={row["stage"]: row["value"] for row in rows if row["metric"] == "relative_gain"},
         metrics={name: factor * whole[metric] for metric, (name, factor) in _METRICS.items() if metric in whole},
-        tokens=sum(costs["tokens"]) if costs["tokens"] else None,
-        seconds=sum(costs["seconds"]) if costs["seconds"] else None,
-        replayed=100 * fmean(costs["replayed_share"][1:]) if costs["replayed_share"][1:] else None,
+        tokens=_total(_costs(rows, "tokens")),
+        seconds=_total(_costs(rows, "seconds")),
+        replayed=100 * fmean(replayed) if replayed else None,
     )
 
 
@@ -184,6 +188,10 @@ def _scores(rows: Rows, scorer: str) -> dict[int, dict[str, Estimate]]:
 def _costs(rows: Rows, name: str) -> list[float]:
     """One number per stage."""
     return [row["value"] for row in rows if row["metric"] == name and row["stage"] and row["task"] is None]
+
+
+def _total(values: Sequence[float]) -> float | None:
+    return sum(values) if values else None
 
 
 # ---------------------------------------------------------------- over the streams of a line

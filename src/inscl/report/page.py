@@ -20,7 +20,7 @@ from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.files import whole_file
 from inscl.forgetting.fates import RowFate
 from inscl.report import figures as draw
-from inscl.report.facts import Facts, RunFacts
+from inscl.report.facts import Facts, LineFacts, RunFacts
 from inscl.report.figures import Figure
 from inscl.report.figures.draw import rules, variables
 from inscl.report.forgotten import ForgottenExample, answers_of
@@ -70,25 +70,10 @@ def write_run_report(
     facts = facts or summarize(folders)
     _check(figures)
     best = best_line(facts)
-    drawn = {
-        "headline": draw.headline_figure(facts),
-        "frontier": draw.frontier_figure(facts),
-        "scores": draw.score_figures(facts, best.label if best else ""),
-        "gain": draw.gain_figure(facts),
-        "change": draw.change_figure(facts),
-        "distances": draw.distance_figure(facts),
-        "budgets": draw.budget_figures(facts, best.label if best else ""),
-        "infos": draw.insinfo_figures(facts),
-        "kinds": draw.kinds_figure(facts),
-    }
+    drawn = _run_figures(facts, best.label if best else "")
     out.mkdir(parents=True, exist_ok=True)
     pages = _write_answers(out, facts, folders)
-    configs = [_yaml(run) for run in facts.runs]
-    for i, text in enumerate(configs, start=1):
-        _write(out / f"run-{i}.yaml", text)
     examples, shown = _by_task(facts)
-    few = len(facts.differences) <= _FEW_DIFFERENCES
-    told = [d for d in facts.differences if few or (best and best.label in (d.line, d.baseline))]
     page = _render(
         "run.html.j2",
         facts=facts,
@@ -97,27 +82,37 @@ def write_run_report(
         folder=folders[0].path,
         verdict=verdict(facts),
         best=best,
-        of_joint=any(line.of_joint for line in facts.lines),
-        equal=any(line.gain_equal_tokens for line in facts.lines),
-        long=any(len(line.gains) > 5 for line in facts.lines),
-        streams=max((line.streams for line in facts.lines), default=0),
         enough=ENOUGH_STREAMS,
         enough_rows=enough_rows(),
-        strategies=len({line.strategy for line in facts.lines}),
-        differences=[_difference(d) for d in facts.differences if d in told],
-        other_differences=[_difference(d) for d in facts.differences if d not in told],
         sections=_sections(facts),
         examples=examples,
         shown=shown,
         pages=pages,
-        configs=configs,
+        configs=_write_configs(out, facts.runs),
         tasks_of=_tasks_of,
         files=figures,
+        **_lines_shown(facts.lines),
+        **_differences(facts.differences, best.label if best else ""),
         **drawn,
     )
     _write_figures(out / "figures", _flat(drawn.values()), figures)
     _write(out / "index.html", page)
     return out / "index.html"
+
+
+def _run_figures(facts: Facts, best: str) -> dict[str, Figure | Sequence[Figure] | None]:
+    """The figures of a run's page by their names in its template; the line `best` is shown first."""
+    return {
+        "headline": draw.headline_figure(facts),
+        "frontier": draw.frontier_figure(facts),
+        "scores": draw.score_figures(facts, best),
+        "gain": draw.gain_figure(facts),
+        "change": draw.change_figure(facts),
+        "distances": draw.distance_figure(facts),
+        "budgets": draw.budget_figures(facts, best),
+        "infos": draw.insinfo_figures(facts),
+        "kinds": draw.kinds_figure(facts),
+    }
 
 
 def write_plan_report(
@@ -237,6 +232,27 @@ def _sections(facts: Facts) -> list[tuple[str, str]]:
     return [(key, name) for key, name in named.items() if there.get(key, True)]
 
 
+def _lines_shown(lines: Sequence[LineFacts]) -> dict[str, int]:
+    """How many streams and strategies there are, and which columns the table of the lines has."""
+    return {
+        "of_joint": any(line.of_joint for line in lines),
+        "equal": any(line.gain_equal_tokens for line in lines),
+        "long": any(len(line.gains) > 5 for line in lines),
+        "streams": max((line.streams for line in lines), default=0),
+        "strategies": len({line.strategy for line in lines}),
+    }
+
+
+def _differences(found: Sequence[Comparison], best: str) -> dict[str, list[tuple[str, ...]]]:
+    """The differences that are shown, and those that are folded away: where there are many, all but the best's."""
+    few = len(found) <= _FEW_DIFFERENCES
+    told = [few or best in (d.line, d.baseline) for d in found]
+    return {
+        "differences": [_difference(d) for d, is_told in zip(found, told, strict=True) if is_told],
+        "other_differences": [_difference(d) for d, is_told in zip(found, told, strict=True) if not is_told],
+    }
+
+
 def _difference(found: Comparison) -> tuple[str, ...]:
     return (
         f"{found.line} against {found.baseline}",
@@ -277,10 +293,14 @@ def _tasks_of(run: RunFacts) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def _yaml(run: RunFacts) -> str:
+def _write_configs(out: Path, runs: Iterable[RunFacts]) -> list[str]:
+    """The configuration of each run as YAML, in the page and as a file."""
     import yaml
 
-    return yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
+    configs = [yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True) for run in runs]
+    for i, text in enumerate(configs, start=1):
+        _write(out / f"run-{i}.yaml", text)
+    return configs
 
 
 # ---------------------------------------------------------------- the answers, task by task

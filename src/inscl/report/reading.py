@@ -5,6 +5,7 @@ pooled: their streams are streams of one experiment. Others stand side by side, 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from inscl.errors import InsclError
@@ -45,18 +46,13 @@ def summarize(runs: str | Path | Sequence[str | Path | RunFolder]) -> Facts:
     """
     folders = open_runs([runs] if isinstance(runs, str | Path) else runs)
     pools, notes = _pools(folders)
-    together = [Experiment(pool, "" if len(pools) == 1 else " + ".join(run.name for run in pool)) for pool in pools]
-    streams = [stream for experiment in together for stream in experiment.streams]
-    if not streams:
-        raise InsclError(
-            f"'{folders[0].name}' has not finished a stage of any stream yet: there is nothing to report. Run the same "
-            "`inscl run` command again to go on."
-        )
+    together = _experiments(pools)
+    streams = _begun(together)
     firsts = _firsts(streams)
     return Facts(
         runs=tuple(_run_facts(run) for run in folders),
         scorer=folders[0].config.scorer,
-        tasks=tuple(dict.fromkeys(task for run in folders for task in run.tasks)),
+        tasks=tuple(dict.fromkeys(chain.from_iterable(run.tasks for run in folders))),
         lines=tuple(line for experiment in together for line in experiment.lines),
         differences=tuple(adjusted([found for experiment in together for found in experiment.differences()])),
         joint=tuple(joint for experiment in together if (joint := experiment.joint())),
@@ -79,6 +75,24 @@ def open_runs(runs: Iterable[str | Path | RunFolder]) -> list[RunFolder]:
         if sum(other.name == run.name for other in folders) > 1:
             run.name = str(run.path)
     return folders
+
+
+def _experiments(pools: Sequence[Sequence[RunFolder]]) -> list[Experiment]:
+    """An experiment of each pool, named after its runs where there are several."""
+    named = len(pools) > 1
+    return [Experiment(pool, " + ".join(run.name for run in pool) if named else "") for pool in pools]
+
+
+def _begun(experiments: Iterable[Experiment]) -> list[MeasuredStream]:
+    """The streams with a finished stage, of which a report needs one."""
+    experiments = list(experiments)
+    streams = [stream for experiment in experiments for stream in experiment.streams]
+    if not streams:
+        raise InsclError(
+            f"'{experiments[0].runs[0].name}' has not finished a stage of any stream yet: there is nothing to report. "
+            "Run the same `inscl run` command again to go on."
+        )
+    return streams
 
 
 def _firsts(streams: Iterable[MeasuredStream]) -> list[First]:
@@ -153,15 +167,15 @@ def _apart(pool: Sequence[RunFolder], run: RunFolder) -> str:
     changed = sorted(key for key in a.keys() & b.keys() - _NOT_THE_EXPERIMENT if a[key] != b[key])
     if changed:
         return f"other settings ({', '.join(changed)})"
-    other = [t for t, info in first.record.get("tasks", {}).items() if _content(run, t) != info["content"]]
-    if other:
-        return f"other data for {', '.join(repr(task) for task in other[:3])}" + (" and more" if other[3:] else "")
+    if other := _other_data(first, run):
+        return f"other data for {', '.join(map(repr, other[:3]))}" + (" and more" if other[3:] else "")
     known = {stream.key for member in pool for stream in member.streams}
     if any(stream.key in known for stream in run.streams):
         return "both have a stream of the same strategy, budget, order and seed"
     return ""
 
 
-def _content(run: RunFolder, task: str) -> str | None:
-    info = run.record.get("tasks", {}).get(task)
-    return None if info is None else info["content"]
+def _other_data(first: RunFolder, run: RunFolder) -> list[str]:
+    """The tasks of one run whose data the other has not, or not the same."""
+    mine, there = ({t: info["content"] for t, info in r.record.get("tasks", {}).items()} for r in (first, run))
+    return [task for task, content in mine.items() if there.get(task) != content]

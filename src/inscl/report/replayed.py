@@ -4,7 +4,7 @@ Of each line and order the first stream is read; a plan of another seed differs 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -110,23 +110,29 @@ def replay_facts(firsts: Iterable[First]) -> ReplayFacts:
     """Read the plans of each line's first stream per order."""
     distances: dict[tuple[str, str], float] = {}
     budgets: list[BudgetFacts] = []
-    infos: list[InsInfoFacts] = []
+    infos: dict[str, InsInfoFacts] = {}
     for label, run, stream in firsts:
         plans = [plan for folder in stream.folders[1:] if (plan := folder.plan())]
-        for plan in plans:
-            for task in plan.tasks:
-                if task.distance is not None:
-                    distances.setdefault((plan.name, task.name), task.distance)
+        for pair, distance in _distances(plans):
+            distances.setdefault(pair, distance)
         if any(plan.count for plan in plans):
             budgets.append(_budget(label, stream, plans))
-        if plans and _looks_at_tags(plans[-1]) and all(info.line != label for info in infos):
-            infos.append(_insinfo(label, run, stream, plans[-1]))
+        if label not in infos and plans and _looks_at_tags(plans[-1]):
+            infos[label] = _insinfo(label, run, stream, plans[-1])
     return ReplayFacts(
         distances=tuple(_DistanceFacts(task=t, earlier=e, distance=d) for (t, e), d in distances.items()),
         budgets=tuple(budgets),
-        insinfo=tuple(infos),
-        tags=tuple(_tags(infos[0].instructions)) if infos and any(i.tags for i in infos[0].instructions) else (),
+        insinfo=tuple(infos.values()),
+        tags=tuple(_tags(next(iter(infos.values())).instructions)) if infos else (),
     )
+
+
+def _distances(plans: Iterable[Plan]) -> Iterator[tuple[tuple[str, str], float]]:
+    """Each pair of a new and an earlier task, with its distance."""
+    for plan in plans:
+        for task in plan.tasks:
+            if task.distance is not None:
+                yield (plan.name, task.name), task.distance
 
 
 def _budget(label: str, stream: StreamFolder, plans: Sequence[Plan]) -> BudgetFacts:
@@ -230,7 +236,10 @@ class _CacheOnly:
         return [False for _ in texts]
 
 
-def _tags(instructions: Sequence[InstructionFacts]) -> Iterable[_TagFacts]:
+def _tags(instructions: Sequence[InstructionFacts]) -> Iterator[_TagFacts]:
+    """The tags of each task; none where no instruction has any."""
+    if not any(i.tags for i in instructions):
+        return
     for task in dict.fromkeys(i.task for i in instructions):
         sets = [i.tags for i in instructions if i.task == task]
         counts = Counter(tag for tags in sets for tag in tags)

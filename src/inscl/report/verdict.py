@@ -42,6 +42,15 @@ def best_line(facts: Facts) -> LineFacts | None:
 def _sentences(facts: Facts, best: LineFacts) -> Iterator[Sentence]:
     alike = [line for line in facts.lines if line.pool == best.pool and line.streams and line != best]
     none = next((line for line in alike if line.strategy == "none"), None)
+    yield from _kept(best, none)
+    if best.change:
+        yield _forgotten(best, best.change, none)
+    if best.tokens is not None:
+        yield _cost(best, none)
+    yield _sure(facts, best)
+
+
+def _kept(best: LineFacts, none: LineFacts | None) -> Iterator[Sentence]:
     if best.gain_final:
         base = f" Without replay: {none.gain_final.mean:.1f}\u00a0%." if none and none.gain_final else ""
         yield Sentence(
@@ -56,11 +65,6 @@ def _sentences(facts: Facts, best: LineFacts) -> Iterator[Sentence]:
             words=f"points is the mean score over all tasks, with {best.label} {interval(best.performance)}. There are "
             "no experts to compare with.",
         )
-    if best.change:
-        yield _forgotten(best, best.change, none)
-    if best.tokens is not None:
-        yield _cost(best, none)
-    yield _sure(facts, best)
 
 
 def _forgotten(best: LineFacts, change: Estimate, none: LineFacts | None) -> Sentence:
@@ -89,21 +93,22 @@ def _cost(best: LineFacts, none: LineFacts | None) -> Sentence:
 
 def _sure(facts: Facts, best: LineFacts) -> Sentence:
     """Whether the best is told apart from the next best."""
-    about = "Certainty"
+    streams = plural(best.streams, "stream")
     beside = [line for line in facts.lines if line != best and line.pool == best.pool]
     others = [line for line in beside if line.gain_final]
     if not others or not best.gain_final:
         nothing = "no Relative Gain to measure a difference by" if beside else "nothing to compare it with"
-        return Sentence(about=about, figure=plural(best.streams, "stream"), words=f"and {nothing}.")
-    rival = max(others, key=lambda line: line.gain_final.mean if line.gain_final else 0.0)
+        return Sentence(about="Certainty", figure=streams, words=f"and {nothing}.")
+    rival = max(others, key=_gain)
     found = next((d for d in facts.differences if {d.line, d.baseline} == {best.label, rival.label}), None)
     if found is None:
-        return Sentence(
-            about=about,
-            figure=plural(best.streams, "stream"),
-            words=f"{best.label} and {rival.label} have no stream in common, so they are not compared.",
-        )
+        words = f"{best.label} and {rival.label} have no stream in common, so they are not compared."
+        return Sentence(about="Certainty", figure=streams, words=words)
     return _told_apart(best, rival, found)
+
+
+def _gain(line: LineFacts) -> float:
+    return line.gain_final.mean if line.gain_final else 0.0
 
 
 def _told_apart(best: LineFacts, rival: LineFacts, found: Comparison) -> Sentence:

@@ -21,7 +21,7 @@ from inscl.report.forgotten import COUNTS, KindFacts
 from inscl.report.words import minus
 
 _STEP = 13.0  # from one line's mark to the next
-KINDS = {
+_KINDS = {
     "related": "related: a wrong answer to the instruction",
     "unrelated": "unrelated: no answer to it any more",
     "not_judged": "not judged",
@@ -35,8 +35,7 @@ def change_figure(facts: Facts) -> Figure | None:
         return None
     found = {(line.label, task.task): task for line in lines for task in line.tasks}
     tasks = [task for task in facts.tasks if any(of == task for _, of in found)]
-    means = [task.change.mean for task in found.values()]
-    scale = Scale(max(-102.0, min(means) - 12), min(102.0, max(*means, 0.0) + 12), LABELS, WIDTH - 20)
+    scale = _change_scale([task.change.mean for task in found.values()])
     drawn = Drawing()
     y = top = legend(drawn, [line.label for line in lines]) + 8
     height = _STEP * len(lines) + 12
@@ -53,6 +52,10 @@ def change_figure(facts: Facts) -> Figure | None:
         (WIDTH, bottom + 44),
         Table(head=_CHANGE, rows=_change_rows(tasks, lines, found)),
     )
+
+
+def _change_scale(means: Sequence[float]) -> Scale:
+    return Scale(max(-102.0, min(means) - 12), min(102.0, max(*means, 0.0) + 12), LABELS, WIDTH - 20)
 
 
 _CHANGE = ("task", "strategy", "when learnt", "now", "change", "95 % interval", "streams")
@@ -95,27 +98,18 @@ def _change_rows(tasks: Sequence[str], lines: Sequence[LineFacts], found: _Found
 
 def kinds_figure(facts: Facts) -> Figure | None:
     """Of the rows that each line once answered well, the share it forgot, by kind."""
-    kinds = facts.forgotten.kinds
-    if not kinds:
+    totals = _totals(facts)
+    if not totals:
         return None
-    lines = [line.label for line in facts.lines if any(fact.line == line.label for fact in kinds)]
-    totals = {line: _total([fact for fact in kinds if fact.line == line]) for line in lines}
-    shown = [kind for kind in KINDS if kind != "not_judged" or any(total[kind] for total in totals.values())]
-    most = max(100 * _lost(total) / max(total["ever_right"], 1) for total in totals.values()) or 1.0
-    scale = Scale(0, most, LABELS, WIDTH - 150)
+    shown = [kind for kind in _KINDS if kind != "not_judged" or any(total[kind] for total in totals.values())]
+    scale = Scale(0, max(map(_share_lost, totals.values())) or 1.0, LABELS, WIDTH - 150)
     drawn = Drawing()
-    y = top = legend(drawn, [KINDS[kind] for kind in shown]) + 8
-    across(drawn, scale, top, top + 30 * len(lines), "forgotten, % of the rows once answered well", most=6)
+    y = top = legend(drawn, [_KINDS[kind] for kind in shown]) + 8
+    across(drawn, scale, top, top + 30 * len(totals), "forgotten, % of the rows once answered well", most=6)
     for label, total in totals.items():
         _kinds(drawn, y, label, total, shown, scale)
         y += 30
-    told = "; ".join(
-        f"{label} {_lost(total)} of {total['ever_right']}, {total['unrelated']} of them unrelated"
-        for label, total in totals.items()
-    )
-    rows = [(f.line, f.task, *[str(n) for n in (f.ever_right, f.related, f.unrelated, f.not_judged)]) for f in kinds]
-    table = Table(head=("strategy", "task", "once answered well", "related", "unrelated", "not judged"), rows=rows)
-    return figure(drawn, "kinds", f"Forgotten of the rows once answered well: {told}.", (WIDTH, y + 44), table)
+    return figure(drawn, "kinds", _most_lost(totals), (WIDTH, y + 44), _kinds_table(facts.forgotten.kinds))
 
 
 def _kinds(drawn: Drawing, y: float, label: str, total: Mapping[str, int], shown: Sequence[str], scale: Scale) -> None:
@@ -131,9 +125,32 @@ def _kinds(drawn: Drawing, y: float, label: str, total: Mapping[str, int], shown
     drawn.text(x + 8, y + 19, f"{_lost(total)} of {total['ever_right']} rows", "small faint")
 
 
-def _total(facts: Sequence[KindFacts]) -> dict[str, int]:
-    return {name: sum(getattr(fact, name) for fact in facts) for name in COUNTS}
+def _totals(facts: Facts) -> dict[str, dict[str, int]]:
+    """The counts of each line that has any, over its tasks."""
+    found = {line.label: [fact for fact in facts.forgotten.kinds if fact.line == line.label] for line in facts.lines}
+    return {
+        label: {name: sum(getattr(fact, name) for fact in of_line) for name in COUNTS}
+        for label, of_line in found.items()
+        if of_line
+    }
 
 
 def _lost(total: Mapping[str, int]) -> int:
-    return sum(total[kind] for kind in KINDS)
+    return sum(total[kind] for kind in _KINDS)
+
+
+def _share_lost(total: Mapping[str, int]) -> float:
+    return 100 * _lost(total) / max(total["ever_right"], 1)
+
+
+def _most_lost(totals: Mapping[str, Mapping[str, int]]) -> str:
+    told = "; ".join(
+        f"{label} {_lost(total)} of {total['ever_right']}, {total['unrelated']} of them unrelated"
+        for label, total in totals.items()
+    )
+    return f"Forgotten of the rows once answered well: {told}."
+
+
+def _kinds_table(kinds: Sequence[KindFacts]) -> Table:
+    rows = [(f.line, f.task, *[str(n) for n in (f.ever_right, f.related, f.unrelated, f.not_judged)]) for f in kinds]
+    return Table(head=("strategy", "task", "once answered well", "related", "unrelated", "not judged"), rows=rows)
