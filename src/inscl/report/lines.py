@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
+from typing import Any
 
 from inscl.core.stats import Estimate, mean_interval
 from inscl.experiments.comparison import Comparison, Contender, FinalRows, comparisons, line_label
@@ -25,7 +26,7 @@ _METRICS = {  # of the table -> of a line, and the factor to what is shown
     "share_of_joint": ("of_joint", 1),
     "gain_equal_tokens": ("gain_equal_tokens", 1),
 }
-Rows = Sequence[TableRow]
+_Rows = Sequence[TableRow]
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,11 @@ class Experiment:
 def _joint_scores(run: RunFolder) -> Iterable[dict[str, tuple[float, float]]]:
     """Per seed each task's score of joint training and of its expert."""
     experts = {row["task"]: row["value"] for row in run.rows if row["metric"] == "expert"}
-    scores = [row for row in run.rows if row["strategy"] == "joint" and row["metric"] == run.config.scorer]
-    for seed in dict.fromkeys(row["seed"] for row in scores):
-        found = {row["task"]: row["value"] for row in scores if row["seed"] == seed}
+    scores: dict[int, dict[str, float]] = {}
+    for row in run.rows:
+        if row["strategy"] == "joint" and row["metric"] == run.config.scorer:
+            scores.setdefault(row["seed"], {})[row["task"]] = row["value"]
+    for found in scores.values():
         if found.keys() <= experts.keys():
             yield {task: (value, experts[task]) for task, value in found.items()}
 
@@ -145,7 +148,7 @@ def _task_means(found: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str,
 # ---------------------------------------------------------------- one stream
 
 
-def _stream_facts(label: str, run: RunFolder, folder: StreamFolder, rows: Rows) -> StreamFacts:
+def _stream_facts(label: str, run: RunFolder, folder: StreamFolder, rows: _Rows) -> StreamFacts:
     scores = _scores(rows, run.config.scorer)
     untrained = scores.pop(0, {})
     whole = {row["metric"]: row["value"] for row in rows if row["stage"] is None and row["task"] is None}
@@ -158,8 +161,8 @@ def _stream_facts(label: str, run: RunFolder, folder: StreamFolder, rows: Rows) 
         tasks=folder.tasks,
         scores=tuple(scores[stage] for stage in sorted(scores)),
         untrained={task: score.mean for task, score in untrained.items()},
-        experts={row["task"]: 100 * row["value"] for row in rows if row["metric"] == "expert"},
-        gains={row["stage"]: row["value"] for row in rows if row["metric"] == "relative_gain"},
+        experts={task: 100 * score for task, score in _values(rows, "expert", "task").items()},
+        gains=_values(rows, "relative_gain", "stage"),
         metrics={name: factor * whole[metric] for metric, (name, factor) in _METRICS.items() if metric in whole},
         tokens=_total(_costs(rows, "tokens")),
         seconds=_total(_costs(rows, "seconds")),
@@ -167,7 +170,7 @@ def _stream_facts(label: str, run: RunFolder, folder: StreamFolder, rows: Rows) 
     )
 
 
-def _scores(rows: Rows, scorer: str) -> dict[int, dict[str, Estimate]]:
+def _scores(rows: _Rows, scorer: str) -> dict[int, dict[str, Estimate]]:
     """Per stage the score of each task in points."""
     found: dict[int, dict[str, Estimate]] = {}
     for row in rows:
@@ -185,7 +188,12 @@ def _scores(rows: Rows, scorer: str) -> dict[int, dict[str, Estimate]]:
     return found
 
 
-def _costs(rows: Rows, name: str) -> list[float]:
+def _values(rows: _Rows, metric: str, per: str) -> dict[Any, float]:
+    """A metric per task or stage."""
+    return {row[per]: row["value"] for row in rows if row["metric"] == metric}
+
+
+def _costs(rows: _Rows, name: str) -> list[float]:
     """One number per stage."""
     return [row["value"] for row in rows if row["metric"] == name and row["stage"] and row["task"] is None]
 

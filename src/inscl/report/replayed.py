@@ -6,11 +6,14 @@ Of each line and order the first stream is read; a plan of another seed differs 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.errors import InsclError
 from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.replay.plan import Plan
+
+if TYPE_CHECKING:
+    from inscl.replay.settings import Settings
 
 First = tuple[str, RunFolder, StreamFolder]  # label of a line, and the first stream of an order
 _TOP_TAGS = 8
@@ -112,7 +115,7 @@ def replay_facts(firsts: Iterable[First]) -> ReplayFacts:
     budgets: list[BudgetFacts] = []
     infos: dict[str, InsInfoFacts] = {}
     for label, run, stream in firsts:
-        plans = [plan for folder in stream.folders[1:] if (plan := folder.plan())]
+        plans = _plans(stream)
         for pair, distance in _distances(plans):
             distances.setdefault(pair, distance)
         if any(plan.count for plan in plans):
@@ -125,6 +128,11 @@ def replay_facts(firsts: Iterable[First]) -> ReplayFacts:
         insinfo=tuple(infos.values()),
         tags=tuple(_tags(next(iter(infos.values())).instructions)) if infos else (),
     )
+
+
+def _plans(stream: StreamFolder) -> list[Plan]:
+    """The plans of the stages that replay."""
+    return [plan for folder in stream.folders[1:] if (plan := folder.plan())]
 
 
 def _distances(plans: Iterable[Plan]) -> Iterator[tuple[tuple[str, str], float]]:
@@ -194,19 +202,16 @@ def _all_instructions(
 ) -> tuple[InstructionFacts, ...]:
     """The chosen instructions and the rest, measured again from the memory that the plan was made from."""
     from inscl.memory.memory import Memory
-    from inscl.replay.settings import Settings
     from inscl.replay.views import Derived, StageView
 
     sampled = run.config.limits.train is not None
     memory = Memory(
         run.memory(stream.key.seed if sampled else None), encoder=_CacheOnly(plan.settings["encoder"])
     ).existing()
-    known = {field.name for field in fields(Settings)}
-    settings = Settings(**{key: value for key, value in plan.settings.items() if key in known})
     derived, tagged = Derived(memory.encode), any(i.tags for i in chosen)
     with memory.reading():
         new, *earlier = (derived.view(task) for task in memory.open([plan.name, *(task.name for task in plan.tasks)]))
-        pool = StageView(new, earlier, plan.seed, settings, derived).pool
+        pool = StageView(new, earlier, plan.seed, _settings(plan), derived).pool
         counts = {(i.task, i.text): i.chosen for i in chosen}
         return tuple(
             InstructionFacts(
@@ -220,6 +225,14 @@ def _all_instructions(
             for view in earlier
             for key, text, available in zip(view.keys, view.texts, view.counts, strict=True)
         )
+
+
+def _settings(plan: Plan) -> "Settings":
+    """What the plan was asked for, as far as this release knows it."""
+    from inscl.replay.settings import Settings
+
+    known = {field.name for field in fields(Settings)}
+    return Settings(**{key: value for key, value in plan.settings.items() if key in known})
 
 
 class _CacheOnly:

@@ -100,11 +100,15 @@ def _sure(facts: Facts, best: LineFacts) -> Sentence:
         nothing = "no Relative Gain to measure a difference by" if beside else "nothing to compare it with"
         return Sentence(about="Certainty", figure=streams, words=f"and {nothing}.")
     rival = max(others, key=_gain)
-    found = next((d for d in facts.differences if {d.line, d.baseline} == {best.label, rival.label}), None)
+    found = _between(facts, best, rival)
     if found is None:
         words = f"{best.label} and {rival.label} have no stream in common, so they are not compared."
         return Sentence(about="Certainty", figure=streams, words=words)
     return _told_apart(best, rival, found)
+
+
+def _between(facts: Facts, line: LineFacts, other: LineFacts) -> Comparison | None:
+    return next((d for d in facts.differences if {d.line, d.baseline} == {line.label, other.label}), None)
 
 
 def _gain(line: LineFacts) -> float:

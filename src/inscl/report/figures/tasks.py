@@ -1,6 +1,6 @@
 """A row per task or strategy: how far tasks fell, and how their answers were forgotten."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from inscl.report.facts import Facts, LineFacts, TaskFacts
 from inscl.report.figures.draw import Drawing, fit
@@ -33,16 +33,15 @@ def change_figure(facts: Facts) -> Figure | None:
     lines = [line for line in facts.lines if line.tasks]
     if not lines:
         return None
-    found = {(line.label, task.task): task for line in lines for task in line.tasks}
-    tasks = [task for task in facts.tasks if any(of == task for _, of in found)]
-    scale = _change_scale([task.change.mean for task in found.values()])
+    found = _by_task(facts.tasks, lines)
+    scale = _change_scale(found)
     drawn = Drawing()
     y = top = legend(drawn, [line.label for line in lines]) + 8
     height = _STEP * len(lines) + 12
-    bottom = top + height * len(tasks)
+    bottom = top + height * len(found)
     across(drawn, scale, top, bottom, "change since the task was learnt, points")
-    for task in tasks:
-        _changes(drawn, y, task, [(line, found.get((line.label, task))) for line in lines], scale)
+    for task, by_line in found.items():
+        _changes(drawn, y, task, [(line, by_line.get(line.label)) for line in lines], scale)
         y += height
         drawn.line(LABELS, y, WIDTH - 20, y, "grid")
     return figure(
@@ -50,16 +49,23 @@ def change_figure(facts: Facts) -> Figure | None:
         "forgetting",
         _worst(lines),
         (WIDTH, bottom + 44),
-        Table(head=_CHANGE, rows=_change_rows(tasks, lines, found)),
+        Table(head=_CHANGE, rows=_change_rows(lines, found)),
     )
 
 
-def _change_scale(means: Sequence[float]) -> Scale:
-    return Scale(max(-102.0, min(means) - 12), min(102.0, max(*means, 0.0) + 12), LABELS, WIDTH - 20)
-
-
 _CHANGE = ("task", "strategy", "when learnt", "now", "change", "95 % interval", "streams")
-_Found = Mapping[tuple[str, str], TaskFacts]
+_Found = Mapping[str, Mapping[str, TaskFacts]]  # task -> label of a line -> what became of it there
+
+
+def _by_task(tasks: Iterable[str], lines: Sequence[LineFacts]) -> _Found:
+    """What became of each task that some line has."""
+    found = {task: {line.label: of for line in lines for of in line.tasks if of.task == task} for task in tasks}
+    return {task: by_line for task, by_line in found.items() if by_line}
+
+
+def _change_scale(found: _Found) -> Scale:
+    means = [task.change.mean for by_line in found.values() for task in by_line.values()]
+    return Scale(max(-102.0, min(means) - 12), min(102.0, max(*means, 0.0) + 12), LABELS, WIDTH - 20)
 
 
 def _changes(
@@ -84,12 +90,12 @@ def _worst(lines: Sequence[LineFacts]) -> str:
     return f"Largest loss since a task was learnt: {told}."
 
 
-def _change_rows(tasks: Sequence[str], lines: Sequence[LineFacts], found: _Found) -> list[tuple[str, ...]]:
+def _change_rows(lines: Sequence[LineFacts], found: _Found) -> list[tuple[str, ...]]:
     return [
         (task, line.label, f"{t.learnt:.1f}", f"{t.now:.1f}", *estimate_cells(t.change, sign=True))
-        for task in tasks
+        for task, by_line in found.items()
         for line in lines
-        if (t := found.get((line.label, task)))
+        if (t := by_line.get(line.label))
     ]
 
 
