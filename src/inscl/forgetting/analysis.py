@@ -1,7 +1,7 @@
 """The forgetting analysis of a run: how much of what was once right is lost, and what stands there now."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -151,12 +151,9 @@ def analyse(
     folder, rule = run if isinstance(run, RunFolder) else read_run(run), rule or ForgettingRule()
     judge = judge or _offline_judge(folder, encoder)
     seen = {place: [row for row in histories(*place, rule) if row.right] for place in places_of(folder)}
-    asked = {place for place in seen if stage == "all" or place[1] == len(place[0].stages)}
-    forgotten = {place: [row for row in rows if row.forgotten] for place, rows in seen.items() if place in asked}
-    lost = judged([entry for place, rows in forgotten.items() for entry in fates(place, rows)], judge)
-    lost_at: dict[Place, list[RowFate]] = {}
-    for entry in lost:
-        lost_at.setdefault((entry.stream, entry.stage, entry.task), []).append(entry)
+    asked = {place for place in seen if stage == "all" or _is_last(place)}
+    lost = judged(_forgotten(seen, asked), judge)
+    lost_at = _by_place(lost)
     return Analysis(
         run=folder,
         judge=judge.name,
@@ -166,6 +163,24 @@ def analyse(
         lines=tuple(_lines(seen, lost_at)),
         notes=tuple(_notes(folder, lost)),
     )
+
+
+def _is_last(place: Place) -> bool:
+    stream, stage, _ = place
+    return stage == len(stream.stages)
+
+
+def _forgotten(seen: Mapping[Place, Sequence[RowHistory]], asked: Set[Place]) -> list[RowFate]:
+    """What became of the forgotten rows at the places asked for."""
+    lost = {place: [row for row in rows if row.forgotten] for place, rows in seen.items() if place in asked}
+    return [fate for place, rows in lost.items() for fate in fates(place, rows)]
+
+
+def _by_place(lost: Iterable[RowFate]) -> dict[Place, list[RowFate]]:
+    found: dict[Place, list[RowFate]] = {}
+    for fate in lost:
+        found.setdefault((fate.stream, fate.stage, fate.task), []).append(fate)
+    return found
 
 
 def read_run(path: str | Path) -> RunFolder:
@@ -233,8 +248,8 @@ def _lines(
     single: dict[tuple[str | None, str, str], _Pool] = {}
     whole: dict[tuple[str | None, str, str], _Pool] = {}
     for place, rows in seen.items():
-        stream, stage, task = place
-        if stage == len(stream.stages):
+        stream, _, task = place
+        if _is_last(place):
             for pools, of in ((single, task), (whole, None)):
                 pool = pools.setdefault((of, *stream.key[:2]), _Pool())
                 pool.streams.add(id(stream))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -48,33 +49,19 @@ def add(store: Store, name: str, read: Reading, recipe: Recipe, *, append: bool,
     while True:
         state, report = store.state(), ReadReport()
         before = state.live.get(name)
-        base = store.task(before) if append and before else None
+        base = before if append else None
         task, identifier = _write(store, name, read(report), _remembering(store, recipe, before, append), base)
-        retagged = TaskInfo.from_json(before.info).retagged if before else ""
-        dropped = {why: d.count for why, d in report.dropped.items()}
-        ignored = Counter(base.info.ignored if base else {}) + Counter(report.ignored)
-        info = replace(task.info, dropped=dropped, ignored=dict(ignored), retagged=retagged)
-        task = replace(task, info=info)
+        task = replace(task, info=_told(task.info, report, before, base))
         shared, across = _shared_inputs(store, task, state)
-        warnings = _warnings(task.info, shared, across)
+        done = partial(Added, info=task.info, report=report, shared_inputs=shared, shared_across=across,
+                       warnings=_warnings(task.info, shared, across))  # fmt: skip
         if before and _same(task.info, TaskInfo.from_json(before.info)):
             store.versions.discard(identifier)
-            return Added("unchanged", task.info, report, shared, across, warnings)
-        # The tags' embeddings are needed by every plan; encoded here, a plan needs no model.
-        store.encode(sorted({tag for tags in task.instructions.tags for tag in clean_tags(tags)}))
-        commit = Commit(
-            op="append" if base else "add",
-            name=name,
-            id=identifier,
-            base=before.id if base and before else "",
-            keep_old=keep_old,
-            info=task.info.to_json(),
-            files=store.versions.checksums(identifier),
-        )
-        store.commit(commit, since=state)
+            return done("unchanged")
+        _encode_tags(store, task.instructions.tags)
+        store.commit(_commit(store, task, identifier, base, keep_old), since=state)
         if base is None or identifier in store.state().named:
-            status = "appended" if base else "replaced" if before else "added"
-            return Added(status, task.info, report, shared, across, warnings)
+            return done("appended" if base else "replaced" if before else "added")
         store.notice(f"task '{name}' was changed by another command at the same time; appending again")
 
 
@@ -102,13 +89,43 @@ def read_sides(data: Any, dev: Any, test: Any, report: ReadReport, options: Mapp
     return chain.from_iterable(part(source, side) for source, side in sides if source is not None)
 
 
-def _write(store: Store, name: str, examples: Iterable[Example], recipe: Recipe, base: Task | None) -> tuple[Task, str]:
+def _write(
+    store: Store, name: str, examples: Iterable[Example], recipe: Recipe, base: Commit | None
+) -> tuple[Task, str]:
+    extended = store.task(base) if base else None
     identifier = store.versions.begin()
     try:
-        return write_task(name, examples, store.versions.uri(identifier), recipe, base), identifier
+        return write_task(name, examples, store.versions.uri(identifier), recipe, extended), identifier
     except Exception:
         store.versions.discard(identifier)
         raise
+
+
+def _told(info: TaskInfo, report: ReadReport, before: Commit | None, base: Commit | None) -> TaskInfo:
+    """What is known of a task, with what reading its rows left out and who retagged the version before."""
+    return replace(
+        info,
+        dropped={why: dropped.count for why, dropped in report.dropped.items()},
+        ignored=dict(Counter(TaskInfo.from_json(base.info).ignored if base else {}) + Counter(report.ignored)),
+        retagged=TaskInfo.from_json(before.info).retagged if before else "",
+    )
+
+
+def _commit(store: Store, task: Task, identifier: str, base: Commit | None, keep_old: bool) -> Commit:
+    return Commit(
+        op="append" if base else "add",
+        name=task.info.name,
+        id=identifier,
+        base=base.id if base else "",
+        keep_old=keep_old,
+        info=task.info.to_json(),
+        files=store.versions.checksums(identifier),
+    )
+
+
+def _encode_tags(store: Store, tags: Iterable[Sequence[str]]) -> None:
+    """Encode instructions' tags: every plan needs their embeddings, and encoded here, it needs no model."""
+    store.encode(sorted({tag for of_one in tags for tag in clean_tags(of_one)}))
 
 
 def _retagged(store: Store, before: Commit, tagged: Mapping[bytes, TagsBy], tagger: str) -> Commit | None:
@@ -118,7 +135,7 @@ def _retagged(store: Store, before: Commit, tagged: Mapping[bytes, TagsBy], tagg
     if task is None:
         store.versions.discard(identifier)
         return None
-    store.encode(sorted({tag for tags, _ in task.tagged() for tag in clean_tags(tags)}))
+    _encode_tags(store, [tags for tags, _ in task.tagged()])
     store.versions.copy_examples(before.id, identifier)
     files = store.versions.checksums(identifier)
     return Commit("retag", before.name, identifier, before.id, info=task.info.to_json(), files=files)

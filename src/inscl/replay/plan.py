@@ -5,7 +5,7 @@ settings, seed and versions give an equal plan; `compare` says which of these di
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ from inscl.replay.budget import Budget
 
 FORMAT = 1
 MOST_REPEATS = 100
+_GROUPS = ("settings", "versions", "hashes")  # what `compare` names key by key
 _ONCE_UNNAMED = {"insinfo": "paper"}  # settings that older plans do not name, and what they were
 
 # What a file may say is checked by these, when it is read.
@@ -264,26 +265,28 @@ def compare(first: Plan, second: Plan) -> list[str]:
     first, second = (replace(plan, settings={**_ONCE_UNNAMED, **plan.settings}) for plan in (first, second))
     if first == second:
         return []
-    lines = [
-        f"{part.name}: {short(str(getattr(first, part.name)), 60)} against {short(str(getattr(second, part.name)), 60)}"
-        for part in fields(Plan)
-        if part.name not in {"source", "tasks", "notes", "versions", "hashes", "settings"}
-        and getattr(first, part.name) != getattr(second, part.name)
-    ]
-    for group in ("settings", "versions", "hashes"):
+    whole = [part.name for part in fields(Plan) if part.name not in {"source", "tasks", "notes", *_GROUPS}]
+    lines = _differing(whole, vars(first), vars(second))
+    for group in _GROUPS:
         one, other = getattr(first, group), getattr(second, group)
-        lines += [
-            f"{group}, {key}: {short(str(one.get(key)), 60)} against {short(str(other.get(key)), 60)}"
-            for key in sorted(one.keys() | other.keys())
-            if one.get(key) != other.get(key)
-        ]
-    differing = {key for key in first.hashes if first.hashes[key] != second.hashes.get(key)}
-    if differing == {"embeddings"}:
+        lines += _differing(sorted({*one, *other}), one, other, f"{group}, ")
+    if {key for key in first.hashes if first.hashes[key] != second.hashes.get(key)} == {"embeddings"}:
         lines.append("only the embeddings differ: were the texts encoded on other hardware?")
-    counts = [{task.name: task.count for task in plan.tasks} for plan in (first, second)]
-    lines += [
-        f"task '{name}': {counts[0].get(name, 0)} rows against {counts[1].get(name, 0)}"
-        for name in dict.fromkeys([*counts[0], *counts[1]])
-        if counts[0].get(name) != counts[1].get(name)
-    ]
+    lines += _other_counts(*({task.name: task.count for task in plan.tasks} for plan in (first, second)))
     return lines or ["the same counts, but other rows or measures"]
+
+
+def _differing(keys: Iterable[str], first: Mapping[str, Any], second: Mapping[str, Any], of: str = "") -> list[str]:
+    return [
+        f"{of}{key}: {short(str(first.get(key)), 60)} against {short(str(second.get(key)), 60)}"
+        for key in keys
+        if first.get(key) != second.get(key)
+    ]
+
+
+def _other_counts(first: Mapping[str, int], second: Mapping[str, int]) -> list[str]:
+    return [
+        f"task '{name}': {first.get(name, 0)} rows against {second.get(name, 0)}"
+        for name in dict.fromkeys([*first, *second])
+        if first.get(name) != second.get(name)
+    ]

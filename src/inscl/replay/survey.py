@@ -198,14 +198,10 @@ def agreement(
     """
     with memory.reading():
         pool, views = _open(memory, names, insinfo)
-        measure = INSINFO[insinfo]
-        if measure.of != "tags":
-            wanted = ", ".join(name for name, known in INSINFO.items() if known.of == "tags")
-            raise PlanError(f"InsInfo '{insinfo}' looks at no tags: no tagger changes it. Compare by one of {wanted}.")
-        ours = pool.clean
-        given = dict(zip(ours, other(list(pool.texts.values())), strict=True)) if callable(other) else other
-        theirs = {key: frozenset(clean_tags(given[key], pool.settings.language)) for key in ours if key in given}
-        sides = [_scores(pool, side, measure.score) for side in ({key: ours[key] for key in theirs}, theirs)]
+        score = _score_of_tags(insinfo)
+        theirs = _cleaned(pool, other)
+        ours = {key: pool.clean[key] for key in theirs}
+        sides = [_scores(pool, side, score) for side in (ours, theirs)]
     chosen = [views[name] for name in names or views]
     if not any(key in theirs for key in _keys(chosen)):
         raise DataError(
@@ -216,6 +212,21 @@ def agreement(
     if len(parts) > 1:
         parts[""] = _keys(chosen)
     return [_compare(name, keys, *sides) for name, keys in parts.items()]
+
+
+def _score_of_tags(insinfo: str) -> Callable[..., list[float]]:
+    """How that InsInfo scores tags."""
+    measure = INSINFO[insinfo]
+    if measure.of != "tags":
+        wanted = ", ".join(name for name, known in INSINFO.items() if known.of == "tags")
+        raise PlanError(f"InsInfo '{insinfo}' looks at no tags: no tagger changes it. Compare by one of {wanted}.")
+    return measure.score
+
+
+def _cleaned(pool: Pool, other: "Mapping[bytes, Sequence[str]] | Tagger") -> dict[bytes, frozenset[str]]:
+    """The other tags of the pool's instructions, of those that have any, cleaned as the pool's own."""
+    given = dict(zip(pool.clean, other(list(pool.texts.values())), strict=True)) if callable(other) else other
+    return {key: frozenset(clean_tags(given[key], pool.settings.language)) for key in pool.clean if key in given}
 
 
 def _open(memory: Memory, names: Sequence[str], insinfo: str) -> tuple[Pool, dict[str, TaskView]]:

@@ -61,17 +61,22 @@ def metrics_so_far(
     {'average_performance': 0.625, 'backward_transfer': -0.25, 'forgetting': 0.25}
     """
     found = {"average_performance": fmean(scores.values())} if scores else {}
-    learnt: dict[str, float] = {}
-    best: dict[str, float] = {}
+    known = _since_learnt(stages, scorer)
+    earlier = [task for task in scores if task in known and task != newest]
+    if earlier:
+        found["backward_transfer"] = fmean(scores[task] - known[task][0] for task in earlier)
+        found["forgetting"] = fmean(max(known[task]) - scores[task] for task in earlier)
+    return found
+
+
+def _since_learnt(stages: Sequence[Mapping[str, Any]], scorer: str) -> dict[str, list[float]]:
+    """Each task's scores from the stage on that (last) learnt it, where that stage scored it."""
+    found: dict[str, list[float]] = {}
     for stage in stages:
         for task in stage.get("tasks", ()) if stage.get("scorer") == scorer else ():
-            if "score" in task and task["name"] != newest:
+            if "score" in task:
                 if task["name"] == stage["name"]:
-                    learnt[task["name"]] = best[task["name"]] = task["score"]
-                elif task["name"] in best:
-                    best[task["name"]] = max(best[task["name"]], task["score"])
-    earlier = [task for task in scores if task in learnt]
-    if earlier:
-        found["backward_transfer"] = fmean(scores[task] - learnt[task] for task in earlier)
-        found["forgetting"] = fmean(best[task] - scores[task] for task in earlier)
+                    found[task["name"]] = [task["score"]]
+                elif task["name"] in found:
+                    found[task["name"]].append(task["score"])
     return found

@@ -113,22 +113,19 @@ def tag_with(
     progress : callable, optional
         Called with (questions done, questions); the repairs come as a second round.
     """
-    texts = list(instructions.values())
-    first = answers.ask([tag_question(text) for text in texts], progress)
-    found = [None if reply.failure else tags_in(reply.text) for reply in first]
-    broken = [i for i, tags in enumerate(found) if tags is None and not first[i].failure]
-    second = answers.ask([repair_question(texts[i], first[i].text) for i in broken], progress) if broken else []
-    last = dict(zip(broken, second, strict=True))
+    first = dict(zip(instructions, answers.ask([*map(tag_question, instructions.values())], progress), strict=True))
+    broken = [key for key, reply in first.items() if not reply.failure and tags_in(reply.text) is None]
+    repairs = [repair_question(instructions[key], first[key].text) for key in broken]
+    second = dict(zip(broken, answers.ask(repairs, progress) if broken else [], strict=True))
     identity = model_identity(answers.model)
     tagged: dict[bytes, Tagged] = {}
-    for i, key in enumerate(instructions):
-        reply = last.get(i, first[i])
-        tags = found[i] or (None if reply.failure else tags_in(reply.text))
+    for key, reply in {**first, **second}.items():
+        tags = None if reply.failure else tags_in(reply.text)
         if tags is None:
-            tagged[key] = fall_back(texts[i], fallback, identity, why_not(reply))
+            tagged[key] = fall_back(instructions[key], fallback, identity, why_not(reply))
         else:
-            tagged[key] = Tagged(tuple(tags), identity, "repaired" if i in last else "tagged")
-    replies = [*first, *second]
+            tagged[key] = Tagged(tuple(tags), identity, "repaired" if key in second else "tagged")
+    replies = [*first.values(), *second.values()]
     return Tagging(tagged, len(replies), sum(r.tokens_in for r in replies), sum(r.tokens_out for r in replies))
 
 

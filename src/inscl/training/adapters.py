@@ -32,15 +32,11 @@ def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, 
     """
     adapted = hasattr(loaded.model, "peft_config")
     if peft is None or mode != "continue":
-        if adapted:
-            loaded.model = loaded.model.merge_and_unload()
-        if peft is None or mode == "merge":
-            loaded.base, loaded.adapters = loaded.base if not loaded.adapters else "", ()
+        _merge_earlier(loaded, forget=peft is None or mode == "merge")
     if peft is None:
         return
     config = configuration(peft)
-    if frozen and hasattr(config, "exclude_modules") and not config.exclude_modules:
-        config.exclude_modules = rf".*\.({LAYER_LISTS})\.({'|'.join(map(str, range(frozen)))})\..*"
+    _spare_lowest(config, frozen)
     if adapted and mode == "continue":
         _same(peft, config, loaded.model.peft_config["default"])
         return
@@ -52,6 +48,20 @@ def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, 
         loaded.model = package.get_peft_model(loaded.model, config)
     except ValueError as error:
         raise ConfigError(f"`peft`: {str(error).splitlines()[0]}") from error
+
+
+def _merge_earlier(loaded: LoadedModel, *, forget: bool) -> None:
+    """Make the adapters that the model has a part of its weights, and forget their files where they are of no use."""
+    if hasattr(loaded.model, "peft_config"):
+        loaded.model = loaded.model.merge_and_unload()
+    if forget:
+        loaded.base, loaded.adapters = loaded.base if not loaded.adapters else "", ()
+
+
+def _spare_lowest(config: Any, frozen: int) -> None:
+    """Let the lowest layers have no adapter, where the configuration does not say itself which have none."""
+    if frozen and hasattr(config, "exclude_modules") and not config.exclude_modules:
+        config.exclude_modules = rf".*\.({LAYER_LISTS})\.({'|'.join(map(str, range(frozen)))})\..*"
 
 
 def save(loaded: LoadedModel, out: Path, mode: Adapter, weights: Mapping[str, Any] | None = None) -> None:

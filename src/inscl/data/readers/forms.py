@@ -4,8 +4,8 @@ A form is told by the fields of a record. `convert` gives the example, or raises
 reason; all examples are made by `_make_example`, so that the same checks hold for every form.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inscl.data.example import Example, Message, Split, Tool, dump_chat, render_turns, said
@@ -31,12 +31,21 @@ COLUMNS = frozenset((*_INSTRUCTION, *_INPUT, *_OUTPUTS, *CHAT, *SYSTEM, *TOOLS, 
 COLUMNS |= {"prompt", "completion", "history", "tags", "split", "Definition", "Instances"}
 
 _CHAT_FORMS = ("messages", "sharegpt")
+_ALPACA = frozenset(("instruction", "output"))
 # Most records have none of these fields, and asking for all at once is fast.
 _OTHER_KINDS = frozenset((*PAIR, *LABELS, *PICTURES))
 _BARE = {"instruction", "input", "output"}  # what most records have, and no more
 _TURNS = frozenset((*CHAT, *PAIR))
 _MAY_BE_CHAT = _TURNS | {*SYSTEM, *TOOLS, "history", "prompt"}
 _TASK = ("Definition", "Instances")
+_TELLING: tuple[tuple[str, Callable[[Set[str]], bool]], ...] = (  # what the fields that hold something tell, in order
+    ("superni", lambda has: has >= set(_TASK)),
+    ("messages", lambda has: "messages" in has),
+    ("sharegpt", lambda has: "conversations" in has),
+    ("prompt-completion", lambda has: "prompt" in has and not has.isdisjoint(("completion", *PAIR))),
+    ("alpaca", lambda has: has >= _ALPACA and has.isdisjoint(("outputs", "references", "tags", "split"))),
+    ("messages", lambda has: has >= set(PAIR)),
+)
 _SPLITS: dict[str, Split] = {
     "train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test",
 }  # fmt: skip
@@ -77,18 +86,9 @@ def detect_form(record: object, instruction_field: str | None = None) -> str | N
     if not isinstance(record, Mapping):
         return None
     has = {name for name, value in record.items() if value is not None}
-    if {"Definition", "Instances"} <= has:
-        return "superni"
-    if "messages" in has:
-        return "messages"
-    if "conversations" in has:
-        return "sharegpt"
-    if "prompt" in has and has & {"completion", *PAIR}:
-        return "prompt-completion"
-    if {"instruction", "output"} <= has and not has & {"outputs", "references", "tags", "split"}:
-        return "alpaca"
-    if set(PAIR) <= has:
-        return "messages"
+    for form, tells in _TELLING:
+        if tells(has):
+            return form
     if "question" in has and has.isdisjoint(_OUTPUTS):  # of another kind, unless an answer we know stands beside it
         has.remove("question")
     return FIELDS if has.intersection(_INSTRUCTION) or instruction_field in has else None
@@ -158,12 +158,7 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
     if record.keys() == _BARE and form in ("alpaca", FIELDS) and _is_bare(record, reading):
         return _make_example(record["instruction"], record["input"], [record["output"]], split=reading.split)
     if not _OTHER_KINDS.isdisjoint(record):
-        if is_preference(record):
-            if not reading.preferred:
-                raise UnusableError("preference data, not instructions: take the preferred answers with --preferred")
-            record = preferred(record)
-            form = form_of(record, form, reading.instruction_field)
-        refuse_pictures(record)
+        record, form = _instruction_data(record, form, reading)
     ignored = set() if ignored is None else ignored
     fields = Fields(record, ignored)
     tags = _tags(fields.get("tags"))
@@ -182,6 +177,23 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
 def _is_bare(record: Mapping[str, Any], reading: Reading) -> bool:
     """Whether a record of `_BARE` fields is what it seems: three texts, of which nothing else need be asked."""
     return reading.instruction_field is None and {*map(type, record.values())} == {str}
+
+
+def _instruction_data(record: Mapping[str, Any], form: str, reading: Reading) -> tuple[Mapping[str, Any], str]:
+    """A record that may be of another kind than instruction data, as such, and its form.
+
+    Raises
+    ------
+    UnusableError
+        If it holds pictures, or preferences that nobody asked for.
+    """
+    if is_preference(record):
+        if not reading.preferred:
+            raise UnusableError("preference data, not instructions: take the preferred answers with --preferred")
+        record = preferred(record)
+        form = form_of(record, form, reading.instruction_field)
+    refuse_pictures(record)
+    return record, form
 
 
 def _make_example(
@@ -242,23 +254,31 @@ def _from_fields(fields: Fields, form: str, reading: Reading) -> _Found:
     instruction = _instruction(fields, names)
     body = "" if prompt_completion else _text(fields, _INPUT)
     if field is not None and field not in names:  # what was the instruction is now part of the input
-        body = "\n\n".join(text for text in (instruction, body) if text and field not in _INPUT)
+        body = _paragraphs(instruction, body) if field not in _INPUT else ""
         instruction = _instruction(fields, (field,))
     if instruction is None:
         raise UnusableError("no instruction")
-    outputs = _outputs(fields, ("completion",) if prompt_completion else _OUTPUTS)
-    if _MAY_BE_CHAT.isdisjoint(fields.record):
-        return _Found(instruction, body, outputs)
+    found = _Found(instruction, body, _outputs(fields, ("completion",) if prompt_completion else _OUTPUTS))
+    return found if _MAY_BE_CHAT.isdisjoint(fields.record) else _following(fields, found, reading)
+
+
+def _following(fields: Fields, found: _Found, reading: Reading) -> _Found:
+    """A row as the conversation that it is the end of; as it is, where it follows nothing and has no tools."""
     before, tools = _before(fields), read_tools(fields)
     if not before and tools is None:
-        return _Found(instruction, body, outputs)
-    asked = "\n\n".join(text for text in (instruction.strip(), body.strip()) if text)
-    answer = next((output for output in outputs if output.strip()), "")
+        return found
+    body, asked = found.body, _paragraphs(found.instruction.strip(), found.body.strip())
+    answer = next((output for output in found.outputs if output.strip()), "")
     messages = (*before, _message("user", asked), _message("assistant", answer))
     rest = [turn for turn in before if turn["role"] != "system" or reading.several_systems]
     if rest:
         body = render_turns([*rest, _message("user", body)] if body.strip() else rest)
-    return _Found(instruction, body, outputs, messages, tools)
+    return replace(found, body=body, messages=messages, tools=tools)
+
+
+def _paragraphs(*texts: str | None) -> str:
+    """Texts one below the other, the empty ones left out."""
+    return "\n\n".join(text for text in texts if text)
 
 
 def _before(fields: Fields) -> list[Message]:
