@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from inscl.errors import PlanError
 from inscl.memory.memory import Memory
 from inscl.replay.budget import Budget
-from inscl.replay.plan import MOST_REPEATS, InstructionPlan, NewTask, Plan, TaskPlan, compare
+from inscl.replay.plan import _MOST_REPEATS, InstructionPlan, NewTask, Plan, TaskPlan, compare
 from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, rows_of
 
@@ -124,7 +124,7 @@ TASKS = st.builds(
     all_instructions=COUNT,
     distance=st.none() | NUMBER,
     weight=st.floats(0, allow_infinity=False),
-    repeats=st.integers(1, MOST_REPEATS),
+    repeats=st.integers(1, _MOST_REPEATS),
     instructions=st.lists(INSTRUCTIONS, max_size=3).map(tuple),
 )
 BUDGETS = st.builds(Budget, st.integers(0, 999) | st.floats(0.001, 1), per_task=st.booleans()) | st.builds(

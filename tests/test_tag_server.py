@@ -26,7 +26,7 @@ from inscl.memory.retagging import tag_memory
 from inscl.memory.task import TaskInfo
 from inscl.tags.local import LocalModel
 from inscl.tags.model import Tagged, Tagging, model_identity, tag_with
-from inscl.tags.prompt import _MOST_TAGS, READ_CHARACTERS, repair_question, tag_question, tags_in
+from inscl.tags.prompt import _MOST_TAGS, _READ_CHARACTERS, repair_question, tag_question, tags_in
 from rough_server import REPAIR, USUAL, Answer, rough_server
 from support import WordEncoder, WordTagger, rows_of
 
@@ -97,7 +97,7 @@ def test_what_is_written_as_asked_is_read_back(tags):
 
 def test_the_question_holds_the_beginning_of_the_instruction_and_no_more():
     question = tag_question("{braces} " + "x" * 10_000)
-    assert "{braces} " + "x" * (READ_CHARACTERS - 9) + "\n" in question.messages[0]["content"]
+    assert "{braces} " + "x" * (_READ_CHARACTERS - 9) + "\n" in question.messages[0]["content"]
     assert question.about == instruction_key("{braces} " + "x" * 10_000).hex()
     assert [m["role"] for m in repair_question("a", "bad").messages] == ["user", "assistant", "user"]
 

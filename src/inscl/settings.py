@@ -26,7 +26,7 @@ class Part(BaseModel):
         return []
 
 
-Settings = TypeVar("Settings", bound=Part)
+_Settings = TypeVar("_Settings", bound=Part)
 Parts = Mapping[str | int, type[Part]]  # what stands under a key, for the keys that can be suggested there
 
 
@@ -54,13 +54,13 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # one alone needs 
 
 
 def read_settings(
-    model: type[Settings],
+    model: type[_Settings],
     text: str,
     *,
     name: str,
     parts: Parts,
     more: Callable[[Mapping[str, Any], LinedYaml], list[Problem]] = lambda data, source: [],
-) -> Settings:
+) -> _Settings:
     """Settings from YAML.
 
     Parameters
@@ -107,7 +107,7 @@ def _together(name: str, problems: Collection[Problem]) -> str:
     return "\n".join([f"{name} has {many}:", *lines])
 
 
-def changed(settings: Settings, parts: Parts, name: str, **changes: Any) -> Settings:
+def changed(settings: _Settings, parts: Parts, name: str, **changes: Any) -> _Settings:
     """The settings with some values changed, and checked like those of a file.
 
     Raises

@@ -34,7 +34,7 @@ from inscl.stages.learn import REQUEST, TEST_ROWS, StageProgress
 from inscl.stages.trainer import ANSWERS_LOOKED_AT
 from inscl.training.config import StageConfig, stage_config
 
-MARK = "inscl_scores"  # the key by which a file of ours is known, and its version
+_MARK = "inscl_scores"  # the key by which a file of ours is known, and its version
 SETTINGS = ("scorer", "max_length", "max_new_tokens", "dtype")  # what of a stage's settings bears on scores
 _ANSWERS = ".answers"  # after a file's name: the folder of the answers behind it
 
@@ -76,7 +76,7 @@ class Assessment:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON holds."""
-        return {MARK: 1, **asdict(self), "tasks": {task: rows.to_dict() for task, rows in self.tasks.items()}}
+        return {_MARK: 1, **asdict(self), "tasks": {task: rows.to_dict() for task, rows in self.tasks.items()}}
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -265,8 +265,8 @@ def _loaded(model: str, dtype: str) -> LoadedModel:
 def _read_file(path: Path) -> Assessment:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        if plain.get(MARK) != 1:
-            raise KeyError(MARK)
+        if plain.get(_MARK) != 1:
+            raise KeyError(_MARK)
         tasks = {task: _checked(task, RowScores.from_dict(rows)) for task, rows in plain["tasks"].items()}
         general = None if plain["perplexity"] is None else Perplexity(**plain["perplexity"])
         return Assessment(

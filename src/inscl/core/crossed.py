@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from inscl.core.stats import Estimate, SampleMean, clustered, finite, ratio_estimate
 
-Floats = NDArray[np.float64]
-RowScores = Mapping[str, ArrayLike]  # of one stream: task -> (n_rows,)
+_Floats = NDArray[np.float64]
+_RowScores = Mapping[str, ArrayLike]  # of one stream: task -> (n_rows,)
 
 
 class _Variance(NamedTuple):
@@ -21,8 +21,8 @@ class _Variance(NamedTuple):
 
 
 def crossed_difference(
-    a: Sequence[RowScores],
-    b: Sequence[RowScores],
+    a: Sequence[_RowScores],
+    b: Sequence[_RowScores],
     scale: Mapping[str, float] | None = None,
     *,
     orders: Sequence[Hashable] | None = None,
@@ -99,12 +99,12 @@ class _Task:
     present : (n_streams,) of bool
     """
 
-    sums: Floats
-    sizes: Floats
+    sums: _Floats
+    sizes: _Floats
     present: NDArray[np.bool_]
 
     @property
-    def of_streams(self) -> Floats:
+    def of_streams(self) -> _Floats:
         """The task's part of each stream's value, (n_streams,); 0 where it is left out."""
         values = np.zeros(self.present.size)
         values[self.present] = self.sums.sum(axis=1) / self.sizes.sum()
@@ -128,8 +128,8 @@ class _Task:
 
 
 def _tasks(
-    a: Sequence[RowScores],
-    b: Sequence[RowScores],
+    a: Sequence[_RowScores],
+    b: Sequence[_RowScores],
     scale: Mapping[str, float] | None,
     instructions: Mapping[str, Sequence[Hashable]],
 ) -> Iterator[_Task]:
@@ -139,7 +139,7 @@ def _tasks(
         yield _Task(np.array([sums for sums, _ in summed]), summed[0][1], present)
 
 
-def _of_streams(values: Floats, orders: Sequence[Hashable] | None) -> _Variance:
+def _of_streams(values: _Floats, orders: Sequence[Hashable] | None) -> _Variance:
     found = ratio_estimate(*clustered(values, orders))
     return _Variance(found.error**2, found.df)
 
@@ -151,17 +151,17 @@ def _sum(parts: Sequence[_Variance], less: float = 0.0) -> _Variance:
     return _Variance(value, value**2 / doubt if doubt else 1.0)
 
 
-def _mean(values: Floats, variance: _Variance) -> SampleMean:
+def _mean(values: _Floats, variance: _Variance) -> SampleMean:
     return SampleMean(float(values.mean()), float(np.sqrt(variance.value)), variance.df)
 
 
 def _row_differences(
-    a: Sequence[RowScores], b: Sequence[RowScores], scale: Mapping[str, float] | None
-) -> dict[str, Floats]:
+    a: Sequence[_RowScores], b: Sequence[_RowScores], scale: Mapping[str, float] | None
+) -> dict[str, _Floats]:
     """Per task the scaled row differences (n_streams, n_rows), each divided by its tasks; NaN where left out."""
     if not a or len(a) != len(b):
         raise ValueError(f"`a` and `b` must hold the same streams, at least one, got {len(a)} and {len(b)}.")
-    found: dict[str, Floats] = {}
+    found: dict[str, _Floats] = {}
     for stream, (x, y) in enumerate(zip(a, b, strict=True)):
         if not x or x.keys() != y.keys():
             raise ValueError(f"Stream {stream} must have equal tasks on both sides, got {[*x]} and {[*y]}.")

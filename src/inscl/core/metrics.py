@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Scores = Sequence[Sequence[float]]
+_Scores = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class GainSummary:
     final: float
 
 
-def relative_gain(scores: Scores, experts: Sequence[float]) -> list[float]:
+def relative_gain(scores: _Scores, experts: Sequence[float]) -> list[float]:
     """How much of the experts' scores each stage keeps on the earlier tasks, in per cent.
 
     ``RG_i = 100 / (i - 1) * sum over j < i of S[i, j] / E[j]`` (i counted from 1). The newest task is left
@@ -61,7 +61,7 @@ def relative_gain(scores: Scores, experts: Sequence[float]) -> list[float]:
     return [100 * _mean([_at(scores, i, j) / e[j] for j in range(i)]) for i in range(1, n)]
 
 
-def ratio_of_sums(scores: Scores, experts: Sequence[float]) -> list[float]:
+def ratio_of_sums(scores: _Scores, experts: Sequence[float]) -> list[float]:
     """Relative gain as ``100 * sum of S[i, j] / sum of E[j]``: weak experts do not rule it.
 
     Arguments and errors are those of `relative_gain`.
@@ -87,7 +87,7 @@ def summarize_gain(gains: Sequence[float]) -> GainSummary:
     )
 
 
-def average_performance(scores: Scores) -> float:
+def average_performance(scores: _Scores) -> float:
     """Mean score of the last stage over all tasks, the newest included. One task: its score.
 
     >>> average_performance([[50.0], [40.0, 60.0]])
@@ -97,7 +97,7 @@ def average_performance(scores: Scores) -> float:
     return _mean([_at(scores, n - 1, j) for j in range(n)])
 
 
-def backward_transfer(scores: Scores) -> float:
+def backward_transfer(scores: _Scores) -> float:
     """Mean over the earlier tasks of the last score minus the score when the task was learnt.
 
     Negative where tasks were forgotten. ValueError if there is only one task.
@@ -109,7 +109,7 @@ def backward_transfer(scores: Scores) -> float:
     return _mean([_at(scores, n - 1, j) - _at(scores, j, j) for j in range(n - 1)])
 
 
-def forgetting(scores: Scores) -> float:
+def forgetting(scores: _Scores) -> float:
     """Mean over the earlier tasks of the best score before the last stage minus the last score.
 
     The best is taken from the stage that learnt the task to the last but one. ValueError if there is only one
@@ -122,7 +122,7 @@ def forgetting(scores: Scores) -> float:
     return _mean([max(_at(scores, i, j) for i in range(j, n - 1)) - _at(scores, n - 1, j) for j in range(n - 1)])
 
 
-def forward_transfer(scores: Scores, zero_shot: Sequence[float]) -> float:
+def forward_transfer(scores: _Scores, zero_shot: Sequence[float]) -> float:
     """Mean over the later tasks of the score just before a task is learnt minus the untrained model's.
 
     Reads ``scores[j - 1][j]``, so every stage must also score the next task. ``zero_shot`` has one score per
@@ -136,7 +136,7 @@ def forward_transfer(scores: Scores, zero_shot: Sequence[float]) -> float:
     return _mean([_at(scores, j - 1, j) - _finite(z[j], f"zero_shot[{j}]") for j in range(1, n)])
 
 
-def learning(scores: Scores, experts: Sequence[float]) -> float:
+def learning(scores: _Scores, experts: Sequence[float]) -> float:
     """Mean over all tasks of the score when the task was learnt, as a share of the expert's.
 
     >>> learning([[50.0], [40.0, 30.0]], experts=[50.0, 60.0])
@@ -147,7 +147,7 @@ def learning(scores: Scores, experts: Sequence[float]) -> float:
     return _mean([_at(scores, j, j) / e[j] for j in range(n)])
 
 
-def forgetting_rate(scores: Scores) -> list[float]:
+def forgetting_rate(scores: _Scores) -> list[float]:
     """Per cent of each task's first score that is gone after the last stage; 0 for the newest task.
 
     ``100 * (1 - S[N][j] / S[j][j])``. ValueError that names the task if its first score is 0.
@@ -163,20 +163,20 @@ def forgetting_rate(scores: Scores) -> list[float]:
     return [100 * (first[j] - _at(scores, n - 1, j)) / first[j] for j in range(n)]
 
 
-def _n_tasks(scores: Scores) -> int:
+def _n_tasks(scores: _Scores) -> int:
     if len(scores) == 0:
         raise ValueError("`scores` must have one row per stage, got none.")
     return len(scores)
 
 
-def _several_tasks(scores: Scores, metric: str) -> int:
+def _several_tasks(scores: _Scores, metric: str) -> int:
     n = _n_tasks(scores)
     if n == 1:
         raise ValueError(f"{metric} compares tasks, got task 0 only. Give the scores of two stages or more.")
     return n
 
 
-def _at(scores: Scores, i: int, j: int) -> float:
+def _at(scores: _Scores, i: int, j: int) -> float:
     if len(scores[i]) <= j:
         raise ValueError(f"The score of stage {i} on task {j} is missing: row {i} has {len(scores[i])} entries.")
     return _finite(scores[i][j], f"The score of stage {i} on task {j}")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Rows = NDArray[np.int64]
-Embed = Callable[[Rows], ArrayLike]  # from k numbers to k embeddings, (k, d)
+_Rows = NDArray[np.int64]
+_Embed = Callable[[_Rows], ArrayLike]  # from k numbers to k embeddings, (k, d)
 
 _LOOKED_AT = 256  # instructions among equals, and among those seen: where there are more, these are drawn
 _ROWS_LOOKED_AT = (
@@ -20,11 +20,11 @@ _ROWS_LOOKED_AT = (
 def rotate(
     counts: Sequence[int],
     times: ArrayLike,
-    embed_instructions: Embed,
-    embed_rows: Embed,
+    embed_instructions: _Embed,
+    embed_rows: _Embed,
     budget: int,
     rng: np.random.Generator,
-) -> Rows:
+) -> _Rows:
     """The least-replayed instructions first, then their least-replayed rows.
 
     Rows go one by one to the instruction whose rows were replayed least, this draw included, and within it to the row
@@ -119,7 +119,7 @@ def representatives(points: ArrayLike, candidates: int, size: int, weights: Arra
     return taken
 
 
-def _rows_of_one(rows: Rows, times: Rows, size: int, embed: Embed, rng: np.random.Generator) -> Rows:
+def _rows_of_one(rows: _Rows, times: _Rows, size: int, embed: _Embed, rng: np.random.Generator) -> _Rows:
     """The rows of one instruction that were replayed least."""
     once = np.ones_like(rows)
     most = min(_LOOKED_AT, max(_ROWS_LOOKED_AT, 4 * size))
@@ -128,14 +128,14 @@ def _rows_of_one(rows: Rows, times: Rows, size: int, embed: Embed, rng: np.rando
 
 
 def _least_first(
-    times: Rows,
-    capacities: Rows,
+    times: _Rows,
+    capacities: _Rows,
     budget: int,
-    embed: Embed,
+    embed: _Embed,
     weights: NDArray[np.float64],
     rng: np.random.Generator,
     most: int = _LOOKED_AT,
-) -> Rows:
+) -> _Rows:
     """What each entry gets if one after another goes to the entry with the least so far that has room."""
     quotas, equals = _lift(times, capacities, budget)
     left = budget - int(quotas.sum())
@@ -147,7 +147,7 @@ def _least_first(
     return quotas
 
 
-def _lift(times: Rows, capacities: Rows, budget: int) -> tuple[Rows, Rows]:
+def _lift(times: _Rows, capacities: _Rows, budget: int) -> tuple[_Rows, _Rows]:
     """What lifts all to the highest common level that the budget reaches, and who could go one higher."""
     low, high = int(times.min(initial=0)), int((times + capacities).max(initial=0)) + 1
     while high - low > 1:
@@ -159,14 +159,14 @@ def _lift(times: Rows, capacities: Rows, budget: int) -> tuple[Rows, Rows]:
 
 
 def _among(
-    equals: Rows,
-    seen: Rows,
+    equals: _Rows,
+    seen: _Rows,
     size: int,
-    embed: Embed,
+    embed: _Embed,
     weights: NDArray[np.float64],
     rng: np.random.Generator,
     most: int,
-) -> Rows:
+) -> _Rows:
     """Some of the equals, those that stand best for all first; beyond the most that are looked at by chance."""
     if size == len(equals):
         return equals

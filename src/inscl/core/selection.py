@@ -18,14 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from inscl.core.budget import apportion
 
-Rows = NDArray[np.int64]
-Floats = NDArray[np.float32]
+_Rows = NDArray[np.int64]
+_Floats = NDArray[np.float32]
 
 _SILHOUETTE_SAMPLE = 2_000  # instructions on which the number of clusters is chosen
 _MAX_CLUSTERS = 10
 
 
-def random(counts: Sequence[int], budget: int, rng: np.random.Generator) -> Rows:
+def random(counts: Sequence[int], budget: int, rng: np.random.Generator) -> _Rows:
     """Rows drawn uniformly, without regard to their instructions.
 
     >>> random([2, 3], budget=9, rng=np.random.default_rng(0))
@@ -41,7 +41,7 @@ def insinfo(
     budget: int,
     rng: np.random.Generator,
     times: ArrayLike | None = None,
-) -> Rows:
+) -> _Rows:
     """More rows from the instructions that say more, at least one from each while the budget lasts.
 
     The budget is shared in proportion to `scores` (InsInfo), capped by what an instruction has and at least
@@ -88,7 +88,7 @@ def insinfo(
     return _draw(available, quotas, rng, before)
 
 
-def prototype_data(embeddings: ArrayLike, budget: int, seed: int) -> Rows:
+def prototype_data(embeddings: ArrayLike, budget: int, seed: int) -> _Rows:
     """The rows nearest the centroids of a k-means clustering of all rows, one cluster per row of the budget.
 
     Parameters
@@ -117,7 +117,7 @@ def prototype_data(embeddings: ArrayLike, budget: int, seed: int) -> Rows:
     return _sorted(_nearest(points, _kmeans(points, budget, seed, starts=1).cluster_centers_))
 
 
-def prototype_instruction(counts: Sequence[int], embeddings: ArrayLike, budget: int, rng: np.random.Generator) -> Rows:
+def prototype_instruction(counts: Sequence[int], embeddings: ArrayLike, budget: int, rng: np.random.Generator) -> _Rows:
     """Random rows of the instructions nearest the centroids of a k-means clustering of the instructions.
 
     The number of clusters, 2 to 10 and below the number of distinct instruction embeddings, is that with the
@@ -171,7 +171,7 @@ def diverse_instruction(
     budget: int,
     rng: np.random.Generator,
     per_instruction: int | None = None,
-) -> Rows:
+) -> _Rows:
     """Random rows of the instructions least similar to the new task's, a few from each.
 
     Instructions are taken by ascending sum of cosines to those of the new task, at most `per_instruction`
@@ -218,7 +218,7 @@ def diverse_instruction(
     return _draw(available, quotas, rng)
 
 
-def _draw(available: Rows, quotas: Rows, rng: np.random.Generator, times: Rows | None = None) -> Rows:
+def _draw(available: _Rows, quotas: _Rows, rng: np.random.Generator, times: _Rows | None = None) -> _Rows:
     """`quotas[i]` random rows of each instruction, the least replayed first where `times` are given."""
     drawn = [np.empty(0, dtype=np.int64)]
     for i in np.flatnonzero(quotas).tolist():
@@ -231,26 +231,26 @@ def _draw(available: Rows, quotas: Rows, rng: np.random.Generator, times: Rows |
     return _sorted(np.concatenate(drawn))
 
 
-def _times(times: ArrayLike, available: Rows) -> Rows:
+def _times(times: ArrayLike, available: _Rows) -> _Rows:
     values = np.asarray(times, dtype=np.int64)
     if values.shape != (available.sum(),) or (values < 0).any():
         raise ValueError(f"`times` must hold a count of at least 0 for each of {available.sum()} rows.")
     return values
 
 
-def _per_instruction(values: Rows, available: Rows) -> Rows:
+def _per_instruction(values: _Rows, available: _Rows) -> _Rows:
     """Sums of values of rows over each instruction."""
     ends = np.cumsum(available)
-    sums: Rows = np.diff(np.concatenate([[0], np.cumsum(values)])[np.concatenate([[0], ends])])
+    sums: _Rows = np.diff(np.concatenate([[0], np.cumsum(values)])[np.concatenate([[0], ends])])
     return sums
 
 
-def _rows_of(available: Rows, i: int) -> Rows:
+def _rows_of(available: _Rows, i: int) -> _Rows:
     start = int(available[:i].sum())
     return np.arange(start, start + int(available[i]), dtype=np.int64)
 
 
-def _nearest(points: Floats, centroids: Floats) -> list[int]:
+def _nearest(points: _Floats, centroids: _Floats) -> list[int]:
     """For each centroid in turn the nearest unused point; on the unit sphere that is the largest product."""
     chosen: list[int] = []
     for centroid in centroids:
@@ -260,7 +260,7 @@ def _nearest(points: Floats, centroids: Floats) -> list[int]:
     return chosen
 
 
-def _best_k(points: Floats, seed: int, rng: np.random.Generator) -> int:
+def _best_k(points: _Floats, seed: int, rng: np.random.Generator) -> int:
     """Number of clusters with the highest silhouette."""
     from sklearn.metrics import silhouette_score
 
@@ -275,7 +275,7 @@ def _best_k(points: Floats, seed: int, rng: np.random.Generator) -> int:
     return max(scores, key=lambda k: round(float(scores[k]), 6))
 
 
-def _kmeans(points: Floats, k: int, seed: int, starts: int = 4) -> Any:
+def _kmeans(points: _Floats, k: int, seed: int, starts: int = 4) -> Any:
     """scikit-learn's KMeans, fitted on one thread: sums over several threads depend on their number."""
     import warnings
 
@@ -288,7 +288,7 @@ def _kmeans(points: Floats, k: int, seed: int, starts: int = 4) -> Any:
         return KMeans(n_clusters=k, n_init=starts, random_state=seed).fit(points)
 
 
-def _sorted(rows: ArrayLike) -> Rows:
+def _sorted(rows: ArrayLike) -> _Rows:
     return np.sort(np.asarray(rows, dtype=np.int64))
 
 
@@ -299,26 +299,26 @@ def _size(budget: int, available: int) -> int:
     return min(int(budget), available)
 
 
-def _counts(counts: Sequence[int]) -> Rows:
+def _counts(counts: Sequence[int]) -> _Rows:
     values = np.asarray(counts, dtype=np.int64)
     if values.ndim != 1 or (values < 0).any():
         raise ValueError(f"`counts` must be a flat sequence of integers of at least 0, got {counts!r}.")
     return values
 
 
-def _one_per_instruction(embeddings: ArrayLike, n: int) -> Floats:
+def _one_per_instruction(embeddings: ArrayLike, n: int) -> _Floats:
     points = _unit_rows("embeddings", embeddings)
     if len(points) != n:
         raise ValueError(f"`embeddings` must have one row per instruction: {n}, got {len(points)}.")
     return points
 
 
-def _unit_rows(name: str, embeddings: ArrayLike) -> Floats:
+def _unit_rows(name: str, embeddings: ArrayLike) -> _Floats:
     points = np.asarray(embeddings, dtype=np.float32)
     if points.ndim != 2:
         raise ValueError(f"`{name}` must be a matrix with one embedding per row, got shape {points.shape}.")
     norms = np.linalg.norm(points, axis=1, keepdims=True)
     if not (np.isfinite(norms).all() and norms.all()):
         raise ValueError(f"`{name}` must be finite and without zero-norm rows. Check the encoder.")
-    unit: Floats = points / norms
+    unit: _Floats = points / norms
     return unit

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 ENOUGH_STREAMS = 3  # from which on an interval over them is shown in words and figures; tables have it from two on
 ENOUGH_ROWS, ENOUGH_CLUSTERS = 30, 8  # from which on an interval over test rows covers as often as it says
 
@@ -351,7 +351,7 @@ def _within_unit(mean: SampleMean, level: float) -> tuple[float, float]:
     return float(_special().expit(logit.low(alpha))), float(_special().expit(logit.high(alpha)))
 
 
-def clustered(values: Floats, clusters: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
+def clustered(values: _Floats, clusters: Sequence[Hashable] | None) -> tuple[_Floats, _Floats]:
     """Sum and size of each cluster, (n_clusters,) each; of each value where there are no clusters, or only one."""
     if clusters is not None:
         if len(clusters) != values.size:
@@ -367,7 +367,7 @@ def _count(clusters: Sequence[Hashable] | None) -> int | None:
     return None if clusters is None else len(set(clusters))
 
 
-def finite(name: str, values: ArrayLike) -> Floats:
+def finite(name: str, values: ArrayLike) -> _Floats:
     """Values as a vector, or an error that names them."""
     v = np.asarray(values, dtype=np.float64)
     if v.ndim != 1 or v.size == 0 or not np.isfinite(v).all():

@@ -8,12 +8,12 @@ from inscl.data.example import Example
 from inscl.data.readers import ReadReport, read_examples, task_files
 from inscl.errors import DataError
 
-Categories = Mapping[str, Sequence[str]]
+_Categories = Mapping[str, Sequence[str]]
 
 
 def read_superni(
     path: str | Path,
-    categories: Categories | str | Path | None = None,
+    categories: _Categories | str | Path | None = None,
     *,
     report: ReadReport | None = None,
 ) -> Iterator[tuple[str, Iterator[Example]]]:
@@ -49,7 +49,7 @@ def read_superni(
     )
 
 
-def superni_files(path: str | Path, categories: Categories | str | Path | None = None) -> dict[str, list[Path]]:
+def superni_files(path: str | Path, categories: _Categories | str | Path | None = None) -> dict[str, list[Path]]:
     """The files of each task of a checkout; parameters and errors as for `read_superni`."""
     folder = Path(path)
     if not folder.exists():
@@ -63,7 +63,7 @@ def _stem(file: Path) -> str:
     return file.name.split(".json")[0]
 
 
-def _groups(categories: Categories | str | Path, files: Mapping[str, Path]) -> dict[str, list[str]]:
+def _groups(categories: _Categories | str | Path, files: Mapping[str, Path]) -> dict[str, list[str]]:
     if isinstance(categories, Mapping):
         source, groups = "The category map", categories
     else:
@@ -81,7 +81,7 @@ def _groups(categories: Categories | str | Path, files: Mapping[str, Path]) -> d
     return {name: list(dict.fromkeys(stems)) for name, stems in groups.items()}
 
 
-def _read_map(path: Path) -> Categories:
+def _read_map(path: Path) -> _Categories:
     try:
         groups = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ import numpy as np
 from inscl.data.example import Example, Split
 from inscl.demo.tasks import Rng, draw, draw_several, review, rows_of_sides, split_words
 
-Facts = Mapping[str, object]  # what the answer's form is filled with
+_Facts = Mapping[str, object]  # what the answer's form is filled with
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class _FormTask:
 
     asks: tuple[str, ...]
     forms: Mapping[str, str]
-    make: Callable[[Rng], tuple[str, Facts]]
+    make: Callable[[Rng], tuple[str, _Facts]]
 
     @property
     def instructions(self) -> list[tuple[str, str]]:
         """Every instruction with the form of its answer; the forms take turns."""
         return [(f"{ask} {said}", form) for ask, (said, form) in product(self.asks, self.forms.items())]
 
-    def say(self, turn: int, facts: Facts) -> tuple[str, str]:
+    def say(self, turn: int, facts: _Facts) -> tuple[str, str]:
         """Instruction and answer of a row."""
         instructions = self.instructions
         instruction, form = instructions[turn % len(instructions)]
@@ -104,14 +104,14 @@ _FLAVOURS = split_words("big clean cold dark dry heavy new old small soft strang
 _TRIPS = split_words("bus car ferry plane ship taxi train tram truck van")
 
 
-def _opinion(rng: Rng) -> tuple[str, Facts]:
+def _opinion(rng: Rng) -> tuple[str, _Facts]:
     text, bad = review(rng)
     names = ("word", "mood", "stars", "verdict")
     values = ("negative", "unhappy", 1, "avoid") if bad else ("positive", "happy", 5, "recommend")
     return text, dict(zip(names, values, strict=True))
 
 
-def _price(rng: Rng) -> tuple[str, Facts]:
+def _price(rng: Rng) -> tuple[str, _Facts]:
     goods = draw_several(rng, _GOODS, 3)
     prices = [int(i) + 2 for i in rng.permutation(48)[:3]]
     asked = int(rng.integers(3))
@@ -119,23 +119,23 @@ def _price(rng: Rng) -> tuple[str, Facts]:
     return f"{table} | wanted: {goods[asked]}", {"price": prices[asked], "good": goods[asked]}
 
 
-def _kind(rng: Rng) -> tuple[str, Facts]:
+def _kind(rng: Rng) -> tuple[str, _Facts]:
     kind = draw(rng, list(_THINGS))
     thing, flavour, colour = draw(rng, _THINGS[kind]), draw(rng, _FLAVOURS), draw(rng, _COLOURS)
     return f"a {flavour} {colour} {thing}", {"kind": kind, "code": kind[0].upper(), "thing": thing}
 
 
-def _person(rng: Rng) -> tuple[str, Facts]:
+def _person(rng: Rng) -> tuple[str, _Facts]:
     name, job, city = draw(rng, _NAMES), draw(rng, _JOBS), draw(rng, _CITIES)
     return f"{name} works as a {job} in {city}.", {"name": name, "job": job, "city": city}
 
 
-def _event(rng: Rng) -> tuple[str, Facts]:
+def _event(rng: Rng) -> tuple[str, _Facts]:
     event, day, hour = draw(rng, _EVENTS), draw(rng, _DAYS), int(rng.integers(1, 13))
     return f"The {event} starts on {day} at {hour} o'clock.", {"event": event, "day": day, "hour": hour}
 
 
-def _older(rng: Rng) -> tuple[str, Facts]:
+def _older(rng: Rng) -> tuple[str, _Facts]:
     first, second = draw_several(rng, _NAMES, 2)
     low, high = sorted(int(i) + 10 for i in rng.permutation(80)[:2])
     ages = (low, high) if rng.integers(2) else (high, low)
@@ -143,36 +143,36 @@ def _older(rng: Rng) -> tuple[str, Facts]:
     return f"{first} is {ages[0]} and {second} is {ages[1]}.", {"older": older, "younger": younger, "age": high}
 
 
-def _list_end(rng: Rng) -> tuple[str, Facts]:
+def _list_end(rng: Rng) -> tuple[str, _Facts]:
     words = draw_several(rng, [*_GOODS, *_TRIPS], 4)
     return ", ".join(words), {"first": words[0], "last": words[-1]}
 
 
-def _travel(rng: Rng) -> tuple[str, Facts]:
+def _travel(rng: Rng) -> tuple[str, _Facts]:
     start, goal = draw_several(rng, _CITIES, 2)
     by = draw(rng, _TRIPS)
     return f"from {start} to {goal} by {by}", {"start": start, "goal": goal, "by": by}
 
 
-def _colour(rng: Rng) -> tuple[str, Facts]:
+def _colour(rng: Rng) -> tuple[str, _Facts]:
     kind = draw(rng, list(_THINGS))
     colour, thing = draw(rng, _COLOURS), draw(rng, _THINGS[kind])
     return f"{draw(rng, _NAMES)} bought a {colour} {thing}.", {"colour": colour, "thing": thing}
 
 
-def _order(rng: Rng) -> tuple[str, Facts]:
+def _order(rng: Rng) -> tuple[str, _Facts]:
     name, good = draw(rng, _NAMES), draw(rng, _GOODS)
     number = int(rng.integers(2, 30))
     return f"{name} orders {number} boxes of {good}", {"name": name, "good": good, "number": number}
 
 
-def _meeting(rng: Rng) -> tuple[str, Facts]:
+def _meeting(rng: Rng) -> tuple[str, _Facts]:
     host, guest = draw_several(rng, _NAMES, 2)
     day = draw(rng, _DAYS)
     return f"On {day} {host} invites {guest} to dinner.", {"host": host, "guest": guest, "day": day}
 
 
-def _room(rng: Rng) -> tuple[str, Facts]:
+def _room(rng: Rng) -> tuple[str, _Facts]:
     room, floor = int(rng.integers(1, 10)), int(rng.integers(1, 10))
     thing = draw(rng, _THINGS["tool"])
     return f"The {thing} is in room {room} on floor {floor}.", {"room": room, "floor": floor, "thing": thing}

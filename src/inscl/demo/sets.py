@@ -9,14 +9,14 @@ from inscl.demo.tasks import TASKS, demo_tasks
 
 
 @dataclass(frozen=True)
-class TaskSet:
+class _TaskSet:
     """Tasks that are made from a seed: their names in the stream's order, and what makes them."""
 
     names: tuple[str, ...]
     make: Callable[..., dict[str, list[Example]]]
 
 
-TASK_SETS: Mapping[str, TaskSet] = {
-    "six": TaskSet(tuple(TASKS), demo_tasks),
-    "forms": TaskSet(tuple(FORM_TASKS), form_tasks),
+TASK_SETS: Mapping[str, _TaskSet] = {
+    "six": _TaskSet(tuple(TASKS), demo_tasks),
+    "forms": _TaskSet(tuple(FORM_TASKS), form_tasks),
 }

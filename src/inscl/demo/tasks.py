@@ -15,7 +15,7 @@ from inscl.data.example import SPLITS, Example, Split
 
 Rng = np.random.Generator
 _Pair = tuple[str, str]  # an input and its answer, or an instruction and its answer
-Made = TypeVar("Made")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def demo_tasks(seed: int = 0, *, train: int = 120, dev: int = 20, test: int = 60
 
 
 def rows_of_sides(
-    sizes: Mapping[Split, int], make: Callable[[Rng], tuple[str, Made]], say: Callable[[int, Made], _Pair], rng: Rng
+    sizes: Mapping[Split, int], make: Callable[[Rng], tuple[str, _Made]], say: Callable[[int, _Made], _Pair], rng: Rng
 ) -> list[Example]:
     """The rows of one task, with distinct inputs, training rows first: `make` is called until there are enough.
 
@@ -86,7 +86,7 @@ def rows_of_sides(
         Instruction and answer of a side's row, from its place among them and what `make` gave.
     rng : numpy.random.Generator
     """
-    made: dict[str, Made] = {}
+    made: dict[str, _Made] = {}
     while len(made) < sum(sizes.values()):
         text, told = make(rng)
         made[text] = told

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inscl.models.kept import KeptStates
 
 _UNFINISHED = "…"  # ends an answer that was not finished
-Tell = Callable[[int, int], None]  # rows done, rows
+_Tell = Callable[[int, int], None]  # rows done, rows
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Asked:
 
 
 def ask_server(
-    server: Server, tasks: Mapping[str, Sequence[Example]], asked: Asked, tell: Tell
+    server: Server, tasks: Mapping[str, Sequence[Example]], asked: Asked, tell: _Tell
 ) -> dict[str, list[Prediction]]:
     """Let a server answer."""
     found: dict[str, list[Prediction]] = {}
@@ -85,7 +85,7 @@ def ask_model(
     asked: Asked,
     batch: dict[str, int],
     kept: "KeptStates | None",
-    tell: Tell,
+    tell: _Tell,
 ) -> dict[str, list[Prediction]]:
     """Let a model answer: what its reading of the references does not tell is generated."""
     rows = [(name, row) for name, examples in tasks.items() for row in examples]
@@ -138,7 +138,7 @@ class _Asking:
         rows: Sequence[tuple[str, Example]],
         prompts: Sequence[PromptIds],
         readings: "Sequence[Reading | None]",
-        tell: Tell,
+        tell: _Tell,
     ) -> list[tuple[str, bool]]:
         """The greedy answers, and whether the limit cut them off."""
         from inscl.models.generate import Prompt, generate

@@ -31,7 +31,7 @@ from inscl.demo.sets import TASK_SETS
 from inscl.errors import ConfigError, DataError, PlanError
 from inscl.replay.budget import Budget, amount_in
 from inscl.settings import Count, Natural, Part, Parts, Texts, member, read_settings, read_text
-from inscl.training.config import PARTS as STAGE_PARTS
+from inscl.training.config import _PARTS as STAGE_PARTS
 from inscl.training.config import StageConfig
 from inscl.yaml_text import LinedYaml, Place, Problem, dotted
 
@@ -120,10 +120,10 @@ def _all_as_none(value: object) -> object:
     return None if value == "all" else value
 
 
-Amount = Annotated[int | float, PlainValidator(_amount)]
-Rows = Annotated[Count | None, BeforeValidator(_all_as_none)]  # None: all
-Seeds = Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(_distinct)]
-Paths = Annotated[Texts, Field(min_length=1)]
+_Amount = Annotated[int | float, PlainValidator(_amount)]
+_Rows = Annotated[Count | None, BeforeValidator(_all_as_none)]  # None: all
+_Seeds = Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(_distinct)]
+_Paths = Annotated[Texts, Field(min_length=1)]
 
 
 # --- The parts of a configuration.
@@ -151,7 +151,7 @@ class Checkout(Part):
 class TaskFiles(Part):
     """Data of one task: ``name: file`` or ``name: {data: [files], ...}``."""
 
-    data: Paths
+    data: _Paths
     dev: str | None = None
     test: str | None = None
     format: Annotated[str, AfterValidator(_known_format)] | None = None
@@ -174,11 +174,11 @@ def _demo_by_name(value: object) -> object:
     return {} if value == "demo" else value
 
 
-NamedFiles = Annotated[dict[Annotated[str, AfterValidator(_task_name)], TaskFiles], Field(min_length=1)]
-Tasks = Annotated[
+_NamedFiles = Annotated[dict[Annotated[str, AfterValidator(_task_name)], TaskFiles], Field(min_length=1)]
+_Tasks = Annotated[
     Annotated[DemoTasks, BeforeValidator(_demo_by_name), Tag("<demo>")]
     | Annotated[Checkout, Tag("<checkout>")]
-    | Annotated[NamedFiles, Tag("<files>")],
+    | Annotated[_NamedFiles, Tag("<files>")],
     Discriminator(_kind_of_tasks),
 ]
 
@@ -186,8 +186,8 @@ Tasks = Annotated[
 class _BudgetForm(Part):
     """How a budget is written: ``200``, ``5%``, ``{per_task: 24}`` or ``{tokens: 20000}``."""
 
-    total: Amount | None = None
-    per_task: Amount | None = None
+    total: _Amount | None = None
+    per_task: _Amount | None = None
     tokens: Count | None = None
 
     @model_validator(mode="before")
@@ -233,7 +233,7 @@ class _AsWritten:
 class Experts(Part):
     """One model per task, trained on it alone; scores are averaged over the seeds."""
 
-    seeds: Seeds = (0, 1, 2)
+    seeds: _Seeds = (0, 1, 2)
 
 
 class TestRows(Part):
@@ -241,8 +241,8 @@ class TestRows(Part):
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
-    every_stage: Rows = 48
-    last_stages: Rows = 200
+    every_stage: _Rows = 48
+    last_stages: _Rows = 200
 
     @model_validator(mode="before")
     @classmethod
@@ -265,8 +265,8 @@ class TestRows(Part):
 class Limits(Part):
     """Most rows of a task that are used; None: all."""
 
-    train: Rows = None
-    test: Rows = None
+    train: _Rows = None
+    test: _Rows = None
 
 
 class StreamConfig(StageConfig):
@@ -292,7 +292,7 @@ class StreamConfig(StageConfig):
     keep : which stages' models stay on disk
     """
 
-    tasks: Tasks
+    tasks: _Tasks
     model: Annotated[str, Field(min_length=1)]
     encoder: str | None = None
     orders: Annotated[
@@ -306,7 +306,7 @@ class StreamConfig(StageConfig):
     budgets: Annotated[tuple[Annotated[Budget, _AsWritten], ...], Field(min_length=1), AfterValidator(_distinct)] = (
         Budget(200, per_task=True),
     )  # as in the paper
-    seeds: Seeds = (0,)
+    seeds: _Seeds = (0,)
     experts: Experts | None = Experts()
     joint: StrictBool = False
     replay: Annotated[dict[Annotated[str, AfterValidator(_measure)], Any], AfterValidator(_measures)] = Field(
@@ -374,12 +374,12 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
         tasks = _valid_tasks(data.get("tasks"))
         return _missing_files(tasks, folder, source) + _impossible_orders(tasks, source)
 
-    config = read_settings(StreamConfig, text, name=name, parts=PARTS, more=more)
+    config = read_settings(StreamConfig, text, name=name, parts=_PARTS, more=more)
     config._folder = folder
     return config
 
 
-PARTS: Parts = {
+_PARTS: Parts = {
     "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": _BudgetForm, "experts": Experts,
     "test_rows": TestRows, "limits": Limits, **STAGE_PARTS,
 }  # fmt: skip
@@ -388,7 +388,7 @@ PARTS: Parts = {
 def _valid_tasks(value: object) -> Any:
     """The tasks of a configuration, whatever else is wrong with it; None if they cannot be told."""
     try:
-        return TypeAdapter(Tasks).validate_python(value)
+        return TypeAdapter(_Tasks).validate_python(value)
     except ValidationError:
         return None
 

@@ -143,13 +143,13 @@ def joint_job(tasks: Sequence[str], seed: int) -> Job:
 
 def most_rows(rows: TestRows) -> int | None:
     """The rows on which upper bounds and the untrained model are scored: as many as any stage scores."""
-    return larger(rows.every_stage, rows.last_stages)
+    return _larger(rows.every_stage, rows.last_stages)
 
 
-def larger(a: int | None, b: int | None) -> int | None:
+def _larger(a: int | None, b: int | None) -> int | None:
     """The larger number of rows, where None stands for all.
 
-    >>> larger(3, 5), larger(3, None)
+    >>> _larger(3, 5), _larger(3, None)
     (5, None)
     """
     return None if a is None or b is None else max(a, b)
@@ -165,5 +165,5 @@ def merge_scored(wanted: Iterable[tuple[Job, Scored]]) -> dict[Job, Scored]:
     for job, scored in wanted:
         known = merged.setdefault(job, {})
         for task, rows in scored.items():
-            known[task] = larger(known[task], rows) if task in known else rows
+            known[task] = _larger(known[task], rows) if task in known else rows
     return merged

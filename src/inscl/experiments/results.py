@@ -43,7 +43,7 @@ FINAL = "relative_gain_final"
 Reference = Mapping[str, Sequence[RowScores]]  # task -> row scores of a model per seed
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 TableRow = Mapping[str, Any]  # a row of the table, or of one like it
@@ -217,7 +217,7 @@ def _references(result: StreamResult) -> Iterator[Row]:
         yield Row(None, task, "expert", fmean(scores.mean(result.main) for scores in models))
 
 
-def _of_task(values: Mapping[str, T], task: str, what: str) -> T:
+def _of_task(values: Mapping[str, _T], task: str, what: str) -> _T:
     if task not in values:
         raise ValueError(f"Task '{task}' has no score of the {what}; there are scores of {[*values]}.")
     return values[task]

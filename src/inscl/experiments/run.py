@@ -155,10 +155,10 @@ def run(
         raise ConfigError("Several workers need the default trainer, encoder and tagger, and no launcher.")
     _refuse_strangers(out)
     with alone(out):
-        return Run(config, out, progress=progress, trainer=trainer, encoder=encoder, tagger=tagger).go(workers)
+        return _Run(config, out, progress=progress, trainer=trainer, encoder=encoder, tagger=tagger).go(workers)
 
 
-class Run:
+class _Run:
     """The state of a call of `run`, and of each process that helps it."""
 
     def __init__(
@@ -192,7 +192,7 @@ class Run:
         if workers == 1:
             self._do_all()
         else:
-            make = partial(Run, self.config, self.out)
+            make = partial(_Run, self.config, self.out)
             with Workers(make, self.out, workers, self._pass_on, self.done.add) as self.workers:
                 self._do_all()
         return RunResult(self.out, self._table(), self.trained, self.scored)

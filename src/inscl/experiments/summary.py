@@ -14,7 +14,7 @@ from inscl.experiments.results import FINAL, StreamKey, TableRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class _Line:
     """One strategy with one budget: means over its streams; None where a stream has no such number.
 
     Attributes
@@ -54,7 +54,7 @@ class Line:
 class Summary:
     """What a run says of its strategies."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[_Line, ...]
     differences: tuple[Comparison, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def summarize(table: pa.Table, final: Mapping[StreamKey, FinalRows] | None = Non
     return Summary(lines=tuple(lines.values()), differences=tuple(comparisons(contenders)))
 
 
-def _line(strategy: str, budget: str, rows: Sequence[TableRow], equal: Mapping[StreamKey, float]) -> Line:
+def _line(strategy: str, budget: str, rows: Sequence[TableRow], equal: Mapping[StreamKey, float]) -> _Line:
     streams = list(dict.fromkeys((row["order"], row["seed"]) for row in rows))
 
     def mean(metric: str) -> float | None:
@@ -94,7 +94,7 @@ def _line(strategy: str, budget: str, rows: Sequence[TableRow], equal: Mapping[S
         found = [r["value"] for r in rows if r["metric"] == metric and r["stage"] is not None and r["task"] is None]
         return _over(found, lambda values: math.fsum(values) / len(streams))
 
-    return Line(
+    return _Line(
         strategy=strategy,
         budget=budget,
         streams=len(streams),

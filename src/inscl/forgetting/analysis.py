@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from inscl.memory.memory import Memory
 
 _TRAINING_ROWS = 300  # training rows of a task that the offline judge looks at
-Stages = Literal["last", "all"]
+_Stages = Literal["last", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def analyse(
     *,
     judge: Judge | None = None,
     rule: ForgettingRule | None = None,
-    stage: Stages = "last",
+    stage: _Stages = "last",
     encoder: Encoder | None = None,
 ) -> Analysis:
     """Count what a run's models forgot, and judge what they answer instead.

@@ -8,15 +8,15 @@ import numpy.typing as npt
 
 from inscl.forgetting.form import common_words, form_of
 
-Floats = npt.NDArray[np.float32]
+_Floats = npt.NDArray[np.float32]
 Encode = Callable[[list[str]], npt.ArrayLike]  # n texts to unit vectors, (n, d)
 _NEAREST = 3  # training answers whose mean likeness is that to the task
 
 
 class _Known(NamedTuple):
     forms: Any  # (n, units), sparse, 0 and 1
-    sizes: Floats  # (n,), units of each form
-    vectors: Floats  # (n, d)
+    sizes: _Floats  # (n,), units of each form
+    vectors: _Floats  # (n, d)
 
 
 class Nearness:
@@ -54,7 +54,7 @@ class Nearness:
         self._places = [slice(end - len(group), end) for group, end in zip(answers.values(), ends, strict=True)]
         self._typical = [self._typical_of(place) for place in self._places]
 
-    def __call__(self, answers: Sequence[str]) -> Floats:
+    def __call__(self, answers: Sequence[str]) -> _Floats:
         """Nearness of answers to each task, from 0 to 1, shape (n_answers, n_tasks)."""
         likeness = self._likeness(self._look(answers), self._known)
         columns = [
@@ -70,12 +70,12 @@ class Nearness:
         np.fill_diagonal(likeness, -np.inf)
         return max(float(np.median(_nearest(likeness, but=1))), 1e-6)
 
-    def _likeness(self, a: _Known, b: _Known) -> Floats:
+    def _likeness(self, a: _Known, b: _Known) -> _Floats:
         """Likeness of all pairs of answers, shape (n_a, n_b)."""
         shared = (a.forms @ b.forms.T).toarray()
         form = 2 * shared / np.maximum(1, a.sizes[:, None] + b.sizes[None, :])
         cosine = np.clip(a.vectors @ b.vectors.T, 0, 1)
-        blend: Floats = ((1 - self._embedding) * form + self._embedding * cosine).astype(np.float32)
+        blend: _Floats = ((1 - self._embedding) * form + self._embedding * cosine).astype(np.float32)
         return blend
 
     def _look(self, answers: Sequence[str]) -> _Known:
@@ -91,8 +91,8 @@ class Nearness:
         return _Known(matrix, sizes, vectors)
 
 
-def _nearest(likeness: Floats, but: int = 0) -> Floats:
+def _nearest(likeness: _Floats, but: int = 0) -> _Floats:
     """Mean of the largest values of each row, shape (n,); `but` is how many of a row's values are none."""
     k = min(_NEAREST, likeness.shape[1] - but)
-    top: Floats = np.sort(likeness, axis=1)[:, -k:].mean(axis=1)
+    top: _Floats = np.sort(likeness, axis=1)[:, -k:].mean(axis=1)
     return top

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Kind = Literal["related", "unrelated"]
-RELATED: Kind = "related"
-UNRELATED: Kind = "unrelated"
+_Kind = Literal["related", "unrelated"]
+RELATED: _Kind = "related"
+UNRELATED: _Kind = "unrelated"
 
 WRONG, FORM, PARTIAL = "wrong", "form", "partial"
 OTHER_TASK, ECHO, EMPTY, DEGENERATE, OFF_FORMAT = "other task", "echo", "empty", "degenerate", "off-format"
-REASONS: dict[Kind, tuple[str, ...]] = {
+REASONS: dict[_Kind, tuple[str, ...]] = {
     RELATED: (WRONG, FORM, PARTIAL),
     UNRELATED: (OTHER_TASK, ECHO, EMPTY, DEGENERATE, OFF_FORMAT),
 }
@@ -66,7 +66,7 @@ class Verdict:
         The task whose answers it is most like, where the judge looked.
     """
 
-    kind: Kind | None
+    kind: _Kind | None
     reason: str
     nearest_task: str | None = None
 

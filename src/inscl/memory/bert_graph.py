@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
 
-Config = Mapping[str, Any]  # a model's config.json
+_Config = Mapping[str, Any]  # a model's config.json
 
 _FUSED = "com.microsoft"  # onnxruntime's own operations, for attention and GELU
 FLOAT, INT32, INT64 = 1, 6, 7  # of ONNX's enumeration of types
@@ -17,20 +17,20 @@ _PARTS = (
 )
 
 
-def is_bert(config: Config) -> bool:
+def is_bert(config: _Config) -> bool:
     """Whether this is the configuration of a model that `bert_graph` can write."""
     positions = config.get("position_embedding_type", "absolute")
     return (config.get("model_type"), config.get("hidden_act"), positions) == ("bert", "gelu", "absolute")
 
 
-def bert_weights(config: Config) -> list[str]:
+def bert_weights(config: _Config) -> list[str]:
     """Names of the weights that the graph wants."""
     layers = [f"encoder.layer.{i}.{part}" for i in range(config["num_hidden_layers"]) for part in _PARTS]
     tables = [f"embeddings.{name}.weight" for name in _EMBEDDINGS]
     return tables + [f"{part}.{of}" for part in ("embeddings.LayerNorm", *layers) for of in ("weight", "bias")]
 
 
-def bert_graph(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+def bert_graph(config: _Config, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     """The graph of a model, without its float32 weights, which the session is given when it is made.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (n, t); output ``last_hidden_state``, float32 (n, t, hidden).
@@ -61,7 +61,7 @@ def bert_graph(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 class _Nodes:
     """Collects a graph's nodes; whatever is added gives the name of its result."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: _Config) -> None:
         self.all: list[NodeProto] = []
         self._config = config
 

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from inscl.errors import MemoryStateError
 from inscl.memory.trouble import told
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 KEY = pa.binary(16)
-CHECK = "check"
+_CHECK = "check"
 
 
 class CacheTable:
@@ -46,19 +46,19 @@ class CacheTable:
             with told(self._what):
                 return self._found(keys)
         except MemoryStateError as error:  # out of reach or damaged: what it holds can be computed again
-            log.warning("%s could not be read (%s)", self._what, error)
+            _log.warning("%s could not be read (%s)", self._what, error)
             return None
 
     def append(self, table: pa.Table) -> None:
         """Add rows, in one commit."""
         try:
             with told(self._what):
-                append(table.append_column(CHECK, pa.array(checks(table))), self._uri, self._storage)
+                _append(table.append_column(_CHECK, pa.array(checks(table))), self._uri, self._storage)
         except MemoryStateError as error:  # a read-only or full disk loses speed, not results
-            log.warning("%s could not be written (%s)", self._what, error)
+            _log.warning("%s could not be written (%s)", self._what, error)
 
     def _found(self, keys: dict[str, Collection[bytes]]) -> pa.Table | None:
-        table = open_table(self._uri, self._storage)
+        table = _open_table(self._uri, self._storage)
         if table is None:
             return None
         stored = table.to_table(columns=list(keys))
@@ -71,7 +71,7 @@ def damage_of(uri: str, storage: dict[str, str] | None) -> str:
     """What is wrong with a cache table, in a sentence; empty if nothing is."""
     try:
         with told("cannot be read"):
-            table = open_table(uri, storage)
+            table = _open_table(uri, storage)
             rows = None if table is None else table.to_table()
             damaged = 0 if rows is None else rows.num_rows - _that_hold(rows).num_rows
     except MemoryStateError as error:
@@ -90,7 +90,7 @@ def keep_only(keys: Collection[bytes] | None, uri: str, storage: dict[str, str] 
         If the table cannot be read.
     """
     with told("the cache"):
-        table = open_table(uri, storage)
+        table = _open_table(uri, storage)
         if table is None:
             return
         rows = _that_hold(table.to_table())
@@ -118,7 +118,7 @@ def matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return rows
 
 
-def open_table(uri: str, storage: dict[str, str] | None) -> Any:
+def _open_table(uri: str, storage: dict[str, str] | None) -> Any:
     """A Lance dataset, or None where there is none yet."""
     try:
         return lance.dataset(uri, storage_options=storage)
@@ -128,9 +128,9 @@ def open_table(uri: str, storage: dict[str, str] | None) -> Any:
         raise
 
 
-def append(table: pa.Table, uri: str, storage: dict[str, str] | None) -> None:
+def _append(table: pa.Table, uri: str, storage: dict[str, str] | None) -> None:
     """Append rows in one commit, creating the table if need be; safe with other writers at the same time."""
-    if open_table(uri, storage) is None:
+    if _open_table(uri, storage) is None:
         _create(table.schema, uri, storage)
     lance.write_dataset(table, uri, mode="append", storage_options=storage)
 
@@ -145,7 +145,7 @@ def _create(schema: pa.Schema, uri: str, storage: dict[str, str] | None) -> None
     try:
         lance.LanceDataset.commit(uri, empty, read_version=0, storage_options=storage, max_retries=0)
     except (OSError, ValueError):
-        if open_table(uri, storage) is None:
+        if _open_table(uri, storage) is None:
             raise
 
 
@@ -164,11 +164,11 @@ def _among(column: pa.ChunkedArray, keys: Iterable[bytes]) -> npt.NDArray[np.boo
 
 def _that_hold(table: pa.Table) -> pa.Table:
     """Rows whose checksums hold; without the column, as earlier releases wrote them, all."""
-    if CHECK not in table.column_names:
+    if _CHECK not in table.column_names:
         return table
-    holds = table[CHECK].to_numpy() == checks(table.drop_columns([CHECK]))
+    holds = table[_CHECK].to_numpy() == checks(table.drop_columns([_CHECK]))
     if not holds.all():
-        log.warning("%d damaged rows of a cache are computed again", int((~holds).sum()))
+        _log.warning("%d damaged rows of a cache are computed again", int((~holds).sum()))
     return table.filter(pa.array(holds))
 
 

@@ -12,7 +12,7 @@ from inscl.errors import DamageError
 from inscl.memory.ledger import Page
 from inscl.memory.trouble import REPAIR
 
-FORMAT = 1  # raised when an older release could no longer read what a newer one writes
+_FORMAT = 1  # raised when an older release could no longer read what a newer one writes
 CATALOGUE = pa.schema(
     [
         ("op", pa.string()),  # "add", "append", "retag" or "remove"
@@ -24,7 +24,7 @@ CATALOGUE = pa.schema(
         ("files", pa.string()),  # {path in the folder: checksum} as JSON
         ("digest", pa.string()),  # of all the above
     ],
-    metadata={"inscl_format": str(FORMAT)},
+    metadata={"inscl_format": str(_FORMAT)},
 )
 
 

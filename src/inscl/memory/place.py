@@ -14,7 +14,7 @@ import pyarrow.fs
 from inscl.errors import DamageError, DataError, first_line
 from inscl.memory.trouble import told
 
-PARTIAL = ".partial"  # end of a file's name until it is whole
+_PARTIAL = ".partial"  # end of a file's name until it is whole
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Place:
                 with self.fs.open_output_stream(path) as stream:
                     stream.write(content)
                 return
-            written = Path(f"{path}.{uuid4().hex}{PARTIAL}")
+            written = Path(f"{path}.{uuid4().hex}{_PARTIAL}")
             try:
                 with written.open("wb") as file:
                     file.write(content)

@@ -17,7 +17,7 @@ from inscl.memory.task import FEW_TEST_ROWS, OWN_TAGS, TagsBy, Task, TaskInfo
 from inscl.memory.task_tables import Recipe, write_tags, write_task
 from inscl.tags.clean import clean_tags
 
-Reading = Callable[[ReadReport], Iterable[Example]]  # reads a task's rows, once more at each call
+_Reading = Callable[[ReadReport], Iterable[Example]]  # reads a task's rows, once more at each call
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Added:
     warnings: tuple[str, ...]
 
 
-def add(store: Store, name: str, read: Reading, recipe: Recipe, *, append: bool, keep_old: bool) -> Added:
+def add(store: Store, name: str, read: _Reading, recipe: Recipe, *, append: bool, keep_old: bool) -> Added:
     """Give a task other rows, or more; the caller holds the memory with others.
 
     Parameters

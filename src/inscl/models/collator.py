@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from inscl.models.kept import KeptStates
 
 
-class Targets(Protocol):
+class _Targets(Protocol):
     """What is asked of the answer tokens of rows beside the given ones: `inscl.training.soft.SoftTargets`."""
 
     def of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class Collator:
     weighted: bool
     padding_free: bool = False
     kept: "KeptStates | None" = None
-    soft: Targets | None = None
+    soft: _Targets | None = None
     by_row: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

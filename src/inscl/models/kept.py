@@ -26,7 +26,7 @@ from inscl.errors import ConfigError
 from inscl.files import whole_file
 from inscl.models.parts import Bottom
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _SUFFIX = ".safetensors"
 _FILE_BYTES = 64 << 20  # computed before they are written: what a kill can cost
@@ -82,7 +82,7 @@ class Keeping:
         """Say that nothing is kept: an error where it is demanded."""
         if self.states != "auto":
             raise ConfigError(f"`kept` is {self.states}, but {why}. Set it to auto or off.")
-        logger.info("the frozen layers are computed at every step, since %s", why)
+        _logger.info("the frozen layers are computed at every step, since %s", why)
 
 
 class KeptStates:
@@ -139,7 +139,7 @@ class KeptStates:
                 try:
                     self._add(load_file(path))
                 except (SafetensorError, OSError, KeyError) as error:
-                    logger.warning("%s is damaged (%s); its rows are computed again", path, error)
+                    _logger.warning("%s is damaged (%s); its rows are computed again", path, error)
                     path.unlink(missing_ok=True)
                     self._files.discard(path.name)  # it may come again
 
@@ -150,7 +150,7 @@ class KeptStates:
 
     def _no_room(self, size: int) -> str:
         if size > _MANY_BYTES:
-            logger.info("keeping states of frozen layers: %.1f GB in %s", size / 1e9, self._folder)
+            _logger.info("keeping states of frozen layers: %.1f GB in %s", size / 1e9, self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._folder).free
         held = sum(path.stat().st_size for path in self._keeping.folder.rglob(f"*{_SUFFIX}"))

@@ -9,7 +9,7 @@ from inscl.replay.settings import DEFAULT_INSINFO, INSINFO
 from inscl.replay.strategies import STRATEGIES, by_distance, by_insinfo
 from inscl.replay.views import StageView
 
-Note = Callable[[Plan, StageView], str | None]
+_Note = Callable[[Plan, StageView], str | None]
 
 
 def notes_of(made: Plan, stage: StageView) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def _listed(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + more
 
 
-_NOTES: tuple[Note, ...] = (
+_NOTES: tuple[_Note, ...] = (
     _default,
     _all_go_in,
     _equal_distances,

@@ -10,12 +10,12 @@ from inscl.replay.views import StageView
 _MOST_WEIGHT = 4.0
 
 
-def carry(strategy: Strategy, number: float) -> Strategy:
+def _carry(strategy: Strategy, number: float) -> Strategy:
     """Small differences between shares add up over the stages instead of being rounded away at each."""
     return replace(strategy, carry=True)
 
 
-def balance(strategy: Strategy, share: float) -> Strategy:
+def _balance(strategy: Strategy, share: float) -> Strategy:
     """Replayed rows weigh so much that they hold at least this share of the loss."""
     return replace(strategy, weight=partial(_holding, share))
 
@@ -32,19 +32,19 @@ def _holding(share: float, stage: StageView, chosen: Sequence[Rows]) -> list[flo
     return [round(min(max(wanted, 1.0), _MOST_WEIGHT), 6)] * len(chosen)
 
 
-def asking(part: str) -> Callable[[Strategy, float], Strategy]:
+def _asking(part: str) -> Callable[[Strategy, float], Strategy]:
     """What leaves a number to the stage's training, under the part's name."""
     return lambda strategy, number: replace(strategy, training={**strategy.training, part: number})
 
 
 PARTS: Mapping[str, Part] = {
-    "carry": Part("what rounding keeps from a task is carried to the next stage", carry),
-    "balance": Part("replayed rows weigh more, to hold this share of the loss", balance, 0.2, most=0.5),
-    "late": Part("replayed rows come when this share of the stage is over", asking("late"), 0.5, most=0.95),
-    "own": Part("replayed rows get the model's own answer where it scores at least this", asking("own"), 0.8),
-    "kl": Part("this share of a replayed row's target is what the stage's start says", asking("kl"), 0.5),
+    "carry": Part("what rounding keeps from a task is carried to the next stage", _carry),
+    "balance": Part("replayed rows weigh more, to hold this share of the loss", _balance, 0.2, most=0.5),
+    "late": Part("replayed rows come when this share of the stage is over", _asking("late"), 0.5, most=0.95),
+    "own": Part("replayed rows get the model's own answer where it scores at least this", _asking("own"), 0.8),
+    "kl": Part("this share of a replayed row's target is what the stage's start says", _asking("kl"), 0.5),
     "interpolate": Part(
-        "this share of the weights of the stage's start goes into its end", asking("interpolate"), 0.2, most=0.95
+        "this share of the weights of the stage's start goes into its end", _asking("interpolate"), 0.2, most=0.95
     ),
 }
 

@@ -16,15 +16,15 @@ from inscl.errors import PlanError, short
 from inscl.files import whole_file
 from inscl.replay.budget import Budget
 
-FORMAT = 1
-MOST_REPEATS = 100
+_FORMAT = 1
+_MOST_REPEATS = 100
 _GROUPS = ("settings", "versions", "hashes")  # what `compare` names key by key
 _ONCE_UNNAMED = {"insinfo": "paper"}  # settings that older plans do not name, and what they were
 
 # What a file may say is checked by these, when it is read.
-Key = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Key = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -40,13 +40,13 @@ class InstructionPlan:
 
     __pydantic_config__ = _STRICT
 
-    key: Key
+    key: _Key
     text: str
-    count: Count
-    available: Count
-    rows: tuple[Key, ...]  # of the chosen examples
+    count: _Count
+    available: _Count
+    rows: tuple[_Key, ...]  # of the chosen examples
     tags: tuple[str, ...] | None = None  # after merging; None where the strategy looks at no tags
-    insinfo: Finite | None = None  # the variant that the settings name; None where the strategy looks at none
+    insinfo: _Finite | None = None  # the variant that the settings name; None where the strategy looks at none
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class TaskPlan:
 
     name: str
     content: str  # hash of the task's content
-    share: Finite  # of the budget, before caps and rounding
-    count: Count
-    available: Count  # training rows it has
-    tokens: Count  # estimated, of the chosen rows
-    all_instructions: Count  # with training rows
-    distance: Finite | None = None  # Wasserstein distance to the new task; None where the strategy needs none
-    weight: Annotated[Finite, Field(ge=0)] = 1.0  # of the loss on these rows
-    repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = 1  # times each chosen row is shown
-    carried: Finite | None = None  # examples it is owed still; None where the strategy carries nothing
+    share: _Finite  # of the budget, before caps and rounding
+    count: _Count
+    available: _Count  # training rows it has
+    tokens: _Count  # estimated, of the chosen rows
+    all_instructions: _Count  # with training rows
+    distance: _Finite | None = None  # Wasserstein distance to the new task; None where the strategy needs none
+    weight: Annotated[_Finite, Field(ge=0)] = 1.0  # of the loss on these rows
+    repeats: Annotated[int, Field(ge=1, le=_MOST_REPEATS)] = 1  # times each chosen row is shown
+    carried: _Finite | None = None  # examples it is owed still; None where the strategy carries nothing
     instructions: tuple[InstructionPlan, ...] = ()  # those with a chosen row
 
 
@@ -76,9 +76,9 @@ class NewTask:
     __pydantic_config__ = _STRICT
 
     content: str
-    instructions: Count
-    rows: Count  # training rows
-    tokens: Count  # estimated, of the training rows
+    instructions: _Count
+    rows: _Count  # training rows
+    tokens: _Count  # estimated, of the training rows
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ class Plan:
 
     name: str
     new: NewTask
-    stage: Annotated[Count, Field(ge=1)]
+    stage: Annotated[_Count, Field(ge=1)]
     strategy: str
-    seed: Count
+    seed: _Count
     budget: Budget
-    total: Count
+    total: _Count
     settings: Mapping[str, Annotated[Any, AfterValidator(_single)]]
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
@@ -186,7 +186,7 @@ class Plan:
     def write(self, path: str | Path) -> None:
         """Write the plan's file; it appears whole or not at all."""
         path = Path(path)
-        document = {"inscl_plan": FORMAT, "plan": self.to_dict(), "source": self.source}
+        document = {"inscl_plan": _FORMAT, "plan": self.to_dict(), "source": self.source}
         try:
             with whole_file(path) as file:
                 json.dump(document, file, ensure_ascii=False, indent=1, sort_keys=True)
@@ -206,7 +206,7 @@ class Plan:
         try:
             text = Path(path).read_bytes()
             written = _Head.model_validate_json(text).inscl_plan
-            if written <= FORMAT:
+            if written <= _FORMAT:
                 document = _Document.model_validate_json(text, strict=True)
                 source = None if document.source is None else document.source.model_dump(exclude_unset=True)
                 return replace(document.plan, source=source)
@@ -215,7 +215,7 @@ class Plan:
         except (OSError, ValidationError) as error:
             reason = _first_problem(error) if isinstance(error, ValidationError) else error.strerror
             raise PlanError(f"'{path}' is not a plan ({reason}). Write one with `inscl plan … --out FILE`.") from error
-        raise PlanError(f"'{path}' is a plan of format {written}; this release reads up to {FORMAT}. Upgrade inscl.")
+        raise PlanError(f"'{path}' is a plan of format {written}; this release reads up to {_FORMAT}. Upgrade inscl.")
 
 
 class _Head(BaseModel):
@@ -237,7 +237,7 @@ class _Source(BaseModel):
     skip_bad: bool = False
     preferred: bool = False
     max_mib: int = 0
-    shares: dict[Literal["dev", "test"], Finite] = {}
+    shares: dict[Literal["dev", "test"], _Finite] = {}
 
 
 class _Document(_Head):

@@ -21,8 +21,8 @@ from inscl.suggest import suggest
 _GROUP = "inscl.strategies"  # entry points of installed packages
 
 Rows = npt.NDArray[np.int64]
-BudgetRule = Callable[[StageView], Sequence[float]]  # weight of each earlier task
-WeightRule = Callable[[StageView, Sequence[Rows]], Sequence[float]]  # from each task's chosen rows to their weight
+_BudgetRule = Callable[[StageView], Sequence[float]]  # weight of each earlier task
+_WeightRule = Callable[[StageView, Sequence[Rows]], Sequence[float]]  # from each task's chosen rows to their weight
 Selector = Callable[[StageView, TaskView, int], Rows]  # row numbers among the task's training rows
 
 
@@ -52,11 +52,11 @@ class Strategy:
     """
 
     about: str
-    budget: BudgetRule | None
+    budget: _BudgetRule | None
     selector: Selector
     insinfo: str | None = None
     carry: bool = False
-    weight: WeightRule | None = None
+    weight: _WeightRule | None = None
     training: Mapping[str, float] = field(default_factory=dict)
     losses: bool = False
 

@@ -12,7 +12,7 @@ from inscl.errors import PlanError
 from inscl.suggest import suggest
 from inscl.tags.clean import DEFAULT_MIN_SAMPLES, DEFAULT_RADIUS
 
-WEIGHTS = ("frequency", "uniform")
+_WEIGHTS = ("frequency", "uniform")
 DEFAULT_INSINFO = "paper"
 
 
@@ -49,8 +49,8 @@ class Settings:
     insinfo: str = DEFAULT_INSINFO  # a name in `INSINFO`
 
     def __post_init__(self) -> None:
-        if self.weights not in WEIGHTS:
-            raise PlanError(f"The weights are '{self.weights}'; wanted one of {', '.join(WEIGHTS)}.")
+        if self.weights not in _WEIGHTS:
+            raise PlanError(f"The weights are '{self.weights}'; wanted one of {', '.join(_WEIGHTS)}.")
         if self.insinfo not in INSINFO:
             hint = suggest(self.insinfo, INSINFO)
             raise PlanError(f"There is no InsInfo '{self.insinfo}'; wanted one of {', '.join(INSINFO)}.{hint}")

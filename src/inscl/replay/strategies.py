@@ -84,7 +84,7 @@ def diverse_instruction(stage: StageView, view: TaskView, count: int) -> Rows:
     return select.diverse_instruction(view.counts.tolist(), view.embeddings, stage.new.embeddings, count, rng)
 
 
-ROTATE = Strategy("equal shares, what was replayed least first", equally, by_rotation)
+_ROTATE = Strategy("equal shares, what was replayed least first", equally, by_rotation)
 
 STRATEGIES = Strategies(
     {
@@ -98,9 +98,9 @@ STRATEGIES = Strategies(
         "inscl-rotate": Strategy(
             "inscl, where what was replayed before counts for less", by_distance, by_fresh_insinfo
         ),
-        "rotate": ROTATE,
+        "rotate": _ROTATE,
         "steady": replace(
-            with_parts(ROTATE, "balance", "interpolate"),
+            with_parts(_ROTATE, "balance", "interpolate"),
             about="rotate, weighing a fifth of the loss, and a fifth of the start's weights kept",
         ),
         "rgd": Strategy(

@@ -28,7 +28,7 @@ from inscl.replay.planner import Replay
 from inscl.stages.metrics import metric_name, metrics_so_far
 from inscl.training.tracking import Place, log, open_runs, tensorboard_folder
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _ANSWERS_LOOKED_AT = 1000  # training answers from which a task's longest answer is taken
 
@@ -83,7 +83,7 @@ class ContinualCallback(TrainerCallback):
             return
         name, memory = self.replay.plan.name, self.replay.memory
         if not _finite(state.log_history):
-            logger.error("the loss is not finite, so task '%s' is not remembered", name)
+            _logger.error("the loss is not finite, so task '%s' is not remembered", name)
             return
         with _told("the earlier tasks were not scored"):
             before = memory.stages()
@@ -115,7 +115,7 @@ class ContinualCallback(TrainerCallback):
         if self.rows == 0:
             return {}
         if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None):
-            logger.warning("the weights are sharded, so the earlier tasks are not scored")
+            _logger.warning("the weights are sharded, so the earlier tasks are not scored")
             return {}
         chat = any(task.info.form == "chat" for task in self._tasks(replayed=True))
         with self.replay.memory.reading(), _as_it_was(model):
@@ -171,7 +171,7 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except Exception:
-        logger.exception("%s", what)
+        _logger.exception("%s", what)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ from inscl.training.tracking import send
 
 REQUEST = "learn.json"
 TEST_ROWS = 200  # of each task, if nothing else is asked for
-Say = Callable[[str], None]
+_Say = Callable[[str], None]
 StageProgress = Callable[[str, int, int, float | None], None]  # what is done, done, of how many, loss
 
 
@@ -91,8 +91,8 @@ def learn(
     tags: Mapping[bytes, Any] | None = None,
     shares: Shares = Shares(),
     trainer: Trainer | None = None,
-    say: Say = lambda message: None,
-    show: Say = lambda line: None,
+    say: _Say = lambda message: None,
+    show: _Say = lambda line: None,
     progress: StageProgress = lambda doing, done, total, loss: None,
     **reading: Any,
 ) -> Learnt:

@@ -132,7 +132,7 @@ class ModelTrainer:
             keeping=self._keeping(),
             progress=lambda done, total: progress(done, total, None),
         )
-        return predicted(out, tasks, self.config.scorer)
+        return _predicted(out, tasks, self.config.scorer)
 
     def losses(self, model: str | Path, tasks: Mapping[str, Sequence[Example]]) -> dict[str, list[float]]:
         """Loss of each row of each task."""
@@ -183,7 +183,7 @@ def follow() -> int:
     return ranks.follow(trainer.join)
 
 
-def predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str) -> dict[str, RowScores]:
+def _predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str) -> dict[str, RowScores]:
     """Row scores of the predictions that lie in a folder.
 
     Parameters

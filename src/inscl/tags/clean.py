@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inscl.errors import DataError
 
-Embed = Callable[[list[str]], NDArray[np.floating]]
+_Embed = Callable[[list[str]], NDArray[np.floating]]
 _Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]  # two columns: tag i and tag j are neighbours, i < j
 
 # Calibrated per encoder on real definitions: docs/tags.md says how. A radius means nothing for another encoder.
@@ -159,7 +159,7 @@ class MergedTags:
 
 def merge_tags(
     tag_sets: Sequence[Iterable[str]],
-    embed: Embed,
+    embed: _Embed,
     *,
     radius: float = DEFAULT_RADIUS,
     min_samples: int = DEFAULT_MIN_SAMPLES,
@@ -216,7 +216,9 @@ class TagSpace:
         As in `merge_tags`.
     """
 
-    def __init__(self, embed: Embed, *, radius: float = DEFAULT_RADIUS, min_samples: int = DEFAULT_MIN_SAMPLES) -> None:
+    def __init__(
+        self, embed: _Embed, *, radius: float = DEFAULT_RADIUS, min_samples: int = DEFAULT_MIN_SAMPLES
+    ) -> None:
         if not 0 <= radius <= 2:
             raise DataError(f"`radius` is a cosine distance from 0 to 2, got {radius}.")
         if min_samples < 1:

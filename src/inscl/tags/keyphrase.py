@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Real definitions have at most a few thousand characters, and the encoder reads about 1,200. YAKE takes 15 µs a
 # character, 200 where sentences are tiny: a file pasted into an instruction must not take minutes.
-READ_CHARACTERS = 8_000
+_READ_CHARACTERS = 8_000
 
 
 @dataclass
@@ -53,11 +53,11 @@ class KeyphraseTagger:
     def identity(self) -> str:
         """Library, version and settings."""
         settings = f"language={self.language} max_tags={self.max_tags} max_words={self.max_words}"
-        return f"yake {version('yake')} {settings} read_characters={READ_CHARACTERS}"
+        return f"yake {version('yake')} {settings} read_characters={_READ_CHARACTERS}"
 
     def __call__(self, instructions: list[str], /) -> list[list[str]]:
         """Raw tags of each instruction, best first; only its first 8,000 characters are read."""
-        tags = {text: self._tag(text[:READ_CHARACTERS]) for text in dict.fromkeys(instructions)}
+        tags = {text: self._tag(text[:_READ_CHARACTERS]) for text in dict.fromkeys(instructions)}
         return [list(tags[text]) for text in instructions]
 
     def _tag(self, text: str) -> list[str]:

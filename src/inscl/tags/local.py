@@ -7,7 +7,7 @@ from typing import Any
 from inscl.llm.client import Question, question_key
 from inscl.llm.replies import Replies, Reply
 
-AT_ONCE = 64  # questions whose answers are stored together
+_AT_ONCE = 64  # questions whose answers are stored together
 
 
 class LocalModel:
@@ -44,8 +44,8 @@ class LocalModel:
         with self._replies as replies:
             todo = [(key, q) for key, q in dict(zip(keys, questions, strict=True)).items() if key not in replies]
             total = len(set(keys))
-            for start in range(0, len(todo), AT_ONCE):
-                part = todo[start : start + AT_ONCE]
+            for start in range(0, len(todo), _AT_ONCE):
+                part = todo[start : start + _AT_ONCE]
                 before = total - len(todo) + start
 
                 def tell(done: int, _: int, before: int = before) -> None:

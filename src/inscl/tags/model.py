@@ -12,7 +12,7 @@ from inscl.tags.prompt import PROMPT, repair_question, tag_question, tags_in
 if TYPE_CHECKING:
     from inscl.tags import Tagger
 
-Progress = Callable[[int, int], None]
+_Progress = Callable[[int, int], None]
 
 
 class Answers(Protocol):
@@ -21,7 +21,7 @@ class Answers(Protocol):
     @property
     def model(self) -> str: ...
 
-    def ask(self, questions: Sequence[Question], progress: Progress | None = None, /) -> list[Reply]: ...
+    def ask(self, questions: Sequence[Question], progress: _Progress | None = None, /) -> list[Reply]: ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def tag_offline(tagger: "Tagger", instructions: Mapping[bytes, str]) -> Tagging:
 
 
 def tag_with(
-    answers: Answers, instructions: Mapping[bytes, str], fallback: "Tagger", progress: Progress | None = None
+    answers: Answers, instructions: Mapping[bytes, str], fallback: "Tagger", progress: _Progress | None = None
 ) -> Tagging:
     """Tags of instructions by a language model.
 

@@ -13,13 +13,13 @@ from inscl.llm.client import Question
 
 PROMPT = "1"  # raised when its words or the reading change, so that tags of both are told apart
 _MOST_TAGS = 8  # as for the offline tagger: InsInfo sums over tags, so without a cap it mostly measures length
-READ_CHARACTERS = 8_000  # of an instruction
+_READ_CHARACTERS = 8_000  # of an instruction
 _ANSWER_CHARACTERS = 20_000  # of an answer
 _TRIES = 200  # brackets in an answer that may begin its JSON
 _TAG_CHARACTERS, _TAG_WORDS = 60, 6  # anything longer is a sentence
 _NAMES = ("tags", "tag", "intentions", "intents", "labels")
 
-SCHEMA: dict[str, Any] = {
+_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"tags": {"type": "array", "items": {"type": "string"}}},
     "required": ["tags"],
@@ -47,15 +47,15 @@ That could not be read. Answer again with nothing but one JSON object in the for
 
 def tag_question(instruction: str) -> Question:
     """What a model is asked for the tags of an instruction, of which it sees the first 8,000 characters."""
-    asked = _ASK.format(most=_MOST_TAGS, instruction=instruction.strip()[:READ_CHARACTERS])
-    return Question(({"role": "user", "content": asked},), SCHEMA, instruction_key(instruction).hex())
+    asked = _ASK.format(most=_MOST_TAGS, instruction=instruction.strip()[:_READ_CHARACTERS])
+    return Question(({"role": "user", "content": asked},), _SCHEMA, instruction_key(instruction).hex())
 
 
 def repair_question(instruction: str, answer: str) -> Question:
     """What it is asked after an answer without tags that can be read."""
     first = tag_question(instruction)
     said = {"role": "assistant", "content": answer.strip()[:1_000] or "(nothing)"}
-    return Question((*first.messages, said, {"role": "user", "content": _REPAIR}), SCHEMA, first.about)
+    return Question((*first.messages, said, {"role": "user", "content": _REPAIR}), _SCHEMA, first.about)
 
 
 def tags_in(answer: str) -> list[str] | None:

@@ -19,12 +19,12 @@ from inscl.data.row_check import check_rows
 from inscl.data.template import IGNORED, check_known, check_length, row_named, tokenise
 from inscl.errors import DataError
 
-Loss = Literal["token", "row"]  # what a step's loss is the mean over
+_Loss = Literal["token", "row"]  # what a step's loss is the mean over
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One training row as tokens; `weight` is that of each of its answer tokens (see `Loss`)."""
+    """One training row as tokens; `weight` is that of each of its answer tokens (see `_Loss`)."""
 
     input_ids: list[int]
     labels: list[int]
@@ -53,14 +53,14 @@ def tokenise_mixture(
     rows: Sequence[MixtureRow],
     tokenizer: Any,
     max_length: int,
-    loss: Loss = "token",
+    loss: _Loss = "token",
     *,
     vocabulary: int | None = None,
     positions: int | None = None,
 ) -> TokenisedMixture:
     """Tokenise a mixture; if any row is a conversation, all rows take the chat form.
 
-    `loss` says what the weights of the rows mean; see `weighted`. `vocabulary` and `positions` are what the model has.
+    `loss` says what the weights of the rows mean; see `_weighted`. `vocabulary` and `positions` are what the model has.
 
     Raises
     ------
@@ -88,10 +88,10 @@ def tokenise_mixture(
         raise DataError(
             f"None of the {len(rows)} rows fits `max_length` {max_length}, even without its input. Raise `max_length`."
         )
-    return TokenisedMixture(weighted(kept, loss), dict(+truncated), dict(skipped), replayed / len(kept), dict(remarks))
+    return TokenisedMixture(_weighted(kept, loss), dict(+truncated), dict(skipped), replayed / len(kept), dict(remarks))
 
 
-def weighted(rows: Sequence[TokenRow], loss: Loss) -> list[TokenRow]:
+def _weighted(rows: Sequence[TokenRow], loss: _Loss) -> list[TokenRow]:
     """Rows with the weights of their tokens, from the weights of rows: all of them scaled to a mean of 1.
 
     So a weight says how rows count against each other, and never how fast is learnt.
@@ -127,7 +127,7 @@ def weighted(rows: Sequence[TokenRow], loss: Loss) -> list[TokenRow]:
     ]
 
 
-def items(rows: Sequence[TokenRow], loss: Loss) -> int:
+def items(rows: Sequence[TokenRow], loss: _Loss) -> int:
     """What a step's loss is the mean over: answer tokens, or rows with any."""
     return sum(row.answers if loss == "token" else min(row.answers, 1) for row in rows)
 

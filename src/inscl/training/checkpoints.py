@@ -13,7 +13,7 @@ from typing import Any
 
 from inscl.files import whole_file
 
-MARK = "complete.json"
+_MARK = "complete.json"
 FOLDER = "checkpoints"
 
 
@@ -42,7 +42,7 @@ def complete(folder: Path, mark: Mark) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             files[str(path.relative_to(folder))] = path.stat().st_size
-    write_json(folder / MARK, {**mark.__dict__, "files": files})
+    write_json(folder / _MARK, {**mark.__dict__, "files": files})
     for other in folder.parent.glob("checkpoint-*"):
         if other != folder:
             shutil.rmtree(other)
@@ -61,7 +61,7 @@ def newest(stage: Path, fingerprint: str) -> tuple[Path, Mark] | None:
 
 def _mark(folder: Path) -> Mark | None:
     try:
-        mark = Mark(**json.loads((folder / MARK).read_text(encoding="utf-8")))
+        mark = Mark(**json.loads((folder / _MARK).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     sizes = {name: (folder / name).stat().st_size for name in mark.files if (folder / name).is_file()}

@@ -2,7 +2,7 @@
 
 With a kept bottom a step of a small model takes a few tenths of a second on one core, and what TRL's trainer does
 around it nearly as long again, and seconds a stage. This loop does what that trainer does with the settings in
-`FIELDS`, through the same optimizer, schedule, loss and callbacks, and nothing else.
+`_FIELDS`, through the same optimizer, schedule, loss and callbacks, and nothing else.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from inscl.training.batches import TokenRow, items
 from inscl.training.loss import answer_losses
 from inscl.training.watch import Watch
 
-FIELDS = frozenset({
+_FIELDS = frozenset({
     "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "weight_decay", "max_grad_norm",
     "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
     "warmup_ratio", "logging_steps", "use_cpu", "report_to", "dataloader_num_workers", "dataloader_pin_memory",
@@ -32,7 +32,7 @@ _STATE = "state.pt"
 def does(fields: dict[str, Any]) -> bool:
     """Whether the loop does all that a user's fields of `SFTConfig` ask for."""
     silent = fields.get("report_to") in (None, "none", [], ["none"])
-    return silent and fields.keys() <= FIELDS
+    return silent and fields.keys() <= _FIELDS
 
 
 @dataclass(kw_only=True)

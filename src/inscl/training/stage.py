@@ -26,7 +26,7 @@ from inscl.training.fields import shares
 if TYPE_CHECKING:
     from inscl.models.kept import KeptStates
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Stage:
             watch.losses, watch.seconds = found[1].losses, found[1].seconds
             if start:
                 start.resume(found[0])
-            logger.info("%s: going on from step %d of %d", self.out.name, found[1].step, len(order))
+            _logger.info("%s: going on from step %d of %d", self.out.name, found[1].step, len(order))
         shared: dict[str, Any] = {
             "model": self.loaded.model,
             "args": args,

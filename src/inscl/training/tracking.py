@@ -22,9 +22,9 @@ from inscl.errors import ConfigError, require
 from inscl.suggest import suggest
 from inscl.training.checkpoints import write_json
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
-FILE = "tracking.json"
+_FILE = "tracking.json"
 PROJECT = "inscl"  # of trackio, if `training` names none
 TENSORBOARD = "tensorboard"  # folder of its files in a stage's
 # Fields of `training` that say where the loss is shown, and nothing about the model.
@@ -56,13 +56,13 @@ class Tracked:
     def read(cls, folder: Path) -> "Tracked":
         """What a stage's folder says; no places where nothing was tracked."""
         try:
-            return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+            return cls(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return cls()
 
     def write(self, folder: Path) -> None:
         """Note it in a stage's folder."""
-        write_json(folder / FILE, vars(self))
+        write_json(folder / _FILE, vars(self))
 
 
 def check_trackers(report_to: str | Sequence[str] | None) -> None:
@@ -101,7 +101,7 @@ def open_runs(report_to: Sequence[str], tensorboard: Path | None) -> dict[str, P
             try:
                 found[name] = _FINDERS[name]()
             except Exception as error:
-                logger.warning("no run of %s was found, so it gets no scores: %s", name, error)
+                _logger.warning("no run of %s was found, so it gets no scores: %s", name, error)
     return found
 
 
@@ -121,7 +121,7 @@ def log(places: Mapping[str, Place], metrics: Mapping[str, float], step: int) ->
         except Exception as error:
             fine = False
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            logger.warning("the scores could not be sent to %s: %s", name, reason)
+            _logger.warning("the scores could not be sent to %s: %s", name, reason)
     return fine
 
 

@@ -29,7 +29,7 @@ from inscl.training.config import StageConfig
 from inscl.training.fields import checked, trainer_fields
 from inscl.training.stage import Stage, StageRecord, become
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _WITHOUT_EFFECT = tracking.FIELDS | {"per_device_train_batch_size"}  # fields that change nothing of the result
 
@@ -83,7 +83,7 @@ def train_stage(
     """
     fields = checked(config.fields, trainer_fields())
     config = config.model_copy(update={"dtype": choose_dtype(config.dtype)})
-    mode = mode_of(config)
+    mode = _mode_of(config)
     fingerprint = _fingerprint(_settings(config, fields, mode, seed), mixture, model)
     if record := _finished(out, fingerprint):
         if isinstance(model, LoadedModel):
@@ -117,7 +117,7 @@ def train_stage(
         ).run()
 
 
-def mode_of(config: StageConfig) -> Adapter:
+def _mode_of(config: StageConfig) -> Adapter:
     """What becomes of the adapter after the stage."""
     return adapters.mode_of(config.peft, config.adapter) if config.peft else config.adapter
 
@@ -127,7 +127,7 @@ def load_start(model: str | Path, config: StageConfig) -> LoadedModel:
 
     The weights under an adapter that is trained on are never changed, so half precision is enough for them.
     """
-    goes_on = config.peft is not None and mode_of(config) == "continue"
+    goes_on = config.peft is not None and _mode_of(config) == "continue"
     return load(model, dtype=config.dtype if goes_on else "float32", merge=not goes_on)
 
 
@@ -180,16 +180,16 @@ def _fingerprint(settings: Mapping[str, Any], mixture: Path, model: str | Path |
 
 def _say_what_was_cut(rows: TokenisedMixture, max_length: int) -> None:
     if rows.skipped:
-        logger.warning(
+        _logger.warning(
             "%d rows were left out: instruction and answer alone exceed %d tokens (%s)",
             sum(rows.skipped.values()),
             max_length,
             ", ".join(f"{task}: {n}" for task, n in rows.skipped.items()),
         )
     for remark, count in rows.remarks.items():
-        logger.warning("%d rows: %s", count, remark)
+        _logger.warning("%d rows: %s", count, remark)
     if rows.truncated:
-        logger.info("%d rows lost the end of their input at %d tokens", sum(rows.truncated.values()), max_length)
+        _logger.info("%d rows lost the end of their input at %d tokens", sum(rows.truncated.values()), max_length)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from inscl.errors import InsclError
 
-Progress = Callable[[int, int, float], None]  # step, steps, loss
+_Progress = Callable[[int, int, float], None]  # step, steps, loss
 
 _SECONDS_BETWEEN_CHECKPOINTS = 300
 _STEPS_TO_TIME = 20
@@ -73,7 +73,7 @@ class Watch:
 class StageCallback(TrainerCallback):
     """Reads the losses now and then, reports progress and asks for checkpoints."""
 
-    def __init__(self, watch: Watch, every: int | None, reading: int, progress: Progress | None) -> None:
+    def __init__(self, watch: Watch, every: int | None, reading: int, progress: _Progress | None) -> None:
         self.watch, self.every, self.reading, self.progress = watch, every, reading, progress
         self.steps_here = 0
 

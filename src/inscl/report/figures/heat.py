@@ -63,7 +63,7 @@ def _score_figure(number: int, choice: str, streams: Sequence[StreamFacts]) -> F
         f"{last[weakest].mean:.0f}."
     )
     drawn, size = _draw_scores(tasks, rows)
-    table = [(row.long, *[points(row.scores.get(task)) for task in tasks]) for row in rows]
+    table = [(row.long, *[_points(row.scores.get(task)) for task in tasks]) for row in rows]
     return figure(drawn, f"scores-{number + 1:02d}", finding, size, Table(head=("model", *tasks), rows=table), choice)
 
 
@@ -94,7 +94,7 @@ def _mean(values: Sequence[Mapping[str, Estimate]]) -> Mapping[str, Estimate]:
     return {task: Estimate(mean=fmean(v[task].mean for v in values if task in v)) for task in values[0]}
 
 
-def points(score: Estimate | None) -> str:
+def _points(score: Estimate | None) -> str:
     """A score as a cell of a table."""
     if score is None:
         return ""
@@ -118,7 +118,7 @@ def _draw_scores(tasks: Sequence[str], rows: Sequence[_Row]) -> tuple[Drawing, t
 
 def _score_cell(drawn: Drawing, x: float, y: float, width: float, row: _Row, task: str) -> None:
     score = row.scores[task]
-    about = f"{row.long}: {task}: {points(score)}" + (f", {score.n} rows" if score.over == "test rows" else "")
+    about = f"{row.long}: {task}: {_points(score)}" + (f", {score.n} rows" if score.over == "test rows" else "")
     _cell(drawn, (x, y, width), score.mean / 10, f"{score.mean:.0f}", about, own=task == row.own)
 
 
