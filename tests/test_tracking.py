@@ -97,7 +97,7 @@ def test_a_tracker_that_fails_stops_nothing_and_is_tried_again(tmp_path, sent, m
 def test_runs_that_are_not_found_cost_the_scores_and_not_the_training(monkeypatch, caplog, tmp_path):
     monkeypatch.setitem(tracking._FINDERS, "mlflow", lambda: None["run"])  # switched off by the environment, say
     monkeypatch.setitem(tracking._FINDERS, "trackio", lambda: {"project": "p", "name": "n"})
-    found = tracking.open_runs(["mlflow", "trackio", "comet_ml"], tmp_path)
+    found = tracking.open_trackers(["mlflow", "trackio", "comet_ml"], tmp_path)
     assert found == {"trackio": {"project": "p", "name": "n"}, "tensorboard": {"log_dir": str(tmp_path)}}
     assert "no run of mlflow was found, so it gets no scores" in caplog.text
 

@@ -12,22 +12,22 @@ from pydantic_core import ErrorDetails
 
 from inscl.errors import ConfigError
 from inscl.suggest import suggest
-from inscl.yaml_text import LinedYaml, Place, Problem, dotted, read_yaml
+from inscl.yaml_text import KeyPath, LinedYaml, Problem, dotted, read_yaml
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """A frozen mapping that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
-    def deeper_problems(cls, data: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    def deeper_problems(cls, data: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
         """What only heavy libraries can tell; asked for where something else is wrong, so that all is told at once."""
         return []
 
 
-_Settings = TypeVar("_Settings", bound=Part)
-Parts = Mapping[str | int, type[Part]]  # what stands under a key, for the keys that can be suggested there
+_Settings = TypeVar("_Settings", bound=Section)
+Sections = Mapping[str | int, type[Section]]  # what stands under a key, for the keys that can be suggested there
 
 
 def member(name: str, known: Collection[str]) -> str:
@@ -58,19 +58,19 @@ def read_settings(
     text: str,
     *,
     name: str,
-    parts: Parts,
+    sections: Sections,
     more: Callable[[Mapping[str, Any], LinedYaml], list[Problem]] = lambda data, source: [],
 ) -> _Settings:
     """Settings from YAML.
 
     Parameters
     ----------
-    model : type of Part
+    model : type of Section
         What they are checked by.
     text : str
     name : str
         How a message calls the text.
-    parts : mapping from key to type of Part
+    sections : mapping from key to type of Section
         Which other models stand in `model`, and under which key.
     more : callable, optional
         Finds problems that single values do not show.
@@ -92,7 +92,7 @@ def read_settings(
     try:
         settings = model.model_validate(data)
     except ValidationError as error:
-        problems += _problems(error, source, model, parts)
+        problems += _problems(error, source, model, sections)
     problems += more(data, source)
     if problems:
         problems += [(source.line_of(place), text) for place, text in model.deeper_problems(data)]
@@ -107,7 +107,7 @@ def _together(name: str, problems: Collection[Problem]) -> str:
     return "\n".join([f"{name} has {many}:", *lines])
 
 
-def changed(settings: _Settings, parts: Parts, name: str, **changes: Any) -> _Settings:
+def changed(settings: _Settings, sections: Sections, name: str, **changes: Any) -> _Settings:
     """The settings with some values changed, and checked like those of a file.
 
     Raises
@@ -121,7 +121,7 @@ def changed(settings: _Settings, parts: Parts, name: str, **changes: Any) -> _Se
         return model.model_validate(data)
     except ValidationError as error:
         nowhere = LinedYaml()
-        told = [_problem(detail, nowhere, model, parts)[1] for detail in error.errors()]
+        told = [_problem(detail, nowhere, model, sections)[1] for detail in error.errors()]
         told += [text for _, text in model.deeper_problems(data)]
         raise ConfigError(f"{name}: {' '.join(told)}") from error
 
@@ -140,22 +140,22 @@ def read_text(path: str | Path) -> str:
         raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
 
 
-def _problems(error: ValidationError, source: LinedYaml, model: type[Part], parts: Parts) -> list[Problem]:
+def _problems(error: ValidationError, source: LinedYaml, model: type[Section], sections: Sections) -> list[Problem]:
     """What pydantic found wrong. A list whose entries are wrong counts as empty too, which says nothing new."""
     told = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
-    return [_problem(detail, source, model, parts) for detail in told]
+    return [_problem(detail, source, model, sections) for detail in told]
 
 
-def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Part], parts: Parts) -> Problem:
+def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Section], sections: Sections) -> Problem:
     """Line and text of one thing that pydantic found wrong."""
     # Tags of a union and pydantic's mark of a key are no keys of the file.
-    place: Place = tuple(p for p in detail["loc"] if not (p == "[key]" or str(p).startswith("<")))
+    place: KeyPath = tuple(p for p in detail["loc"] if not (p == "[key]" or str(p).startswith("<")))
     line, where = source.line_of(place), dotted(place)
     match detail["type"]:
         case "missing":
             return line, f"`{where}` is missing."
         case "extra_forbidden":
-            return line, f"`{where}` is not known here.{suggest(place[-1], _keys_at(detail['loc'], model, parts))}"
+            return line, f"`{where}` is not known here.{suggest(place[-1], _keys_at(detail['loc'], model, sections))}"
         case "value_error":
             text = str(detail["ctx"]["error"])
             return line, f"`{where}` {text}" if where and not text.startswith("`") else text
@@ -186,7 +186,7 @@ def _wanted(detail: ErrorDetails) -> str:
             return _WANTED.get(kind, detail["msg"])
 
 
-def _keys_at(place: tuple[str | int, ...], model: type[Part], parts: Parts) -> list[str]:
+def _keys_at(place: tuple[str | int, ...], model: type[Section], sections: Sections) -> list[str]:
     """Keys that were possible beside an unknown one."""
-    inner = [parts[p] for p in place[:-1] if p in parts]
+    inner = [sections[p] for p in place[:-1] if p in sections]
     return list((inner[0] if inner else model).model_fields)

@@ -15,7 +15,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from inscl.errors import ConfigError
 
-Place = tuple[str | int, ...]  # the keys and indices that lead to a value
+KeyPath = tuple[str | int, ...]  # the keys and indices that lead to a value
 Problem = tuple[int, str]  # line and text
 
 _LONGEST = 300_000  # characters
@@ -40,7 +40,7 @@ class LinedYaml:
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def line_of(self, place: Place) -> int:
+    def line_of(self, place: KeyPath) -> int:
         """Line of the entry, or of the nearest one around it."""
         inner = tuple(map(str, place))
         while inner and inner not in self.lines:
@@ -78,7 +78,7 @@ def read_yaml(text: str) -> LinedYaml:
     return found
 
 
-def dotted(place: Place) -> str:
+def dotted(place: KeyPath) -> str:
     """A place as it is said in a message.
 
     >>> dotted(("budgets", 0, "tokens"))
@@ -118,7 +118,7 @@ class _Builder:
         self.values = 0
         self.around: list[Node] = []  # the nodes that the one at hand stands in
 
-    def value(self, node: Node, place: Place) -> Any:
+    def value(self, node: Node, place: KeyPath) -> Any:
         self.values += 1
         if self.values > _MOST_VALUES:
             raise MarkedYAMLError(problem=f"it has more than {_MOST_VALUES:,} values", problem_mark=node.start_mark)
@@ -138,7 +138,7 @@ class _Builder:
     def problem(self, node: Node, text: str) -> None:
         self.found.problems.append((node.start_mark.line + 1, text))
 
-    def scalar(self, node: ScalarNode, kind: str, place: Place) -> Any:
+    def scalar(self, node: ScalarNode, kind: str, place: KeyPath) -> Any:
         if kind in ("str", "timestamp"):
             return node.value
         try:
@@ -146,10 +146,10 @@ class _Builder:
         except (ValueError, KeyError, IndexError):
             self.problem(node, f"`{dotted(place)}` is {node.value!r:.60}, which is no {kind}.")
 
-    def sequence(self, node: Node, place: Place) -> list[Any]:
+    def sequence(self, node: Node, place: KeyPath) -> list[Any]:
         return [self.entry((*place, i), child, child) for i, child in enumerate(node.value)]
 
-    def mapping(self, node: Node, place: Place) -> dict[Any, Any]:
+    def mapping(self, node: Node, place: KeyPath) -> dict[Any, Any]:
         merged: dict[Any, Any] = {}
         own: dict[Any, Any] = {}
         for key_node, child in node.value:
@@ -165,7 +165,7 @@ class _Builder:
                 own[key] = self.entry((*place, str(key)), key_node, child)
         return {**merged, **own}
 
-    def merged(self, node: Node, place: Place) -> dict[Any, Any]:
+    def merged(self, node: Node, place: KeyPath) -> dict[Any, Any]:
         """What ``<<`` brings: a mapping, or several of which the first ones count more."""
         parts = self.value(node, place)
         listed = parts if isinstance(parts, list) else [parts]
@@ -174,7 +174,7 @@ class _Builder:
             return {}
         return {key: value for part in reversed(listed) for key, value in part.items()}
 
-    def entry(self, place: Place, shown: Node, node: Node) -> Any:
+    def entry(self, place: KeyPath, shown: Node, node: Node) -> Any:
         """A value inside another; `shown` is where it stands for a reader."""
         self.found.lines[tuple(map(str, place))] = shown.start_mark.line + 1
         return self.value(node, place)

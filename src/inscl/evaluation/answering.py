@@ -23,7 +23,7 @@ from inscl.evaluation.server import Server
 from inscl.models.loading import positions, vocabulary
 
 if TYPE_CHECKING:
-    from inscl.evaluation.reading import Reading
+    from inscl.evaluation.reading import ReferenceReading
     from inscl.models.kept import KeptStates
 
 _UNFINISHED = "…"  # ends an answer that was not finished
@@ -91,7 +91,7 @@ def ask_model(
     rows = [(name, row) for name, examples in tasks.items() for row in examples]
     asking = _Asking(weights, tokenizer, asked, batch)
     prompts = asking.prompts(rows)
-    readings: Sequence[Reading | None] = [None] * len(rows)
+    readings: Sequence[ReferenceReading | None] = [None] * len(rows)
     if asked.loss:
         readings = asking.readings(rows, prompts, kept)
     answers = asking.answers(rows, prompts, readings, tell)
@@ -123,7 +123,7 @@ class _Asking:
 
     def readings(
         self, rows: Sequence[tuple[str, Example]], prompts: Sequence[PromptIds], kept: "KeptStates | None"
-    ) -> "list[Reading]":
+    ) -> "list[ReferenceReading]":
         """How the model reads each row's first reference."""
         from inscl.evaluation.reading import read_answers
 
@@ -137,7 +137,7 @@ class _Asking:
         self,
         rows: Sequence[tuple[str, Example]],
         prompts: Sequence[PromptIds],
-        readings: "Sequence[Reading | None]",
+        readings: "Sequence[ReferenceReading | None]",
         tell: _Tell,
     ) -> list[tuple[str, bool]]:
         """The greedy answers, and whether the limit cut them off."""
@@ -164,7 +164,9 @@ class _Asking:
             found[i] = self._text([*ids, *answer.ids]), answer.capped
         return [found[i] for i in range(len(rows))]
 
-    def _told(self, row: tuple[str, Example], reading: "Reading", ends: frozenset[int]) -> tuple[str, bool] | None:
+    def _told(
+        self, row: tuple[str, Example], reading: "ReferenceReading", ends: frozenset[int]
+    ) -> tuple[str, bool] | None:
         """The answer where a reading tells it, or enough of it."""
         name, example = row
         if answer := reading.answer(self.asked.limits[name], ends):
@@ -184,7 +186,7 @@ class _Asking:
 
 
 def _prediction(
-    name: str, row: Example, text: str, capped: bool, truncated: bool = False, reading: "Reading | None" = None
+    name: str, row: Example, text: str, capped: bool, truncated: bool = False, reading: "ReferenceReading | None" = None
 ) -> Prediction:
     nll, n = (reading.nll, reading.tokens) if reading else (None, 0)
     return Prediction(name, row.instruction, row.input, list(row.outputs), text.strip(), capped, truncated, nll, n)

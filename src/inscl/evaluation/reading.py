@@ -19,7 +19,7 @@ from inscl.models.logits import answer_logits
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReferenceReading:
     """What one pass over a reference tells.
 
     Attributes
@@ -39,9 +39,10 @@ class Reading:
     def answer(self, limit: int, end_ids: frozenset[int]) -> Generated | None:
         """The whole greedy answer of at most `limit` tokens, where its beginning contains it.
 
-        >>> Reading(0.1, 3, [5, 6, 2]).answer(9, frozenset({2}))
+        >>> ReferenceReading(0.1, 3, [5, 6, 2]).answer(9, frozenset({2}))
         Generated(ids=[5, 6], capped=False)
-        >>> Reading(0.1, 3, [5, 7]).answer(9, frozenset({2})), Reading(0.1, 3, [5, 7]).answer(2, frozenset({2}))
+        >>> capped = ReferenceReading(0.1, 3, [5, 7])
+        >>> capped.answer(9, frozenset({2})), capped.answer(2, frozenset({2}))
         (None, Generated(ids=[5, 7], capped=True))
         """
         known = self.begins[:limit]
@@ -59,7 +60,7 @@ def read_answers(
     pad_id: int,
     batch: Mapping[str, int],
     kept: KeptStates | None = None,
-) -> list[Reading]:
+) -> list[ReferenceReading]:
     """Read each row's reference.
 
     Parameters
@@ -75,7 +76,7 @@ def read_answers(
     kept : KeptStates, optional
         Where states of the rows are kept.
     """
-    found: list[Reading | None] = [None] * len(rows)
+    found: list[ReferenceReading | None] = [None] * len(rows)
     collate = Collator(pad_id, weighted=False, kept=kept)
     device = next(model.parameters()).device
     sizes = [len(prompt) + len(answer) for prompt, answer in rows]
@@ -89,7 +90,7 @@ def read_answers(
         choices = logits.argmax(-1).tolist()
         places = _places([len(rows[i][1]) for i in part])
         for i, place in zip(part, places, strict=True):
-            found[i] = Reading(sum(nll[place]), len(rows[i][1]), _begins(rows[i][1], choices[place]))
+            found[i] = ReferenceReading(sum(nll[place]), len(rows[i][1]), _begins(rows[i][1], choices[place]))
     return [reading for reading in found if reading is not None]
 
 

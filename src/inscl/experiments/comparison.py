@@ -11,7 +11,7 @@ from inscl.core.stats import Estimate, holm, paired_difference
 from inscl.experiments.results import FINAL, TableRow
 
 _ALPHA = 0.05
-Place = tuple[str, int]  # order and seed: what two streams must share to be a pair
+OrderSeed = tuple[str, int]  # order and seed: what two streams must share to be a pair
 
 
 class FinalRows(NamedTuple):
@@ -52,8 +52,8 @@ class Contender:
     label: str
     strategy: str
     budget: str
-    finals: Mapping[Place, float]
-    rows: Mapping[Place, FinalRows]
+    finals: Mapping[OrderSeed, float]
+    rows: Mapping[OrderSeed, FinalRows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def _comparison(line: Contender, other: Contender) -> Comparison | None:
     )
 
 
-def _over_rows_too(line: Contender, other: Contender, both: Sequence[Place]) -> Estimate | None:
+def _over_rows_too(line: Contender, other: Contender, both: Sequence[OrderSeed]) -> Estimate | None:
     """The difference for other streams and other test rows; None where row scores are gone."""
     if not all(place in of.rows for of in (line, other) for place in both):
         return None
@@ -184,13 +184,13 @@ def _over_rows_too(line: Contender, other: Contender, both: Sequence[Place]) -> 
     return crossed_difference(a, b, orders=_orders(both), instructions=asked)
 
 
-def _orders(places: Sequence[Place]) -> list[str]:
+def _orders(places: Sequence[OrderSeed]) -> list[str]:
     """Streams of one order are not independent."""
     return [order for order, _ in places]
 
 
-def _by_place(table: pa.Table, strategy: str, metric: str, budget: str | None) -> dict[Place, float]:
-    found: dict[Place, float] = {}
+def _by_place(table: pa.Table, strategy: str, metric: str, budget: str | None) -> dict[OrderSeed, float]:
+    found: dict[OrderSeed, float] = {}
     for row in _whole_stream(table, strategy, metric):
         if budget is None or row["budget"] in ("", budget):
             place = row["order"], row["seed"]

@@ -30,10 +30,10 @@ from inscl.core.orders import Order, order_of
 from inscl.demo.sets import TASK_SETS
 from inscl.errors import ConfigError, DataError, PlanError
 from inscl.replay.budget import Budget, amount_in
-from inscl.settings import Count, Natural, Part, Parts, Texts, member, read_settings, read_text
-from inscl.training.config import _PARTS as STAGE_PARTS
+from inscl.settings import Count, Natural, Section, Sections, Texts, member, read_settings, read_text
+from inscl.training.config import SECTIONS as STAGE_SECTIONS
 from inscl.training.config import StageConfig
-from inscl.yaml_text import LinedYaml, Place, Problem, dotted
+from inscl.yaml_text import KeyPath, LinedYaml, Problem, dotted
 
 _LAST_STAGES = 5  # how many stages at the end `test_rows.last_stages` speaks of
 
@@ -126,10 +126,10 @@ _Seeds = Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(_dis
 _Paths = Annotated[Texts, Field(min_length=1)]
 
 
-# --- The parts of a configuration.
+# --- The sections of a configuration.
 
 
-class DemoTasks(Part):
+class DemoTasks(Section):
     """Tasks that come with inscl: ``tasks: demo``, or ``tasks: {demo: forms}`` for another set of `TASK_SETS`."""
 
     demo: Annotated[str, BeforeValidator(_task_set)] = "six"
@@ -140,7 +140,7 @@ class DemoTasks(Part):
     only: tuple[Annotated[str, AfterValidator(_task_of_set)], ...] | None = None  # None: all of the set
 
 
-class Checkout(Part):
+class Checkout(Section):
     """Tasks of a Super-NaturalInstructions checkout."""
 
     superni: str
@@ -148,7 +148,7 @@ class Checkout(Part):
     only: tuple[str, ...] | None = None  # the tasks to take; None: all
 
 
-class TaskFiles(Part):
+class TaskFiles(Section):
     """Data of one task: ``name: file`` or ``name: {data: [files], ...}``."""
 
     data: _Paths
@@ -166,7 +166,7 @@ class TaskFiles(Part):
 
 
 def _kind_of_tasks(value: object) -> str:
-    keys = value if isinstance(value, dict) else vars(value) if isinstance(value, Part) else ()
+    keys = value if isinstance(value, dict) else vars(value) if isinstance(value, Section) else ()
     return "<demo>" if value == "demo" or "demo" in keys else "<checkout>" if "superni" in keys else "<files>"
 
 
@@ -183,7 +183,7 @@ _Tasks = Annotated[
 ]
 
 
-class _BudgetForm(Part):
+class _BudgetForm(Section):
     """How a budget is written: ``200``, ``5%``, ``{per_task: 24}`` or ``{tokens: 20000}``."""
 
     total: _Amount | None = None
@@ -230,13 +230,13 @@ class _AsWritten:
         )
 
 
-class Experts(Part):
+class Experts(Section):
     """One model per task, trained on it alone; scores are averaged over the seeds."""
 
     seeds: _Seeds = (0, 1, 2)
 
 
-class TestRows(Part):
+class TestRows(Section):
     """How many test rows a stage scores of each task; None: all. A number alone holds for every stage."""
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -262,7 +262,7 @@ class TestRows(Part):
         return self.last_stages if stage >= n_stages - _LAST_STAGES else self.every_stage
 
 
-class Limits(Part):
+class Limits(Section):
     """Most rows of a task that are used; None: all."""
 
     train: _Rows = None
@@ -374,14 +374,14 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
         tasks = _valid_tasks(data.get("tasks"))
         return _missing_files(tasks, folder, source) + _impossible_orders(tasks, source)
 
-    config = read_settings(StreamConfig, text, name=name, parts=_PARTS, more=more)
+    config = read_settings(StreamConfig, text, name=name, sections=_SECTIONS, more=more)
     config._folder = folder
     return config
 
 
-_PARTS: Parts = {
+_SECTIONS: Sections = {
     "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": _BudgetForm, "experts": Experts,
-    "test_rows": TestRows, "limits": Limits, **STAGE_PARTS,
+    "test_rows": TestRows, "limits": Limits, **STAGE_SECTIONS,
 }  # fmt: skip
 
 
@@ -395,7 +395,7 @@ def _valid_tasks(value: object) -> Any:
 
 def _missing_files(tasks: Any, folder: Path, source: LinedYaml) -> list[Problem]:
     """Files that are named as files and are not there."""
-    wanted: list[tuple[Place, str]] = []
+    wanted: list[tuple[KeyPath, str]] = []
     if isinstance(tasks, Checkout):
         wanted.append((("tasks", "superni"), tasks.superni))
         if isinstance(tasks.categories, str):

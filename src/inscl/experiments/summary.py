@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from inscl.experiments.comparison import Comparison, Contender, FinalRows, Place, comparisons, line_label
+from inscl.experiments.comparison import Comparison, Contender, FinalRows, OrderSeed, comparisons, line_label
 from inscl.experiments.equal_tokens import gains_at_equal_tokens
 from inscl.experiments.results import FINAL, StreamKey, TableRow
 
@@ -119,6 +119,8 @@ def _over(values: list[float], mean: Callable[[Iterable[float]], float]) -> floa
 def _contender(
     label: str, pair: tuple[str, str], rows: Iterable[TableRow], final: Mapping[StreamKey, FinalRows]
 ) -> Contender:
-    finals: dict[Place, float] = {(row["order"], row["seed"]): row["value"] for row in rows if row["metric"] == FINAL}
+    finals: dict[OrderSeed, float] = {
+        (row["order"], row["seed"]): row["value"] for row in rows if row["metric"] == FINAL
+    }
     mine = {(key.order, key.seed): kept for key, kept in final.items() if key[:2] == pair}
     return Contender(label=label, strategy=pair[0], budget=pair[1], finals=finals, rows=mine)

@@ -13,7 +13,7 @@ from inscl.data.example import Example
 from inscl.errors import ConfigError, InsclError
 from inscl.experiments.results import StreamKey, TableRow, stream_key
 from inscl.experiments.run_folder import RunFolder
-from inscl.forgetting.fates import Place, RowFate, fates, judged, places_of
+from inscl.forgetting.fates import RowFate, StageTask, fates, judged, places_of
 from inscl.forgetting.offline import OfflineJudge
 from inscl.forgetting.rates import ForgettingRule, RowHistory, histories
 from inscl.forgetting.server import SHOWN, ServerJudge
@@ -165,19 +165,19 @@ def analyse(
     )
 
 
-def _is_last(place: Place) -> bool:
+def _is_last(place: StageTask) -> bool:
     stream, stage, _ = place
     return stage == len(stream.stages)
 
 
-def _forgotten(seen: Mapping[Place, Sequence[RowHistory]], asked: Set[Place]) -> list[RowFate]:
+def _forgotten(seen: Mapping[StageTask, Sequence[RowHistory]], asked: Set[StageTask]) -> list[RowFate]:
     """What became of the forgotten rows at the places asked for."""
     lost = {place: [row for row in rows if row.forgotten] for place, rows in seen.items() if place in asked}
     return [fate for place, rows in lost.items() for fate in fates(place, rows)]
 
 
-def _by_place(lost: Iterable[RowFate]) -> dict[Place, list[RowFate]]:
-    found: dict[Place, list[RowFate]] = {}
+def _by_place(lost: Iterable[RowFate]) -> dict[StageTask, list[RowFate]]:
+    found: dict[StageTask, list[RowFate]] = {}
     for fate in lost:
         found.setdefault((fate.stream, fate.stage, fate.task), []).append(fate)
     return found
@@ -242,7 +242,7 @@ class _Pool:
 
 
 def _lines(
-    seen: Mapping[Place, Sequence[RowHistory]], lost_at: Mapping[Place, Sequence[RowFate]]
+    seen: Mapping[StageTask, Sequence[RowHistory]], lost_at: Mapping[StageTask, Sequence[RowFate]]
 ) -> Iterator[ForgettingLine]:
     """The last stage of every stream, per task and strategy, then over all tasks."""
     single: dict[tuple[str | None, str, str], _Pool] = {}

@@ -9,7 +9,7 @@ from inscl.forgetting.rates import RowHistory
 from inscl.forgetting.verdict import Case, Judge, Verdict
 
 _NOT_KEPT = Verdict(kind=None, reason="its answer was not kept")
-Place = tuple[StreamFolder, int, str]  # a stream, a stage of it (from 1), and a task learnt before
+StageTask = tuple[StreamFolder, int, str]  # a stream, a stage of it (from 1), and a task learnt before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class RowFate:
         )
 
 
-def places_of(run: RunFolder) -> Iterator[Place]:
+def places_of(run: RunFolder) -> Iterator[StageTask]:
     """Every stage of every stream from the second on, with every task learnt before it."""
     for stream in run.streams:
         for stage in range(2, len(stream.stages) + 1):
@@ -51,7 +51,7 @@ def places_of(run: RunFolder) -> Iterator[Place]:
                 yield stream, stage, task
 
 
-def fates(place: Place, rows: Iterable[RowHistory]) -> list[RowFate]:
+def fates(place: StageTask, rows: Iterable[RowHistory]) -> list[RowFate]:
     """The rows of a place with their answers: the best earlier one, and the one now."""
     stream, stage, task = place
     now = stream.stages[stage - 1].answers.get(task)

@@ -32,10 +32,10 @@ def common_words(answers: Sequence[str], share: float = _COMMON) -> set[str]:
     return {word for word, n in counts.items() if n >= max(2, share * len(answers))}
 
 
-def form_of(text: str, words: Collection[str]) -> frozenset[tuple[str, ...]]:
+def answer_form(text: str, words: Collection[str]) -> frozenset[tuple[str, ...]]:
     """Pieces and pairs of a text; the n-th of equal ones carries its number, so that a set counts them.
 
-    >>> sorted(form_of("pay 5", {"pay"}))
+    >>> sorted(answer_form("pay 5", {"pay"}))
     [('<number>', '$', '1'), ('<number>', '1'), ('^', 'pay', '1'), ('pay', '1'), ('pay', '<number>', '1')]
     """
     shape = [_class(piece, words) for piece in pieces(text)]

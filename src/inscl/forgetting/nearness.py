@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from inscl.forgetting.form import common_words, form_of
+from inscl.forgetting.form import answer_form, common_words
 
 _Floats = npt.NDArray[np.float32]
 Encode = Callable[[list[str]], npt.ArrayLike]  # n texts to unit vectors, (n, d)
@@ -47,7 +47,7 @@ class Nearness:
         self._encode, self._embedding = encode, embedding
         self._words = set().union(*map(common_words, answers.values()))
         pooled = [answer for group in answers.values() for answer in group]
-        units = sorted(set().union(*(form_of(answer, self._words) for answer in pooled)))
+        units = sorted(set().union(*(answer_form(answer, self._words) for answer in pooled)))
         self._columns = {unit: column for column, unit in enumerate(units)}
         self._known = self._look(pooled)
         ends = np.cumsum([len(group) for group in answers.values()]).tolist()
@@ -81,7 +81,7 @@ class Nearness:
     def _look(self, answers: Sequence[str]) -> _Known:
         from scipy.sparse import csr_array
 
-        forms = [form_of(answer, self._words) for answer in answers]
+        forms = [answer_form(answer, self._words) for answer in answers]
         columns = [sorted(self._columns[unit] for unit in form if unit in self._columns) for form in forms]
         starts = np.cumsum([0, *map(len, columns)])
         flat = np.array([column for row in columns for column in row], dtype=int)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from inscl.core.stats import Estimate, score_interval
 from inscl.experiments.results import TableRow
 from inscl.experiments.run_folder import RunFolder, StreamFolder, write_csv, write_tables
-from inscl.forgetting.fates import Place, RowFate
+from inscl.forgetting.fates import RowFate, StageTask
 from inscl.forgetting.rates import ForgettingRule, RowHistory
 from inscl.forgetting.verdict import RELATED, UNRELATED
 
@@ -64,9 +64,9 @@ _FORGOTTEN_SCHEMA = pa.schema(
 
 def rates_table(
     run: RunFolder,
-    seen: Mapping[Place, Sequence[RowHistory]],
-    lost_at: Mapping[Place, Sequence[RowFate]],
-    asked: Collection[Place],
+    seen: Mapping[StageTask, Sequence[RowHistory]],
+    lost_at: Mapping[StageTask, Sequence[RowFate]],
+    asked: Collection[StageTask],
     judge: str,
     rule: ForgettingRule,
 ) -> pa.Table:

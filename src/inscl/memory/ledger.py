@@ -24,7 +24,7 @@ from inscl.memory.trouble import REPAIR, told
 
 _PAUSES = (0.01, 0.05, 0.2)  # seconds until a ledger that cannot be read is read again: it may just be rewritten
 
-Row = dict[str, Any]
+LedgerRow = dict[str, Any]
 
 
 class ConflictError(MemoryStateError):
@@ -35,7 +35,7 @@ class ConflictError(MemoryStateError):
 class Page:
     """What a ledger holds at one moment."""
 
-    rows: list[Row]
+    rows: list[LedgerRow]
     version: int  # of the table; 0 where there is none
     pieces: int  # commits since it was last rewritten
 
@@ -86,7 +86,7 @@ class Ledger:
             time.sleep(pause)
         return self._read()
 
-    def append(self, rows: Sequence[Row], version: int) -> None:
+    def append(self, rows: Sequence[LedgerRow], version: int) -> None:
         """Append rows in one commit; safe with other appenders at the same time.
 
         Parameters
@@ -123,7 +123,7 @@ class Ledger:
                 self.rewrite(page.rows, page.version)
                 return
 
-    def rewrite(self, rows: Sequence[Row], version: int) -> None:
+    def rewrite(self, rows: Sequence[LedgerRow], version: int) -> None:
         """Replace all rows and delete earlier versions; the caller holds the memory alone.
 
         Raises
@@ -147,7 +147,7 @@ class Ledger:
             head = {"version": page.version, "rows": len(page.rows), "digest": page.digest}
             self._place.write(self._head_name, sealed({**head, "summary": self._summary(page)}))
 
-    def head(self) -> Row | None:
+    def head(self) -> LedgerRow | None:
         """What the head says; None where there is none: nothing was written yet, or by an earlier release."""
         raw = self._place.read(self._head_name)
         if raw is None:
@@ -157,7 +157,7 @@ class Ledger:
             raise self._damaged("its head is not what was written")
         return head
 
-    def rest(self) -> tuple[list[Row], int]:
+    def rest(self) -> tuple[list[LedgerRow], int]:
         """Rows of a damaged table that Lance still reads, and how many there were by the head."""
         try:
             head = self.head()
@@ -169,7 +169,7 @@ class Ledger:
             page = None
         return (page.rows if page else [], head["rows"] if head else 0)
 
-    def restart(self, rows: Sequence[Row], aside: str) -> None:
+    def restart(self, rows: Sequence[LedgerRow], aside: str) -> None:
         """Move a damaged table to `aside` and begin anew with some rows; the caller holds the memory alone.
 
         The head stays until the rows are there: whoever is killed before that can begin again with what it says.
@@ -250,7 +250,7 @@ class Ledger:
             if name not in kept and not name.startswith(f"_transactions/{table.version - 1}-"):
                 self._place.delete(f"{self.name}/{name}")
 
-    def _fragments(self, rows: Sequence[Row]) -> Any:
+    def _fragments(self, rows: Sequence[LedgerRow]) -> Any:
         if not rows:
             return []
         table = pa.Table.from_pylist(list(rows), self.schema)
@@ -271,13 +271,13 @@ def sealed(value: Any) -> bytes:
     return f"{json.dumps(value, sort_keys=True)}\n{digest_of(value)}\n".encode()
 
 
-def unsealed(raw: bytes) -> Row | None:
+def unsealed(raw: bytes) -> LedgerRow | None:
     """What `sealed` was given; None if a byte of it has changed."""
     try:
         value = json.loads(raw.partition(b"\n")[0])
     except ValueError:
         return None
-    return cast(Row, value) if sealed(value) == raw else None
+    return cast(LedgerRow, value) if sealed(value) == raw else None
 
 
 def _overtaken(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from inscl.errors import DamageError
-from inscl.memory.ledger import Ledger, Row, digest_of
+from inscl.memory.ledger import Ledger, LedgerRow, digest_of
 from inscl.memory.place import Place
 from inscl.memory.trouble import REPAIR
 
@@ -50,12 +50,12 @@ class StageLog:
         return len(whole), max(known, len(rows))
 
 
-def _row(stage: Mapping[str, Any]) -> Row:
+def _row(stage: Mapping[str, Any]) -> LedgerRow:
     plain = json.loads(json.dumps(dict(stage)))
     return {"record": json.dumps({**plain, "digest": digest_of(plain)}, ensure_ascii=False, sort_keys=True)}
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: LedgerRow) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(row["record"])
         digest = record.pop("digest", None)  # earlier releases wrote none
@@ -66,7 +66,7 @@ def _record(row: Row) -> dict[str, Any]:
     return record
 
 
-def _is_whole(row: Row) -> bool:
+def _is_whole(row: LedgerRow) -> bool:
     try:
         return bool(_record(row))
     except DamageError:

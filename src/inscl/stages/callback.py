@@ -26,7 +26,7 @@ from inscl.memory.writing import Added
 from inscl.models.loading import LoadedModel
 from inscl.replay.planner import Replay
 from inscl.stages.metrics import metric_name, metrics_so_far
-from inscl.training.tracking import Place, log, open_runs, tensorboard_folder
+from inscl.training.tracking import TrackedRun, log, open_trackers, tensorboard_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -68,12 +68,12 @@ class ContinualCallback(TrainerCallback):
         self.replay, self.rows, self.scorer, self.max_length = replay, rows, scorer, max_length
         self.scores: dict[str, TaskScore] = {}
         self.added: Added | None = None
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, TrackedRun] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note where the trackers have opened their runs: they close them before this callback's end."""
         if state.is_world_process_zero:
-            self._places = open_runs(args.report_to, tensorboard_folder(args))
+            self._places = open_trackers(args.report_to, tensorboard_folder(args))
 
     def on_train_end(
         self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, **_: Any

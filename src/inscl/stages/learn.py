@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from inscl.data.readers import describe_drops, describe_ignored
+from inscl.data.readers import ReadReport, describe_drops, describe_ignored
 from inscl.data.row_check import CheckedRow, check_rows
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
@@ -151,50 +152,48 @@ def learn(
         if known and (folder.path / PLAN).exists():
             stage = _found_again(folder.path / PLAN, memory, data, shares, reading)
         else:
-            _create(memory)
-            for left in (PLAN, MIXTURE, SCORES):
-                (folder.path / left).unlink(missing_ok=True)
+            _clear(folder, memory)
             options = {"tags": tags, "shares": shares, **reading}
             stage = plan(memory, name, data, budget=budget, strategy=strategy, seed=seed, weights=weights, **options)
-            folder.path.mkdir(parents=True, exist_ok=True)
             known = known or {**asked, "dtype": choose_dtype(config.dtype), "versions": versions()}
-            write_json(folder.path / REQUEST, known)
-            stage.plan.write(folder.path / PLAN)
+            _write_request(folder, known, stage.plan)
         if continued:
             say(f"going on with the unfinished stage '{name}' in {folder.path}")
-        earlier = [task.name for task in stage.plan.tasks]
-        chat = _is_chat(stage)
-        if stage.report is not None and not continued:
-            say(
-                " ".join(filter(None, [describe_drops(stage.report) + ";", describe_ignored(stage.report)])).rstrip(";")
-            )
+        elif stage.report is not None:
+            say(_left_out(stage.report))
         if trainer is None:
-            for line in (line for row in checked_rows(stage, start) for line in row.lines()):
+            for line in chain.from_iterable(row.lines() for row in checked_rows(stage, start)):
                 show(line)
-        trainer = trainer or _trainer(config.model_copy(update={"dtype": known["dtype"]}), memory, stage, chat)
-
-        def step(doing: str) -> Progress:
-            return lambda done, total, loss: progress(doing, done, total, loss)
-
-        if not (folder.path / MIXTURE).exists():
-            folder.mix(folder.rows(stage, trainer, start, step("answer the replayed rows")), chat)
-
-        tasks = {task: rows_of(memory.task(task), "test", test_rows) for task in earlier}
-        tasks = {task: rows for task, rows in {**tasks, name: rows_of(stage.new, "test", test_rows)}.items() if rows}
-        # Answers that the earlier stage already gave to the same rows are found in its folder.
-        answers = Path(start) / PREDICTIONS / "test" if (Path(start) / REQUEST).exists() else None
-        asking = step("score the model it starts from")
-        before = folder.score(trainer, start, tasks, side="before", answers=answers, progress=asking)
-        record = folder.train(trainer, start, seed=seed, progress=step("train"))
-        if STRATEGIES[strategy].losses:
-            learnt = [*(memory.task(task) for task in earlier), stage.new]
-            folder.measure(trainer, {task.info.name: measured_rows(task) for task in learnt})
-        after = folder.score(trainer, folder.model, tasks, progress=step("score the new model"))
-        _track(folder.path, memory, after, name, config.scorer)
+            trainer = _trainer(config.model_copy(update={"dtype": known["dtype"]}), memory, stage)
+        done = _carry_out(folder, stage, trainer, start, test_rows, progress)
+        _track(folder.path, memory, done.after, name, config.scorer)
         memory.add(name, data, tags=tags, shares=shares, **reading)
-        _log(memory, stage.plan, folder.path, record, after, config.scorer)
+        _log(memory, done, config.scorer)
         write_json(folder.path / REQUEST, {**known, "finished": True})
-        return Learnt(folder.path, stage.plan, before, after, record, continued)
+        return replace(done, continued=continued)
+
+
+def _carry_out(
+    folder: StageFolder, stage: Replay, trainer: Trainer, start: Any, test_rows: int | None, progress: StageProgress
+) -> Learnt:
+    """Mix, score the model that the stage starts from, train, and score its own; what is there already is kept."""
+
+    def step(doing: str) -> Progress:
+        return lambda done, total, loss: progress(doing, done, total, loss)
+
+    if not (folder.path / MIXTURE).exists():
+        folder.mix(folder.rows(stage, trainer, start, step("answer the replayed rows")), _is_chat(stage))
+    tasks = [*(stage.memory.task(task.name) for task in stage.plan.tasks), stage.new]
+    asked = {task.info.name: rows for task in tasks if (rows := rows_of(task, "test", test_rows))}
+    # Answers that the earlier stage already gave to the same rows are found in its folder.
+    answers = Path(start) / PREDICTIONS / "test" if (Path(start) / REQUEST).exists() else None
+    asking = step("score the model it starts from")
+    before = folder.score(trainer, start, asked, side="before", answers=answers, progress=asking)
+    record = folder.train(trainer, start, seed=stage.plan.seed, progress=step("train"))
+    if STRATEGIES[stage.plan.strategy].losses:
+        folder.measure(trainer, {task.info.name: measured_rows(task) for task in tasks})
+    after = folder.score(trainer, folder.model, asked, progress=step("score the new model"))
+    return Learnt(folder.path, stage.plan, before, after, record)
 
 
 def checked_rows(stage: Replay, start: str | Path) -> list[CheckedRow]:
@@ -288,19 +287,34 @@ def _is_chat(stage: Replay) -> bool:
     return any(info.form == "chat" for info in [stage.new.info, *(task.info for task in earlier)])
 
 
-def _create(memory: Memory) -> None:
-    """Make the folder of a memory that has no task yet, so that it can be locked."""
+def _clear(folder: StageFolder, memory: Memory) -> None:
+    """Leave nothing of an earlier attempt to plan, and make the memory's folder, so that it can be locked."""
     if "://" not in memory.path:
         Path(memory.path).mkdir(parents=True, exist_ok=True)
+    for left in (PLAN, MIXTURE, SCORES):
+        (folder.path / left).unlink(missing_ok=True)
 
 
-def _trainer(config: StageConfig, memory: Memory, stage: Replay, chat: bool) -> Trainer:
+def _write_request(folder: StageFolder, known: Mapping[str, Any], made: Plan) -> None:
+    """Write what was asked, then the plan."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.path / REQUEST, known)
+    made.write(folder.path / PLAN)
+
+
+def _left_out(report: ReadReport) -> str:
+    """What reading the new task's data left out."""
+    return " ".join(filter(None, [describe_drops(report) + ";", describe_ignored(report)])).rstrip(";")
+
+
+def _trainer(config: StageConfig, memory: Memory, stage: Replay) -> Trainer:
     from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelTrainer
 
     def answers(task: str) -> Any:
         found = stage.new if task == stage.plan.name else memory.task(task)
         return rows_of(found, "train", ANSWERS_LOOKED_AT)
 
+    chat = _is_chat(stage)
     return ModelTrainer(config, answers=answers, chat=lambda: chat)
 
 
@@ -310,19 +324,16 @@ def _track(folder: Path, memory: Memory, scores: Mapping[str, RowScores], newest
     send(folder, task_metrics(scores) | metrics_so_far(memory.stages(), means, newest, scorer))
 
 
-def _log(
-    memory: Memory, made: Plan, folder: Path, record: Mapping[str, Any], after: Mapping[str, RowScores], scorer: str
-) -> None:
+def _log(memory: Memory, done: Learnt, scorer: str) -> None:
     """Log the finished stage, once. What was scored stands with its task, so that removing one takes its scores."""
-    fingerprint = record.get("fingerprint")
+    fingerprint = done.record.get("fingerprint")
     if any(stage.get("fingerprint") == fingerprint for stage in memory.stages()):
         return
-    losses = StageFolder(folder).losses()
-    means = {task: _means(rows, scorer) for task, rows in after.items()}
-    logged = made.finished(
-        folder, scorer, {task: {**means.get(task, {}), **losses.get(task, {})} for task in {**means, **losses}}
-    )
-    memory.log_stage({**logged, "fingerprint": fingerprint, "identity": identity(folder)})
+    losses = StageFolder(done.folder).losses()
+    means = {task: _means(rows, scorer) for task, rows in done.after.items()}
+    scores = {task: {**means.get(task, {}), **losses.get(task, {})} for task in {**means, **losses}}
+    logged = done.plan.finished(done.folder, scorer, scores)
+    memory.log_stage({**logged, "fingerprint": fingerprint, "identity": identity(done.folder)})
 
 
 def _means(scores: RowScores, scorer: str) -> dict[str, float | int]:

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StrictBool
 
 from inscl.errors import ConfigError, InsclError
-from inscl.settings import Count, Fraction, Natural, Part, Parts, Texts, changed, member, read_settings
+from inscl.settings import Count, Fraction, Natural, Section, Sections, Texts, changed, member, read_settings
 from inscl.training.adapters import configuration
 from inscl.training.fields import OWNED, trainer_fields, unknown
-from inscl.yaml_text import Place
+from inscl.yaml_text import KeyPath
 
 
 def _not_owned(name: str) -> str:
@@ -25,7 +25,7 @@ def _known_scorer(name: str) -> str:
     return member(name, SCORERS)
 
 
-class Protect(Part):
+class Protect(Section):
     """What keeps the weights near the stage's start; all off by default.
 
     Attributes
@@ -42,7 +42,7 @@ class Protect(Part):
     interpolate: Fraction = 0.0
 
 
-class StageConfig(Part):
+class StageConfig(Section):
     """How a stage trains and scores.
 
     Attributes
@@ -93,10 +93,10 @@ class StageConfig(Part):
     report_to: Texts = ()
 
     @classmethod
-    def deeper_problems(cls, data: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    def deeper_problems(cls, data: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
         """Fields that TRL and PEFT do not have."""
         training, peft = (data[key] if isinstance(data.get(key), dict) else {} for key in ("training", "peft"))
-        found: list[tuple[Place, str]] = []
+        found: list[tuple[KeyPath, str]] = []
         if training:
             with suppress(InsclError):
                 found += [(("training", name), text) for name, text in unknown(training, trainer_fields()).items()]
@@ -130,7 +130,7 @@ def check_training(config: StageConfig) -> None:
         raise ConfigError(" ".join(text for _, text in problems))
 
 
-PARTS: Parts = {"protect": Protect}
+SECTIONS: Sections = {"protect": Protect}
 
 
 def stage_config(text: str = "", name: str = "stage.yaml", **changes: Any) -> StageConfig:
@@ -159,7 +159,7 @@ def stage_config(text: str = "", name: str = "stage.yaml", **changes: Any) -> St
     inscl.errors.ConfigError: stage.yaml has a problem:
       line 1: `seeds` is not known here.
     """
-    config = read_settings(StageConfig, text, name=name, parts=PARTS)
+    config = read_settings(StageConfig, text, name=name, sections=SECTIONS)
     asked = {key: value for key, value in changes.items() if value is not None}
     asked["training"] = {**config.training, **asked.get("training", {})}
-    return changed(config, PARTS, name, **asked)
+    return changed(config, SECTIONS, name, **asked)

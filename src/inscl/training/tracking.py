@@ -32,7 +32,7 @@ FIELDS = frozenset(
     {"report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
 )
 
-Place = dict[str, Any]  # what a tracker needs to go on with a run
+TrackedRun = dict[str, Any]  # what a tracker needs to go on with a run
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Tracked:
 
     Attributes
     ----------
-    places : mapping from tracker to Place
+    places : mapping from tracker to TrackedRun
     step : int
         Steps trained so far.
     sent : str
         Hash of the scores that were sent last.
     """
 
-    places: Mapping[str, Place] = field(default_factory=dict)
+    places: Mapping[str, TrackedRun] = field(default_factory=dict)
     step: int = 0
     sent: str = ""
 
@@ -85,7 +85,7 @@ def check_trackers(report_to: str | Sequence[str] | None) -> None:
             raise ConfigError(f"`report_to`: {name} is not installed. Run `pip install {name}`.")
 
 
-def open_runs(report_to: Sequence[str], tensorboard: Path | None) -> dict[str, Place]:
+def open_trackers(report_to: Sequence[str], tensorboard: Path | None) -> dict[str, TrackedRun]:
     """Where the runs are that a trainer has just opened.
 
     Parameters
@@ -95,7 +95,7 @@ def open_runs(report_to: Sequence[str], tensorboard: Path | None) -> dict[str, P
     tensorboard : Path, optional
         Where TensorBoard's files go.
     """
-    found: dict[str, Place] = {"tensorboard": {"log_dir": str(tensorboard)}} if tensorboard else {}
+    found: dict[str, TrackedRun] = {"tensorboard": {"log_dir": str(tensorboard)}} if tensorboard else {}
     for name in report_to:
         if name in _FINDERS:
             try:
@@ -105,7 +105,7 @@ def open_runs(report_to: Sequence[str], tensorboard: Path | None) -> dict[str, P
     return found
 
 
-def log(places: Mapping[str, Place], metrics: Mapping[str, float], step: int) -> bool:
+def log(places: Mapping[str, TrackedRun], metrics: Mapping[str, float], step: int) -> bool:
     """Log metrics at a step in runs that have ended, or are open still.
 
     Returns
@@ -141,35 +141,35 @@ def send(folder: Path, metrics: Mapping[str, float]) -> None:
         Tracked(tracked.places, tracked.step, digest).write(folder)
 
 
-def _in_trackio() -> Place:
+def _in_trackio() -> TrackedRun:
     trackio = import_module("trackio")
     run = trackio.context_vars.current_run.get()
     return {"project": run.project, "name": run.name, "space_id": trackio.context_vars.current_space_id.get()}
 
 
-def _in_mlflow() -> Place:
+def _in_mlflow() -> TrackedRun:
     return {"run_id": import_module("mlflow").active_run().info.run_id}
 
 
-def _in_wandb() -> Place:
+def _in_wandb() -> TrackedRun:
     run = import_module("wandb").run
     return {"id": run.id, "project": run.project, "entity": run.entity or None}
 
 
-def _to_trackio(place: Place, metrics: Mapping[str, float], step: int) -> None:
+def _to_trackio(place: TrackedRun, metrics: Mapping[str, float], step: int) -> None:
     trackio = import_module("trackio")
     trackio.init(**place, resume="allow")
     trackio.log({**metrics, "train/global_step": step})
     trackio.finish()
 
 
-def _to_mlflow(place: Place, metrics: Mapping[str, float], step: int) -> None:
+def _to_mlflow(place: TrackedRun, metrics: Mapping[str, float], step: int) -> None:
     client = import_module("mlflow").MlflowClient()
     for name, value in metrics.items():
         client.log_metric(place["run_id"], name, value, step=step)
 
 
-def _to_wandb(place: Place, metrics: Mapping[str, float], step: int) -> None:
+def _to_wandb(place: TrackedRun, metrics: Mapping[str, float], step: int) -> None:
     wandb = import_module("wandb")
     if wandb.run is not None and wandb.run.id == place["id"]:
         wandb.log({**metrics, "train/global_step": step})
@@ -178,7 +178,7 @@ def _to_wandb(place: Place, metrics: Mapping[str, float], step: int) -> None:
         run.log({**metrics, "train/global_step": step})
 
 
-def _to_tensorboard(place: Place, metrics: Mapping[str, float], step: int) -> None:
+def _to_tensorboard(place: TrackedRun, metrics: Mapping[str, float], step: int) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(log_dir=place["log_dir"]) as writer:
@@ -186,8 +186,8 @@ def _to_tensorboard(place: Place, metrics: Mapping[str, float], step: int) -> No
             writer.add_scalar(name, value, step)
 
 
-_FINDERS: dict[str, Callable[[], Place]] = {"trackio": _in_trackio, "mlflow": _in_mlflow, "wandb": _in_wandb}
-_LOGGERS: dict[str, Callable[[Place, Mapping[str, float], int], None]] = {
+_FINDERS: dict[str, Callable[[], TrackedRun]] = {"trackio": _in_trackio, "mlflow": _in_mlflow, "wandb": _in_wandb}
+_LOGGERS: dict[str, Callable[[TrackedRun, Mapping[str, float], int], None]] = {
     "trackio": _to_trackio,
     "mlflow": _to_mlflow,
     "wandb": _to_wandb,

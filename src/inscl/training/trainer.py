@@ -15,7 +15,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from inscl.models.kept import KeptStates
 from inscl.training import checkpoints
 from inscl.training.loss import answer_losses, is_plain
-from inscl.training.tracking import TENSORBOARD, Tracked, open_runs
+from inscl.training.tracking import TENSORBOARD, Tracked, open_trackers
 from inscl.training.watch import Watch
 
 
@@ -110,7 +110,7 @@ class _TrackersCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """When the trackers, which come before this callback, have opened their runs."""
         if state.is_world_process_zero:
-            Tracked(open_runs(args.report_to, self.tensorboard), state.global_step).write(self.folder)
+            Tracked(open_trackers(args.report_to, self.tensorboard), state.global_step).write(self.folder)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """When they have closed them; W&B's stays open, and would take the next stage's loss as well."""

@@ -25,11 +25,11 @@ from inscl.data.readers.forms import (
     detect_form,
     expand_tasks,
     form_of,
-    is_chat,
+    is_conversation,
     system_message,
 )
 from inscl.data.readers.report import Dropped, PartReport, ReadReport, describe_drops, describe_ignored, ignored_columns
-from inscl.data.readers.sources import HEAD, Part, find_parts, task_files
+from inscl.data.readers.sources import HEAD, Source, find_sources, task_files
 from inscl.errors import DataError
 
 __all__ = [
@@ -109,7 +109,7 @@ def read_examples(
         raise DataError(f"Unknown split '{split}'. Known: {', '.join(SPLITS)}.")
     report = ReadReport() if report is None else report
     wanted = COLUMNS if instruction_field is None else COLUMNS | {instruction_field}
-    parts = find_parts(data, format, wanted, report.skipped_files)
+    parts = find_sources(data, format, wanted, report.skipped_files)
     if max_mib is not None and not 1 <= max_mib <= MOST_MIB:
         raise DataError(
             f"The most MiB of a record is {max_mib}; wanted a whole number of at least 1, at most {MOST_MIB}."
@@ -120,7 +120,7 @@ def read_examples(
     return _stream(parts, form, reading, PartReport("", report, skip_bad, limit))
 
 
-def _stream(parts: list[Part], form: str | None, reading: Reading, said: PartReport) -> Iterator[Example]:
+def _stream(parts: list[Source], form: str | None, reading: Reading, said: PartReport) -> Iterator[Example]:
     names: dict[str, None] = {}
     settled = False  # whether we know if there are several system messages
     kept, report = 0, said.report
@@ -131,7 +131,7 @@ def _stream(parts: list[Part], form: str | None, reading: Reading, said: PartRep
         part_reading = replace(reading, split=reading.split or part.split)
         for number, record in records:
             report.rows += 1
-            if not settled and is_chat(record):
+            if not settled and is_conversation(record):
                 settled = True
                 reading = replace(reading, several_systems=_several_systems(parts, form, reading, said))
                 part_reading = replace(part_reading, several_systems=reading.several_systems)
@@ -155,7 +155,7 @@ def _stream(parts: list[Part], form: str | None, reading: Reading, said: PartRep
         raise _nothing(parts, report)
 
 
-def _open(part: Part, form: str | None, reading: Reading, told: PartReport) -> tuple[str, Iterable[Numbered]]:
+def _open(part: Source, form: str | None, reading: Reading, told: PartReport) -> tuple[str, Iterable[Numbered]]:
     """The form of a part, told by its first records where it is not given, and all its records."""
     records = part.records(told)
     if form is None:
@@ -165,7 +165,7 @@ def _open(part: Part, form: str | None, reading: Reading, told: PartReport) -> t
     return form, expand_tasks(records, told.unread) if form == "superni" else records
 
 
-def _form_of(part: Part, head: list[Numbered], instruction_field: str | None) -> str:
+def _form_of(part: Source, head: list[Numbered], instruction_field: str | None) -> str:
     forms = (detect_form(record, instruction_field) for _, record in head)
     form = next((form for form in forms if form is not None), None)
     if form is not None or not head:
@@ -180,7 +180,7 @@ def _form_of(part: Part, head: list[Numbered], instruction_field: str | None) ->
     )
 
 
-def _several_systems(parts: list[Part], form: str | None, reading: Reading, said: PartReport) -> bool:
+def _several_systems(parts: list[Source], form: str | None, reading: Reading, said: PartReport) -> bool:
     """Whether the chat data hold two distinct system messages; reads no further than the second."""
     seen = set()
     for part in parts:
@@ -194,7 +194,7 @@ def _several_systems(parts: list[Part], form: str | None, reading: Reading, said
     return False
 
 
-def _nothing(parts: list[Part], report: ReadReport) -> DataError:
+def _nothing(parts: list[Source], report: ReadReport) -> DataError:
     names = ", ".join(part.name for part in parts[:3]) + (", …" if len(parts) > 3 else "")
     if not report.rows:
         return DataError(f"{names or 'The data'}: no records. Check that this is the right file.")

@@ -94,7 +94,7 @@ def detect_form(record: object, instruction_field: str | None = None) -> str | N
     return FIELDS if has.intersection(_INSTRUCTION) or instruction_field in has else None
 
 
-def is_chat(record: object) -> bool:
+def is_conversation(record: object) -> bool:
     """Whether the record is a conversation, or becomes one: a row with a system message, a history or tools."""
     if not isinstance(record, (dict, Mapping)) or _MAY_BE_CHAT.isdisjoint(record):
         return False
@@ -222,7 +222,7 @@ def _make_example(
 
 def system_message(record: object) -> str | None:
     """The first system message of a chat record that is not blank; None where there is none to be read."""
-    if not (isinstance(record, Mapping) and is_chat(record)):
+    if not (isinstance(record, Mapping) and is_conversation(record)):
         return None
     try:
         turns = _turns(Fields(record, set()))
@@ -380,7 +380,7 @@ def _turns(fields: Fields) -> list[Message]:
         turns = read_turns(value, name, fields.ignored)
     elif _is_turns(fields.record):
         turns = read_turns(fields.get("prompt"), "prompt", fields.ignored) + _completion(fields)
-    elif is_chat(fields.record):
+    elif is_conversation(fields.record):
         return _before(fields)
     if all(turn["role"] != "system" for turn in turns):
         turns = _system(fields) + turns

@@ -17,7 +17,7 @@ from inscl.data.readers.files import (
     read_records,
     readable,
 )
-from inscl.data.readers.forms import Numbered, detect_form, is_chat
+from inscl.data.readers.forms import Numbered, detect_form, is_conversation
 from inscl.data.readers.report import Dropped, PartReport, ReadReport
 from inscl.data.readers.tables import BATCH, table_records
 from inscl.errors import DataError, require
@@ -31,7 +31,7 @@ _SIDES: dict[str, Split] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class Source:
     """One file, one split of a dataset, or one Python collection.
 
     Attributes
@@ -52,7 +52,7 @@ class Part:
     split: Split | None = None
 
 
-def find_parts(data: Any, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Part]:
+def find_sources(data: Any, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Source]:
     """The parts of the data, in a fixed order; files of unknown type in folders are counted in `skipped`."""
     if isinstance(data, (str, Path)):
         return _from_path(data, kind, wanted, skipped)
@@ -71,7 +71,7 @@ def find_parts(data: Any, kind: str | None, wanted: Collection[str], skipped: Dr
     return [_from_records(data)]
 
 
-def _from_path(data: str | Path, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Part]:
+def _from_path(data: str | Path, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Source]:
     path = Path(data)
     with readable(path):
         if path.is_dir():
@@ -84,7 +84,7 @@ def _from_path(data: str | Path, kind: str | None, wanted: Collection[str], skip
     raise DataError(f"There is no file or folder '{str(data)[:300]}'. Check the path.")
 
 
-def _from_file(path: Path, kind: str | None, wanted: Collection[str]) -> Part:
+def _from_file(path: Path, kind: str | None, wanted: Collection[str]) -> Source:
     container = kind if kind in CONTAINERS.values() else container_by_name(path)
     container = container or container_by_content(path)
     if container is None:
@@ -92,10 +92,10 @@ def _from_file(path: Path, kind: str | None, wanted: Collection[str]) -> Part:
             f"Cannot tell what kind of file {path} is. Name it .jsonl, .json, .parquet or .csv, or say its "
             "format (--format jsonl, json, parquet or csv)."
         )
-    return Part(str(path), container, lambda told: read_records(path, container, wanted, told))
+    return Source(str(path), container, lambda told: read_records(path, container, wanted, told))
 
 
-def _from_folder(path: Path, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Part]:
+def _from_folder(path: Path, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Source]:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _from_saved(path, wanted)
     if kind == "superni" or (kind is None and _is_checkout(path)):
@@ -143,7 +143,7 @@ def task_files(path: Path) -> list[Path]:
     return files
 
 
-def _from_saved(path: Path, wanted: Collection[str]) -> list[Part]:
+def _from_saved(path: Path, wanted: Collection[str]) -> list[Source]:
     datasets: Any = require("datasets", extra="datasets", purpose=f"The saved dataset {path}")
     try:
         data = datasets.load_from_disk(str(path))
@@ -154,7 +154,7 @@ def _from_saved(path: Path, wanted: Collection[str]) -> list[Part]:
     return [_from_dataset(data, str(path), wanted)]
 
 
-def _from_hub(name: str, wanted: Collection[str]) -> list[Part]:
+def _from_hub(name: str, wanted: Collection[str]) -> list[Source]:
     missing = f"There is no file or folder '{name}', and a dataset of the Hub"
     datasets: Any = require("datasets", extra="datasets", purpose=missing)
     try:
@@ -171,7 +171,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
-def _from_dataset_dict(data: Mapping[str, Any], wanted: Collection[str], name: str = "dataset") -> list[Part]:
+def _from_dataset_dict(data: Mapping[str, Any], wanted: Collection[str], name: str = "dataset") -> list[Source]:
     """One part per split. A lone "train" says nothing about sides: its rows are split like any others."""
     unknown = [key for key in data if key not in _SIDES]
     if unknown:
@@ -183,7 +183,7 @@ def _from_dataset_dict(data: Mapping[str, Any], wanted: Collection[str], name: s
     return [_from_dataset(data[key], f"{name}[{key}]", wanted, side) for key, side in sides.items()]
 
 
-def _from_dataset(data: Any, name: str, wanted: Collection[str], split: Split | None = None) -> Part:
+def _from_dataset(data: Any, name: str, wanted: Collection[str], split: Split | None = None) -> Source:
     columns = [column for column in data.column_names or () if column in wanted]
     unread = set(data.column_names or ()) - set(columns) if columns else set()
     table = (data.select_columns(columns) if columns else data).with_format("arrow")
@@ -192,14 +192,14 @@ def _from_dataset(data: Any, name: str, wanted: Collection[str], split: Split | 
         told.unread.update(unread)
         return table_records(table.iter(batch_size=BATCH), told)
 
-    return Part(name, "datasets", records, split)
+    return Source(name, "datasets", records, split)
 
 
-def _from_records(data: Iterable[Any]) -> Part:
+def _from_records(data: Iterable[Any]) -> Source:
     if isinstance(data, Iterator):
         head = list(islice(data, HEAD))
-        if not any(is_chat(record) for record in head):
+        if not any(is_conversation(record) for record in head):
             once = iter([enumerate(chain(head, data), start=1)])
-            return Part("records", "records", lambda told: next(once, iter(())))
+            return Source("records", "records", lambda told: next(once, iter(())))
         data = [*head, *data]  # conversations are read twice
-    return Part("records", "records", lambda told: enumerate(data, start=1))
+    return Source("records", "records", lambda told: enumerate(data, start=1))

@@ -10,7 +10,7 @@ from inscl.report.figures.draw import SERIES, Drawing, fit, light_rules, ticks, 
 from inscl.report.words import minus, spread
 
 WIDTH = 760.0
-LABELS = 150.0  # room for the names of tasks
+LABEL_WIDTH = 150.0  # room for the names of tasks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from statistics import fmean
 from inscl.core.stats import Estimate
 from inscl.report.facts import Facts, StreamFacts
 from inscl.report.figures.draw import RAMP, Drawing, fit, width_of
-from inscl.report.figures.figure import LABELS, WIDTH, Figure, Scale, Table, figure
+from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, Table, figure
 from inscl.report.words import spread
 
 _CELL, _MOST_CELL = 28.0, 64.0  # height of a cell, and its width at most
@@ -104,15 +104,15 @@ def _points(score: Estimate | None) -> str:
 def _draw_scores(tasks: Sequence[str], rows: Sequence[_Row]) -> tuple[Drawing, tuple[float, float]]:
     drawn = Drawing()
     cell = _cell_width(len(tasks))
-    y = _column_names(drawn, tasks, LABELS, cell)
+    y = _column_names(drawn, tasks, LABEL_WIDTH, cell)
     for row in rows:
         y += 6 if row.apart else 0
-        drawn.text(LABELS - 8, y + 19, fit(row.short, LABELS - 12), "end" if row.own else "end faint")
+        drawn.text(LABEL_WIDTH - 8, y + 19, fit(row.short, LABEL_WIDTH - 12), "end" if row.own else "end faint")
         for j, task in enumerate(tasks):
             if task in row.scores:
-                _score_cell(drawn, LABELS + j * cell, y, cell, row, task)
+                _score_cell(drawn, LABEL_WIDTH + j * cell, y, cell, row, task)
         y += 30
-    _ramp_legend(drawn, LABELS, y + 12, "0", "100 points", "outlined: the task just learnt")
+    _ramp_legend(drawn, LABEL_WIDTH, y + 12, "0", "100 points", "outlined: the task just learnt")
     return drawn, (_map_width(cell, tasks), y + 34)
 
 
@@ -146,15 +146,15 @@ def _draw_distances(
     low, high = min(known.values()), max(known.values())
     shade = Scale(low, high, 0, 10)
     text: Callable[[float], str] = "{:.2f}".format if cell >= 34 else lambda value: f"{value:.2f}".lstrip("0")
-    y = _column_names(drawn, tasks, LABELS, cell)
+    y = _column_names(drawn, tasks, LABEL_WIDTH, cell)
     for new in tasks:
-        drawn.text(LABELS - 8, y + 19, fit(new, LABELS - 12), "end")
+        drawn.text(LABEL_WIDTH - 8, y + 19, fit(new, LABEL_WIDTH - 12), "end")
         for j, earlier in enumerate(tasks):
             if (value := known.get((new, earlier))) is not None:
                 about = f"{new} and {earlier}: {value:.3f}"
-                _cell(drawn, (LABELS + j * cell, y, cell), shade(value), text(value), about)
+                _cell(drawn, (LABEL_WIDTH + j * cell, y, cell), shade(value), text(value), about)
         y += 28
-    _ramp_legend(drawn, LABELS, y + 12, f"nearest {low:.2f}", f"{high:.2f} furthest")
+    _ramp_legend(drawn, LABEL_WIDTH, y + 12, f"nearest {low:.2f}", f"{high:.2f} furthest")
     return drawn, (_map_width(cell, tasks), y + 34)
 
 
@@ -173,12 +173,12 @@ def _cell(
 
 
 def _cell_width(columns: int) -> float:
-    return min(_MOST_CELL, (WIDTH - LABELS - 70) / columns)
+    return min(_MOST_CELL, (WIDTH - LABEL_WIDTH - 70) / columns)
 
 
 def _map_width(cell: float, names: Sequence[str]) -> float:
     """Width of a heat map: its columns, the end of the last turned name, and at least its legend."""
-    return min(WIDTH, max(LABELS + cell * len(names) + 0.8 * min(130.0, width_of(names[-1])), 590.0))
+    return min(WIDTH, max(LABEL_WIDTH + cell * len(names) + 0.8 * min(130.0, width_of(names[-1])), 590.0))
 
 
 def _column_names(drawn: Drawing, names: Sequence[str], left: float, cell: float) -> float:

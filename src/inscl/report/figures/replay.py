@@ -5,7 +5,7 @@ from statistics import fmean
 
 from inscl.report.facts import Facts
 from inscl.report.figures.draw import Drawing, apart, fit, width_of
-from inscl.report.figures.figure import LABELS, WIDTH, Figure, Scale, Table, across, figure, upwards
+from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, Table, across, figure, upwards
 from inscl.report.plan import PlanFacts, PlanTask
 from inscl.report.replayed import BudgetFacts, InsInfoFacts, InstructionFacts, StageBudget
 
@@ -97,15 +97,15 @@ def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
     """A dot per instruction of the earlier tasks: full where rows of it are replayed, larger for more."""
     tasks = list(dict.fromkeys(i.task for i in info.instructions))
     most = max(i.insinfo for i in info.instructions) or 1.0
-    scale, top = Scale(0, 1.03 * most, LABELS, WIDTH - 24), 34.0
+    scale, top = Scale(0, 1.03 * most, LABEL_WIDTH, WIDTH - 24), 34.0
     bottom = top + _ROW * len(tasks)
     drawn = Drawing()
     across(drawn, scale, top, bottom, "InsInfo")
     _dots_legend(drawn, rest=any(not i.chosen for i in info.instructions))
     for t, task in enumerate(tasks):
         y = top + _ROW * (t + 0.5)
-        drawn.text(LABELS - 10, y + 4, fit(task, LABELS - 14), "end")
-        drawn.line(LABELS, y, WIDTH - 24, y, "grid")
+        drawn.text(LABEL_WIDTH - 10, y + 4, fit(task, LABEL_WIDTH - 14), "end")
+        drawn.line(LABEL_WIDTH, y, WIDTH - 24, y, "grid")
         _dots(drawn, y, info.instructions, task, scale)
     table = Table(
         head=("task", "InsInfo", "replayed", "rows there are", "instruction"),
@@ -118,11 +118,11 @@ def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
 
 
 def _dots_legend(drawn: Drawing, *, rest: bool) -> None:
-    drawn.circle(LABELS + 6, 14, 5, "s0")
-    drawn.text(LABELS + 18, 18, "replayed; larger: more rows")
+    drawn.circle(LABEL_WIDTH + 6, 14, 5, "s0")
+    drawn.text(LABEL_WIDTH + 18, 18, "replayed; larger: more rows")
     if rest:
-        drawn.circle(LABELS + 208, 14, 4, "hollow")
-        drawn.text(LABELS + 220, 18, "not replayed")
+        drawn.circle(LABEL_WIDTH + 208, 14, 4, "hollow")
+        drawn.text(LABEL_WIDTH + 220, 18, "not replayed")
 
 
 def _dots(drawn: Drawing, y: float, among: Sequence[InstructionFacts], task: str, scale: Scale) -> None:
@@ -160,7 +160,7 @@ def share_figure(plan: PlanFacts) -> Figure | None:
     """Rows replayed of each earlier task, with its distance and share."""
     if not plan.tasks:
         return None
-    scale = Scale(0, max(task.count for task in plan.tasks) or 1, LABELS, WIDTH - 250)
+    scale = Scale(0, max(task.count for task in plan.tasks) or 1, LABEL_WIDTH, WIDTH - 250)
     drawn, y = Drawing(), 10.0
     for task in plan.tasks:
         _share(drawn, y, task, scale)
@@ -185,7 +185,7 @@ def _share(drawn: Drawing, y: float, task: PlanTask, scale: Scale) -> None:
     far = "" if task.distance is None else f"distance {task.distance:.3f}, "
     about = f"{task.count} of {task.available} rows"
     end, part = scale(task.count), Drawing()
-    drawn.text(LABELS - 10, y + 18, fit(task.name, LABELS - 14), "end")
-    part.rect(LABELS, y + 4, max(end - LABELS, 1), 20, "s0", 3)
+    drawn.text(LABEL_WIDTH - 10, y + 18, fit(task.name, LABEL_WIDTH - 14), "end")
+    part.rect(LABEL_WIDTH, y + 4, max(end - LABEL_WIDTH, 1), 20, "s0", 3)
     drawn.mark(f"{task.name}: {far}{task.share:.1f} % of the budget, {about}", part)
     drawn.text(end + 8, y + 18, f"{about} · {far}{task.share:.1f} %", "small faint")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from inscl.report.facts import Facts, LineFacts, TaskFacts
 from inscl.report.figures.draw import Drawing, fit
 from inscl.report.figures.figure import (
-    LABELS,
+    LABEL_WIDTH,
     WIDTH,
     Figure,
     Scale,
@@ -43,7 +43,7 @@ def change_figure(facts: Facts) -> Figure | None:
     for task, by_line in found.items():
         _changes(drawn, y, task, [(line, by_line.get(line.label)) for line in lines], scale)
         y += height
-        drawn.line(LABELS, y, WIDTH - 20, y, "grid")
+        drawn.line(LABEL_WIDTH, y, WIDTH - 20, y, "grid")
     return figure(
         drawn,
         "forgetting",
@@ -65,14 +65,14 @@ def _by_task(tasks: Iterable[str], lines: Sequence[LineFacts]) -> _Found:
 
 def _change_scale(found: _Found) -> Scale:
     means = [task.change.mean for by_line in found.values() for task in by_line.values()]
-    return Scale(max(-102.0, min(means) - 12), min(102.0, max(*means, 0.0) + 12), LABELS, WIDTH - 20)
+    return Scale(max(-102.0, min(means) - 12), min(102.0, max(*means, 0.0) + 12), LABEL_WIDTH, WIDTH - 20)
 
 
 def _changes(
     drawn: Drawing, y: float, task: str, marks: Sequence[tuple[LineFacts, TaskFacts | None]], scale: Scale
 ) -> None:
     """The marks of one task, one under the other."""
-    drawn.text(LABELS - 10, y + (_STEP * len(marks) + 12) / 2 + 4, fit(task, LABELS - 14), "end")
+    drawn.text(LABEL_WIDTH - 10, y + (_STEP * len(marks) + 12) / 2 + 4, fit(task, LABEL_WIDTH - 14), "end")
     for k, (line, fact) in enumerate(marks):
         if fact is None:
             continue
@@ -108,7 +108,7 @@ def kinds_figure(facts: Facts) -> Figure | None:
     if not totals:
         return None
     shown = [kind for kind in _KINDS if kind != "not_judged" or any(total[kind] for total in totals.values())]
-    scale = Scale(0, max(map(_share_lost, totals.values())) or 1.0, LABELS, WIDTH - 150)
+    scale = Scale(0, max(map(_share_lost, totals.values())) or 1.0, LABEL_WIDTH, WIDTH - 150)
     drawn = Drawing()
     y = top = legend(drawn, [_KINDS[kind] for kind in shown]) + 8
     across(drawn, scale, top, top + 30 * len(totals), "forgotten, % of the rows once answered well", most=6)
@@ -120,11 +120,11 @@ def kinds_figure(facts: Facts) -> Figure | None:
 
 def _kinds(drawn: Drawing, y: float, label: str, total: Mapping[str, int], shown: Sequence[str], scale: Scale) -> None:
     """The bar of one line, a piece for each kind."""
-    drawn.text(LABELS - 10, y + 19, fit(label, LABELS - 14), "end")
-    x = LABELS
+    drawn.text(LABEL_WIDTH - 10, y + 19, fit(label, LABEL_WIDTH - 14), "end")
+    x = LABEL_WIDTH
     for k, kind in enumerate(shown):
         part = Drawing()
-        wide = scale(100 * total[kind] / max(total["ever_right"], 1)) - LABELS
+        wide = scale(100 * total[kind] / max(total["ever_right"], 1)) - LABEL_WIDTH
         part.rect(x, y + 4, wide, 22, f"{style_of(k)} cut")
         drawn.mark(f"{label}: {total[kind]} of {total['ever_right']} rows {kind.replace('_', ' ')}", part)
         x += wide
