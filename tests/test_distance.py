@@ -90,7 +90,7 @@ def test_arguments_stay_as_they_were(rng):
 @pytest.fixture
 def small_parts(monkeypatch):
     """Nothing is small enough to be solved at once."""
-    monkeypatch.setattr(distance, "EXACT_SIZE", 100)
+    monkeypatch.setattr(distance, "_EXACT_SIZE", 100)
     monkeypatch.setattr(distance, "PAIRS", 7)
     monkeypatch.setattr(transport, "SAMPLE", 10)
     monkeypatch.setattr(transport, "TILE", 300)
@@ -121,7 +121,7 @@ def test_degenerate_problems_beyond_the_exact_size(small_parts, seed, n, m, d):
     exact = linear_program(x, y, p, q)
     with pytest.MonkeyPatch.context() as patch:
         assert exact - 1e-9 <= wasserstein(x, y, p, q) <= 1.01 * exact + 1e-9
-        patch.setattr(distance, "TOLERANCE", 0)
+        patch.setattr(distance, "_TOLERANCE", 0)
         assert wasserstein(x, y, p, q) == pytest.approx(exact, abs=1e-9)
 
 
@@ -157,12 +157,12 @@ def test_where_the_bounds_may_not_meet_the_rounds_end_at_the_exact_distance(requ
     x, y = clustered(rng, 40), clustered(rng, 30)
     exact = wasserstein(x, y)
     request.getfixturevalue("small_parts")
-    monkeypatch.setattr(distance, "TOLERANCE", -1)
+    monkeypatch.setattr(distance, "_TOLERANCE", -1)
     assert wasserstein(x, y) == pytest.approx(exact, abs=1e-12)
 
 
 def test_a_result_that_is_not_optimal_is_never_returned(monkeypatch, rng):
-    monkeypatch.setattr(simplex, "MAX_PIVOTS", 1)
+    monkeypatch.setattr(simplex, "_MAX_PIVOTS", 1)
     with pytest.warns(UserWarning, match="numItermax"), pytest.raises(RuntimeError, match="no optimum"):
         wasserstein(clustered(rng, 40), clustered(rng, 30))
 

@@ -9,11 +9,11 @@ from inscl.core.simplex import Floats, Places, least_cost
 from inscl.core.transport import bounded_cost
 from inscl.errors import DataError
 
-EXACT_SIZE = 4_000_000  # entries of the cost matrix, 2,000 x 2,000: about 1 to 1.5 s and 0.4 GB on one core
+_EXACT_SIZE = 4_000_000  # entries of the cost matrix, 2,000 x 2,000: about 1 to 1.5 s and 0.4 GB on one core
 LARGEST = 4_000_000_000  # pairs, 63,000 x 63,000: more would take hours
 METHOD = 2  # raised when the same arguments give another value: what was kept is then computed again
 PAIRS = 1 << 14  # single pairs whose costs are computed at a time
-TOLERANCE = 0.01  # certified relative error beyond that
+_TOLERANCE = 0.01  # certified relative error beyond that
 
 
 def wasserstein(
@@ -25,7 +25,7 @@ def wasserstein(
     The cost is half the squared chord between the normalised rows: symmetric and 0 on itself, but without a
     triangle inequality.
 
-    Up to ``n * m = 4,000,000`` (`EXACT_SIZE`, rows of weight 0 not counted) the transport problem is solved
+    Up to ``n * m = 4,000,000`` (`_EXACT_SIZE`, rows of weight 0 not counted) the transport problem is solved
     exactly, in 60 to 100 bytes an entry. Beyond that the result is the cost of a coupling, so never below the exact
     value, and at most 1 % above it, proved by a feasible dual solution (see `inscl.core.transport`). Memory then grows
     with n + m, and time with n * m. Beyond 4,000,000,000 (`LARGEST`) it is refused.
@@ -71,8 +71,8 @@ def wasserstein(
             f"{LARGEST:,} pairs. Use a strategy that needs no distances, or another --instruction-field."
         )
     costs = _CosineCosts(x, y)
-    if len(x) * len(y) > EXACT_SIZE:
-        value = bounded_cost(costs, p, q, TOLERANCE)
+    if len(x) * len(y) > _EXACT_SIZE:
+        value = bounded_cost(costs, p, q, _TOLERANCE)
     elif 1 in costs.shape:
         value = float(p @ costs.block() @ q)  # there is only one coupling
     else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
-MAX_PIVOTS = 10**9  # the solver's own limit, 100,000, is too low for a few hundred rows
+_MAX_PIVOTS = 10**9  # the solver's own limit, 100,000, is too low for a few hundred rows
 
 
 def least_cost(p: Floats, q: Floats, cost: Floats) -> float:
@@ -57,13 +57,13 @@ def sparse_coupling(p: Floats, q: Floats, rows: Places, columns: Places, cost: F
         If the solver finds no optimum.
     """
     routes = rows.astype(np.uint64), columns.astype(np.uint64), cost
-    _, _, _, value, f, g, code = _solver().emd_c_sparse(p, q * p.sum() / q.sum(), *routes, MAX_PIVOTS)
+    _, _, _, value, f, g, code = _solver().emd_c_sparse(p, q * p.sum() / q.sum(), *routes, _MAX_PIVOTS)
     _check(code)
     return float(value), f, g
 
 
 def _solved(p: Floats, q: Floats, cost: Floats) -> Any:
-    solved = _solver().emd_c(p, q * p.sum() / q.sum(), cost, MAX_PIVOTS, 1, None, None)
+    solved = _solver().emd_c(p, q * p.sum() / q.sum(), cost, _MAX_PIVOTS, 1, None, None)
     _check(solved[-1])
     return solved
 
