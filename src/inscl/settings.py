@@ -21,7 +21,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
-    def deeper_problems(cls, data: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+    def deeper_problems(cls, data: Mapping[str, object]) -> list[tuple[KeyPath, str]]:
         """What only heavy libraries can tell; asked for where something else is wrong, so that all is told at once."""
         return []
 
@@ -107,7 +107,7 @@ def _together(name: str, problems: Collection[Problem]) -> str:
     return "\n".join([f"{name} has {many}:", *lines])
 
 
-def changed(settings: _Settings, sections: Sections, name: str, **changes: Any) -> _Settings:
+def changed(settings: _Settings, sections: Sections, name: str, **changes: object) -> _Settings:
     """The settings with some values changed, and checked like those of a file.
 
     Raises

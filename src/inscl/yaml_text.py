@@ -99,7 +99,7 @@ class _Composer(Composer):
 
     depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: object, index: object) -> Any:
         self.depth += 1
         if self.depth > _DEEPEST:
             mark = self.parser.peek_event().start_mark
@@ -113,7 +113,7 @@ class _Composer(Composer):
 class _Builder:
     """Turns nodes into plain data, and notes lines and problems on the way."""
 
-    def __init__(self, found: LinedYaml, constructor: Any) -> None:
+    def __init__(self, found: LinedYaml, constructor: object) -> None:
         self.found, self.constructor = found, constructor
         self.values = 0
         self.around: list[Node] = []  # the nodes that the one at hand stands in

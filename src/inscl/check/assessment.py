@@ -241,7 +241,7 @@ def _limit(task: Task, tokenizer: Any, chat: bool) -> int:
     return answer_limit(answers, tokenizer or _half_bytes, chat=chat)
 
 
-def _half_bytes(text: str, **_: Any) -> dict[str, range]:
+def _half_bytes(text: str, **_: object) -> dict[str, range]:
     return {"input_ids": range(8 + len(text.encode()) // 2)}
 
 

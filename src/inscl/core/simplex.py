@@ -102,6 +102,6 @@ def _bare_packages() -> Iterator[None]:
             del sys.modules[name]
 
 
-def _dist(*arguments: Any, **named: Any) -> Any:
+def _dist(*arguments: object, **named: object) -> Any:
     """`ot.dist`, which the solver's module wants to have at hand for other functions than ours."""
     return importlib.import_module("ot").dist(*arguments, **named)

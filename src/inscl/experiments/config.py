@@ -222,7 +222,7 @@ class _AsWritten:
     """Lets pydantic read and write a `Budget` in the form of a configuration."""
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(
             _BudgetForm.budget,
             handler.generate_schema(_BudgetForm),
@@ -370,7 +370,7 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
       line 2: `modle` is not known here. Did you mean 'model'?
     """
 
-    def more(data: Mapping[str, Any], source: LinedYaml) -> list[Problem]:
+    def more(data: Mapping[str, object], source: LinedYaml) -> list[Problem]:
         tasks = _valid_tasks(data.get("tasks"))
         return _missing_files(tasks, folder, source) + _impossible_orders(tasks, source)
 
@@ -393,7 +393,7 @@ def _valid_tasks(value: object) -> Any:
         return None
 
 
-def _missing_files(tasks: Any, folder: Path, source: LinedYaml) -> list[Problem]:
+def _missing_files(tasks: object, folder: Path, source: LinedYaml) -> list[Problem]:
     """Files that are named as files and are not there."""
     wanted: list[tuple[KeyPath, str]] = []
     if isinstance(tasks, Checkout):
@@ -411,7 +411,7 @@ def _missing_files(tasks: Any, folder: Path, source: LinedYaml) -> list[Problem]
     ]
 
 
-def _impossible_orders(tasks: Any, source: LinedYaml) -> list[Problem]:
+def _impossible_orders(tasks: object, source: LinedYaml) -> list[Problem]:
     """Orders that are unknown, or no order of the tasks where the configuration alone tells their names."""
     orders, names = source.data.get("orders"), _known_task_names(tasks)
     dev_scores = None if source.data.get("experts", True) is None else dict.fromkeys(names or (), 0.0)

@@ -487,5 +487,5 @@ def _title(job: Job, stream: StreamPlan | None) -> str:
     return f"{stream.strategy}{budget}, {where}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return short(json.dumps(value, ensure_ascii=False), 80)

@@ -154,7 +154,7 @@ class RunFolder:
 
     # ---------------------------------------------------------------- what a run writes
 
-    def note(self, **facts: Any) -> None:
+    def note(self, **facts: object) -> None:
         """Add to the record, and write it where that changes it."""
         if self.record != (noted := {**self.record, **facts}):
             self.record = noted

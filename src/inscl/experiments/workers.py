@@ -102,7 +102,7 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, kind: Any, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:  # what they have not finished is taken up by the next call
             for child in set(multiprocessing.active_children()) - self._others:
                 child.kill()

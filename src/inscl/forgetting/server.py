@@ -118,5 +118,5 @@ def _shown(row: Example) -> dict[str, str]:
     return {name: short(text, _LONGEST_TEXT) for name, text in texts.items()}
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1)

@@ -110,7 +110,7 @@ class Connection(AbstractContextManager["Connection"]):
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """The server's JSON answer to a request.
 
         Raises
@@ -205,7 +205,7 @@ class Connection(AbstractContextManager["Connection"]):
             return ServerError(f"The server {self.url} refused, {short}. Check {key}, the address and the model.")
         return NoAnswerError(f"the server answered {short}", refused=said if error.status_code in _REFUSED else "")
 
-    def _scrub(self, value: Any) -> Any:
+    def _scrub(self, value: object) -> Any:
         """The value without the key, wherever it was echoed."""
         if not self._key or len(self._key) < 8:  # a word such as "none" is no secret
             return value
@@ -430,7 +430,7 @@ def at_once(
             thread.join(max(0.0, end - time.monotonic()))
 
 
-def _to_blame(body: Mapping[str, Any], said: str) -> str | None:
+def _to_blame(body: Mapping[str, object], said: str) -> str | None:
     """The setting that a refused request can do without, where there is one."""
     if "max_tokens" in body and "max_completion_tokens" in said:
         return "max_tokens"
@@ -439,7 +439,7 @@ def _to_blame(body: Mapping[str, Any], said: str) -> str | None:
     return "response_format" if "response_format" in body else None
 
 
-def _without(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _without(body: Mapping[str, object], name: str) -> dict[str, Any]:
     kept = {key: value for key, value in body.items() if key != name}
     # The newer name of the limit, the only one that some models take.
     return {**kept, "max_completion_tokens": body[name]} if name == "max_tokens" else kept

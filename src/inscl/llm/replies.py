@@ -125,5 +125,5 @@ def _reply_of(record: Mapping[str, Any]) -> Reply:
     )
 
 
-def counted(value: Any) -> int:
+def counted(value: object) -> int:
     return value if isinstance(value, int) and value >= 0 else 0

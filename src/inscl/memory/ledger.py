@@ -260,13 +260,13 @@ class Ledger:
         return DamageError(f"{self.name} of the memory at '{self._place.path}' is damaged ({how}). {REPAIR}")
 
 
-def digest_of(value: Any) -> str:
+def digest_of(value: object) -> str:
     """Checksum of a value that JSON can hold."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def sealed(value: Any) -> bytes:
+def sealed(value: object) -> bytes:
     """A value as a line of JSON, and its checksum as another."""
     return f"{json.dumps(value, sort_keys=True)}\n{digest_of(value)}\n".encode()
 

@@ -176,7 +176,7 @@ class Memory:
     def add(
         self,
         name: str,
-        data: Any,
+        data: object,
         *,
         append: bool = False,
         keep_old: bool = False,
@@ -186,8 +186,8 @@ class Memory:
         preferred: bool = False,
         max_mib: int | None = None,
         tags: Mapping[bytes, Sequence[str]] | None = None,
-        dev: Any = None,
-        test: Any = None,
+        dev: object = None,
+        test: object = None,
         shares: Shares = Shares(),
     ) -> Added:
         """Remember a task, in one commit.
@@ -284,7 +284,7 @@ class Memory:
         """Local folder for a tagger's replies."""
         return self._store.asked
 
-    def log_stage(self, record: Mapping[str, Any]) -> None:
+    def log_stage(self, record: Mapping[str, object]) -> None:
         """Log a finished stage: a JSON object with the `name` of its task and `tasks`, what was replayed."""
         with self._store.lock().shared():
             self._store.stages.append(record)

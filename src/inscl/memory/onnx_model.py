@@ -138,7 +138,7 @@ def _read_card(folder: Path) -> _Card | None:
     return _Card(longest, pooling, "Normalize" in modules) if pooling in ("mean", "cls") else None
 
 
-def _pooling(config: Mapping[str, Any]) -> str:
+def _pooling(config: Mapping[str, object]) -> str:
     """The one way of pooling, by its present name or by the flags of older models; '' for several together."""
     old = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
     chosen = [name for name, value in config.items() if name.startswith("pooling_mode_") and value is True]
@@ -172,7 +172,7 @@ def _write_graph(folder: Path) -> tuple[bytes, dict[str, _Vectors]]:
     return bert_graph(config, {name: weight.shape for name, weight in weights.items()}), weights
 
 
-def _json(path: Path, otherwise: Any) -> Any:
+def _json(path: Path, otherwise: object) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -31,7 +31,7 @@ class StageLog:
         page = self._ledger.read()
         return [] if page is None else [_record(row) for row in page.rows]
 
-    def append(self, stage: Mapping[str, Any]) -> None:
+    def append(self, stage: Mapping[str, object]) -> None:
         """Log a finished stage."""
         page = self._ledger.read()
         self._ledger.append([_row(stage)], page.version if page else 0)
@@ -50,7 +50,7 @@ class StageLog:
         return len(whole), max(known, len(rows))
 
 
-def _row(stage: Mapping[str, Any]) -> LedgerRow:
+def _row(stage: Mapping[str, object]) -> LedgerRow:
     plain = json.loads(json.dumps(dict(stage)))
     return {"record": json.dumps({**plain, "digest": digest_of(plain)}, ensure_ascii=False, sort_keys=True)}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class _Targets(Protocol):
     """What is asked of the answer tokens of rows beside the given ones: `inscl.training.soft.SoftTargets`."""
 
-    def of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def of(self, rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
         """Tensors that go into the batch."""
 
 

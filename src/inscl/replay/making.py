@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
@@ -153,5 +152,5 @@ def _hashes(stage: StageView) -> dict[str, str]:
     }
 
 
-def _hash(parts: Any) -> str:
+def _hash(parts: object) -> str:
     return blake2b(json.dumps(parts, ensure_ascii=True).encode(), digest_size=16).hexdigest()

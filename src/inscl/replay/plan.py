@@ -28,7 +28,7 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _STRICT = ConfigDict(extra="forbid")
 
 
-def _single(value: Any) -> Any:
+def _single(value: object) -> Any:
     if isinstance(value, list | dict):
         raise ValueError("wanted a single value")
     return value
@@ -158,7 +158,7 @@ class Plan:
             for task in self.tasks
         ]
 
-    def finished(self, model: str | Path, scorer: str, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def finished(self, model: str | Path, scorer: str, scores: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
         """What a memory logs of the stage once its model is there; what was scored stands with its task.
 
         Parameters
@@ -276,7 +276,9 @@ def compare(first: Plan, second: Plan) -> list[str]:
     return lines or ["the same counts, but other rows or measures"]
 
 
-def _differing(keys: Iterable[str], first: Mapping[str, Any], second: Mapping[str, Any], of: str = "") -> list[str]:
+def _differing(
+    keys: Iterable[str], first: Mapping[str, object], second: Mapping[str, object], of: str = ""
+) -> list[str]:
     return [
         f"{of}{key}: {short(str(first.get(key)), 60)} against {short(str(second.get(key)), 60)}"
         for key in keys

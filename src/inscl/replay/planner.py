@@ -56,7 +56,7 @@ class Replay:
 def plan(
     memory: Memory,
     name: str,
-    data: Any = None,
+    data: object = None,
     *,
     budget: int | float | Budget | None = None,
     budget_per_task: int | float | None = None,
@@ -69,7 +69,7 @@ def plan(
     log: Callable[[], ReplayLog] | None = None,
     tags: Mapping[bytes, Sequence[str]] | None = None,
     shares: Shares = Shares(),
-    **reading: Any,
+    **reading: object,
 ) -> Replay:
     """Decide what to replay when the model learns a new task. The memory is not changed.
 
@@ -149,7 +149,7 @@ def settings_for(memory: Memory, weights: str = "frequency", insinfo: str = DEFA
     return Settings(weights=weights, insinfo=insinfo, radius=radius)
 
 
-def resume(made: Plan, memory: Memory, data: Any = None, **reading: Any) -> Replay:
+def resume(made: Plan, memory: Memory, data: object = None, **reading: object) -> Replay:
     """A plan that was read from a file, with the new task's data found again.
 
     Raises
@@ -185,10 +185,10 @@ def _budget(budget: int | float | Budget | None, per_task: int | float | None) -
 def _new_task(
     memory: Memory,
     name: str,
-    data: Any,
+    data: object,
     tags: Mapping[bytes, Sequence[str]] | None,
     shares: Shares,
-    reading: Mapping[str, Any],
+    reading: Mapping[str, object],
     measured: bool = True,
 ) -> tuple[Task, Any, ReadReport | None]:
     """The new task's tables: remembered ones, or written to a temporary folder that the second value keeps."""
@@ -225,7 +225,7 @@ def _unencoded(texts: Sequence[str]) -> Encoded:
     return Encoded(np.ones((len(texts), 1), np.float16), np.zeros(len(texts), bool))
 
 
-def _is_path(data: Any) -> bool:
+def _is_path(data: object) -> bool:
     return isinstance(data, str | Path) or (
         isinstance(data, list) and bool(data) and all(isinstance(part, str | Path) for part in data)
     )

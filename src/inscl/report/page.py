@@ -187,7 +187,7 @@ def _stage_row(task: StageTask) -> tuple[str, ...]:
     return name, before, minus(task.after.mean), spread(task.after) or "–", *change, str(task.after.n)
 
 
-def _render(template: str, **content: Any) -> str:
+def _render(template: str, **content: object) -> str:
     """A page; whatever is not Markup is escaped."""
     from inscl import __version__
 

@@ -179,13 +179,13 @@ def _months(path: Path, scorer: str) -> list[Month]:
     return found[::-1]
 
 
-def _start_of(path: Path, known: Mapping[str, Any]) -> Path | None:
+def _start_of(path: Path, known: Mapping[str, object]) -> Path | None:
     """The folder of the stage that a stage started from, where it is one: as it was named, or beside this one."""
     start = Path(str(known["start"]))
     return next((place for place in (start, path.parent / start.name) if is_stage(place)), None)
 
 
-def _changed_answers(folder: StageFolder, known: Mapping[str, Any], scorer: str) -> Iterator[ForgottenExample]:
+def _changed_answers(folder: StageFolder, known: Mapping[str, object], scorer: str) -> Iterator[ForgottenExample]:
     """Rows whose score moved far, the farthest of each task first."""
     then, now = folder.scores("before"), folder.scores()
     start = _start_of(folder.path, known)

@@ -233,7 +233,7 @@ def _folder_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "stage"
 
 
-def _same_request(known: dict[str, Any], asked: Mapping[str, Any], folder: StageFolder) -> dict[str, Any]:
+def _same_request(known: dict[str, Any], asked: Mapping[str, object], folder: StageFolder) -> dict[str, Any]:
     """What the folder was begun with, if that is what is asked now; empty for a folder in which nothing was trained."""
     path = folder.path
     if not known:
@@ -275,7 +275,7 @@ def _nothing_sticks(folder: StageFolder) -> Iterator[None]:
         raise
 
 
-def _found_again(path: Path, memory: Memory, data: Any, shares: Shares, reading: Mapping[str, Any]) -> Replay:
+def _found_again(path: Path, memory: Memory, data: object, shares: Shares, reading: Mapping[str, object]) -> Replay:
     """The plan of an interrupted stage, with its data."""
     made = Plan.read(path)
     return resume(replace(made, source=made.source or {"shares": asdict(shares)}), memory, data, **reading)
@@ -295,7 +295,7 @@ def _clear(folder: StageFolder, memory: Memory) -> None:
         (folder.path / left).unlink(missing_ok=True)
 
 
-def _write_request(folder: StageFolder, known: Mapping[str, Any], made: Plan) -> None:
+def _write_request(folder: StageFolder, known: Mapping[str, object], made: Plan) -> None:
     """Write what was asked, then the plan."""
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.path / REQUEST, known)

@@ -33,7 +33,7 @@ def metric_name(task: str) -> str:
 
 
 def metrics_so_far(
-    stages: Sequence[Mapping[str, Any]], scores: Mapping[str, float], newest: str, scorer: str
+    stages: Sequence[Mapping[str, object]], scores: Mapping[str, float], newest: str, scorer: str
 ) -> dict[str, float]:
     """What a memory's log tells of a new stage: average performance, and what the earlier tasks lost or gained.
 

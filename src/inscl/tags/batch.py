@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inscl.errors import DataError
 from inscl.files import whole_file
@@ -76,7 +76,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise DataError(f"Cannot read the answers in '{path}': {error.strerror}.") from error
 
 
-def _reply(record: Mapping[str, Any]) -> Reply:
+def _reply(record: Mapping[str, object]) -> Reply:
     """The answer of a line, or why it has none; never an error, whatever stands there."""
     response = record.get("response")
     response = response if isinstance(response, dict) else {}

@@ -96,7 +96,7 @@ def _values(text: str) -> list[Any]:
     return found
 
 
-def _tags_of(value: Any) -> list[str]:
+def _tags_of(value: object) -> list[str]:
     if isinstance(value, dict):
         named = {str(name).lower(): part for name, part in value.items()}
         value = next((named[name] for name in _NAMES if name in named), [])
@@ -105,7 +105,7 @@ def _tags_of(value: Any) -> list[str]:
     return _cleaned([_one(part) for part in value]) if isinstance(value, list) else []
 
 
-def _one(part: Any) -> str:
+def _one(part: object) -> str:
     """A tag as text, or as an object that explains it."""
     if isinstance(part, dict):
         named = {str(name).lower(): inner for name, inner in part.items()}

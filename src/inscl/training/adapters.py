@@ -13,7 +13,7 @@ Adapter = Literal["continue", "merge", "new"]
 _MODES: tuple[Adapter, ...] = ("continue", "merge", "new")
 
 
-def mode_of(peft: Mapping[str, Any], adapter: Adapter) -> Adapter:
+def mode_of(peft: Mapping[str, object], adapter: Adapter) -> Adapter:
     """How this kind of adapter goes on: OSF protects earlier stages only where each decomposes anew."""
     if adapter not in _MODES:
         raise ConfigError(f"`adapter` must be one of {', '.join(_MODES)}, got {adapter!r}.")
@@ -83,7 +83,7 @@ def save(loaded: LoadedModel, out: Path, mode: Adapter, weights: Mapping[str, An
     loaded.adapters = tuple(sorted(folder.glob("[0-9]*")))
 
 
-def configuration(peft: Mapping[str, Any]) -> Any:
+def configuration(peft: Mapping[str, object]) -> Any:
     """The PEFT configuration of ``{"type": "LoraConfig" or "lora", ...}``.
 
     Raises
@@ -112,7 +112,7 @@ def _mapping(package: Any) -> Mapping[Any, Any]:
     return mapping
 
 
-def _kind(peft: Mapping[str, Any]) -> str:
+def _kind(peft: Mapping[str, object]) -> str:
     """`LoraConfig`, `lora` and `LORA` are the same kind.
 
     >>> _kind({"type": "LoraConfig"}), _kind({"type": "osf"})
@@ -121,7 +121,7 @@ def _kind(peft: Mapping[str, Any]) -> str:
     return str(peft.get("type", "")).removesuffix("Config").upper()
 
 
-def _same(peft: Mapping[str, Any], wanted: Any, present: Any) -> None:
+def _same(peft: Mapping[str, object], wanted: Any, present: Any) -> None:
     """The adapter that is continued has the kind and the numbers (rank, scale, dropout) that are asked for."""
     for name in ("peft_type", *peft):
         new, old = (getattr(config, name, None) for config in (wanted, present))

@@ -9,7 +9,6 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from inscl.files import whole_file
 
@@ -28,7 +27,7 @@ class Mark:
     files: dict[str, int] = field(default_factory=dict)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write JSON so that the file appears whole, and survives a crash right after."""
     with whole_file(path) as file:
         json.dump(content, file, indent=1, ensure_ascii=False)

@@ -40,7 +40,7 @@ OWNED: dict[str, str] = {
 }
 
 
-def checked(training: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+def checked(training: Mapping[str, object], known: set[str]) -> dict[str, Any]:
     """The user's fields, where none is unknown or ours.
 
     Parameters
@@ -62,7 +62,7 @@ def checked(training: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
     return dict(training)
 
 
-def unknown(training: Mapping[str, Any], known: set[str]) -> dict[str, str]:
+def unknown(training: Mapping[str, object], known: set[str]) -> dict[str, str]:
     """The fields that are none, with a sentence for each."""
     return {
         name: f"`training.{name}` is not a field of SFTConfig.{suggest(name, known - OWNED.keys())}"

@@ -116,7 +116,7 @@ class StartCallback(TrainerCallback):
         self.to(args.device)
 
     @torch.no_grad()
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+    def on_pre_optimizer_step(self, *_: object, **__: object) -> None:
         """Pull towards the start."""
         if self.protection.l2_start:
             for name, parameter in self.trained.items():
@@ -146,7 +146,7 @@ class _Whole:
     names: tuple[str]
     parameter: Any
 
-    def of(self, parts: Sequence[Any]) -> Any:
+    def of(self, parts: Sequence[object]) -> Any:
         """The weights that its parts make."""
         return parts[0]
 

@@ -44,7 +44,7 @@ def following() -> bool:
     return processes() > 1 and int(os.environ["RANK"]) > 0
 
 
-def post(job: Mapping[str, Any]) -> None:
+def post(job: Mapping[str, object]) -> None:
     """Hand the job that begins now to all other processes; without any, do nothing.
 
     Parameters

@@ -131,7 +131,7 @@ def load_start(model: str | Path, config: StageConfig) -> LoadedModel:
     return load(model, dtype=config.dtype if goes_on else "float32", merge=not goes_on)
 
 
-def _settings(config: StageConfig, fields: Mapping[str, Any], mode: Adapter, seed: int) -> dict[str, Any]:
+def _settings(config: StageConfig, fields: Mapping[str, object], mode: Adapter, seed: int) -> dict[str, Any]:
     """All that bears on the weights, in the form that fingerprints have always been made from."""
     protect = config.protect
     return {
@@ -169,7 +169,7 @@ def _finished(out: Path, fingerprint: str) -> StageRecord | None:
     return record
 
 
-def _fingerprint(settings: Mapping[str, Any], mixture: Path, model: str | Path | LoadedModel) -> str:
+def _fingerprint(settings: Mapping[str, object], mixture: Path, model: str | Path | LoadedModel) -> str:
     start = model.identity if isinstance(model, LoadedModel) else identity(model)
     try:
         content = sha256(mixture.read_bytes()).hexdigest()

@@ -46,7 +46,7 @@ class StageTrainer(SFTTrainer):
         self.plain_loss = is_plain(self.model, self.args)
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: object = None
     ) -> Any:
         """Negative log-likelihood of the answer tokens over the number of them, or of rows, in the whole step."""
         weight, _ = inputs.pop("answer_weight", None), inputs.pop("items", None)
@@ -67,7 +67,7 @@ class StageTrainer(SFTTrainer):
         counted = [{"labels": batch["items"]} if "items" in batch else batch for batch in batch_samples]
         return super()._get_num_items_in_batch(counted, device)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: Any, trial: object) -> None:
         """Save, and mark the checkpoint as complete when everything of it is on disk."""
         self.watch.read()
         save: Any = super()._save_checkpoint
@@ -91,10 +91,10 @@ class StageTrainer(SFTTrainer):
                 return chosen
         return None
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+    def create_model_card(self, *args: object, **kwargs: object) -> None:
         """No card: the stage's record says what it is."""
 
-    def floating_point_ops(self, inputs: Any) -> int:
+    def floating_point_ops(self, inputs: object) -> int:
         """No estimate: it costs a walk over all parameters at every step."""
         return 0
 

@@ -29,7 +29,7 @@ class Watch:
     running: Any = None
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, loss: Any) -> None:
+    def add(self, loss: object) -> None:
         """Add the loss of a part of the current step."""
         self.running = loss if self.running is None else self.running + loss
 

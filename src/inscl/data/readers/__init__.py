@@ -48,7 +48,7 @@ FORMATS = (*dict.fromkeys(CONTAINERS.values()), *FORMS, "datasets")
 
 
 def read_examples(
-    data: Any,
+    data: object,
     *,
     format: str | None = None,
     instruction_field: str | None = None,

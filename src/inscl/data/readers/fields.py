@@ -21,7 +21,7 @@ class Fields:
         Name of the field that the record stands in, for a part of another record.
     """
 
-    def __init__(self, record: Mapping[str, Any], ignored: set[str], inside: str = "") -> None:
+    def __init__(self, record: Mapping[str, object], ignored: set[str], inside: str = "") -> None:
         self.record, self.ignored, self.inside = record, ignored, inside
         self._used: set[str] = set()
 
@@ -57,7 +57,7 @@ def _is_group(value: object) -> bool:
     return isinstance(value, (list, tuple, dict))
 
 
-def decoded(value: Any) -> Any:
+def decoded(value: object) -> Any:
     """What a text holds that is a JSON list or object; any other value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:

@@ -130,7 +130,7 @@ def expand_tasks(records: Iterable[Numbered], ignored: set[str]) -> Iterator[Num
                 yield index, instance
 
 
-def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None = None) -> Example:
+def convert(record: object, form: str, reading: Reading, ignored: set[str] | None = None) -> Example:
     """The example of a record.
 
     Parameters
@@ -174,12 +174,12 @@ def convert(record: Any, form: str, reading: Reading, ignored: set[str] | None =
     return example
 
 
-def _is_bare(record: Mapping[str, Any], reading: Reading) -> bool:
+def _is_bare(record: Mapping[str, object], reading: Reading) -> bool:
     """Whether a record of `_BARE` fields is what it seems: three texts, of which nothing else need be asked."""
     return reading.instruction_field is None and {*map(type, record.values())} == {str}
 
 
-def _instruction_data(record: Mapping[str, Any], form: str, reading: Reading) -> tuple[Mapping[str, Any], str]:
+def _instruction_data(record: Mapping[str, object], form: str, reading: Reading) -> tuple[Mapping[str, Any], str]:
     """A record that may be of another kind than instruction data, as such, and its form.
 
     Raises
@@ -242,7 +242,7 @@ class _Found:
     tools: tuple[Tool, ...] | None = None
 
 
-def _is_turns(record: Mapping[str, Any]) -> bool:
+def _is_turns(record: Mapping[str, object]) -> bool:
     """Whether the prompt of a record is a conversation."""
     prompt = record.get("prompt")
     return isinstance(prompt, list) or (isinstance(prompt, str) and prompt.startswith("[") and says_turns(prompt))

@@ -13,7 +13,7 @@ PICTURES = ("images", "image", "videos", "video", "audios", "audio")
 _YES_OR_NO = {"true": True, "1": True, "false": False, "0": False}
 
 
-def is_preference(record: Mapping[str, Any]) -> bool:
+def is_preference(record: Mapping[str, object]) -> bool:
     """Whether a record holds an answer together with a judgement of it.
 
     >>> is_preference({"prompt": "2 + 2", "chosen": "4", "rejected": "5"})
@@ -24,7 +24,7 @@ def is_preference(record: Mapping[str, Any]) -> bool:
     return all(record.get(name) is not None for name in PAIR) or _label(record) is not None
 
 
-def preferred(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def preferred(record: Mapping[str, object]) -> Mapping[str, Any]:
     """The record with the preferred answer as its answer.
 
     Raises
@@ -48,7 +48,7 @@ def preferred(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**rest, ("completion" if rest.get("prompt") is not None else "output"): chosen}
 
 
-def refuse_pictures(record: Mapping[str, Any]) -> None:
+def refuse_pictures(record: Mapping[str, object]) -> None:
     """Raise for a record with pictures, sound or films beside its text."""
     for name in PICTURES:
         if not is_empty(record.get(name)):
@@ -80,7 +80,7 @@ def _repeats(prompt: object, chosen: list[Any]) -> bool:
     return prompt == first.get("content") or (isinstance(prompt, list) and prompt == chosen[: len(prompt)])
 
 
-def _label(record: Mapping[str, Any]) -> str | None:
+def _label(record: Mapping[str, object]) -> str | None:
     """The field that says whether the answer is wanted: of a conversation, or of a prompt and its completion."""
     if record.get("kto_tag") is not None and str(record["kto_tag"]).strip().lower() in _YES_OR_NO:
         return "kto_tag"

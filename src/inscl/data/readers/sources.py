@@ -52,7 +52,7 @@ class Source:
     split: Split | None = None
 
 
-def find_sources(data: Any, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Source]:
+def find_sources(data: object, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Source]:
     """The parts of the data, in a fixed order; files of unknown type in folders are counted in `skipped`."""
     if isinstance(data, (str, Path)):
         return _from_path(data, kind, wanted, skipped)
@@ -171,7 +171,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
-def _from_dataset_dict(data: Mapping[str, Any], wanted: Collection[str], name: str = "dataset") -> list[Source]:
+def _from_dataset_dict(data: Mapping[str, object], wanted: Collection[str], name: str = "dataset") -> list[Source]:
     """One part per split. A lone "train" says nothing about sides: its rows are split like any others."""
     unknown = [key for key in data if key not in _SIDES]
     if unknown:
@@ -195,7 +195,7 @@ def _from_dataset(data: Any, name: str, wanted: Collection[str], split: Split | 
     return Source(name, "datasets", records, split)
 
 
-def _from_records(data: Iterable[Any]) -> Source:
+def _from_records(data: Iterable[object]) -> Source:
     if isinstance(data, Iterator):
         head = list(islice(data, HEAD))
         if not any(is_conversation(record) for record in head):

@@ -193,7 +193,7 @@ def table_records(batches: Iterator[Any], told: PartReport) -> Iterator[Numbered
                 yield number, {**row, **{name: _without_nulls(row[name]) for name in nested}} if nested else row
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: object) -> Any:
     """A nested value without the fields that a table adds to all objects of a column because one of them has it."""
     if isinstance(value, dict):
         return {name: _without_nulls(part) for name, part in value.items() if part is not None}

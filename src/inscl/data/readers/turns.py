@@ -75,7 +75,7 @@ def _rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: column[i] for name, column in columns.items() if i < len(column)} for i in range(length)]
 
 
-def _role_of(item: Mapping[str, Any]) -> object:
+def _role_of(item: Mapping[str, object]) -> object:
     return item.get("role") if item.get("role") is not None else item.get("from")
 
 
