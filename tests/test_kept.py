@@ -23,6 +23,7 @@ from inscl.training.batches import tokenise_mixture
 from support import WordEncoder, WordTagger, rows_of
 
 word = st.text("abcdefgh", min_size=1, max_size=6)
+value = st.none() | st.integers() | word | st.lists(word, max_size=2) | st.booleans() | st.dictionaries(word, word)
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 TOKENIZERS = {name: tiny.template_tokenizer(name) for name in tiny.TEMPLATES}
@@ -369,7 +370,8 @@ def test_ignored_columns_are_remembered_with_the_task(tmp_path):
 
 
 bare = st.fixed_dictionaries(
-    dict.fromkeys(["instruction", "input", "output"], word | st.sampled_from(["", " ", "\ud800"]))
+    dict.fromkeys(["instruction", "input", "output"], word | st.sampled_from(["", " ", "\ud800"])),
+    optional={"id": value, "note": value, "context": value, "label": value},
 )
 
 
@@ -379,9 +381,10 @@ def test_rows_of_three_texts_are_read_like_any_others(row, form, named):
 
     def told(record):
         try:
-            return read([record], format=form, instruction_field="input" if named else None)[0]
+            rows, report = read([record], format=form, instruction_field="input" if named else None)
         except DataError as error:
             return str(error)
+        return rows, report.ignored
 
     assert told(row) == told({**row, "tags": None, "split": ""})
 
@@ -406,8 +409,6 @@ def test_the_identity_of_plain_rows_and_single_questions_has_not_changed():
 
 
 # --- the law, over all kinds of records ---
-
-value = st.none() | st.integers() | word | st.lists(word, max_size=2) | st.booleans() | st.dictionaries(word, word)
 
 
 def marked(kind):

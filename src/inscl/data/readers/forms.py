@@ -34,7 +34,7 @@ _CHAT_FORMS = ("messages", "sharegpt")
 _ALPACA = frozenset(("instruction", "output"))
 # Most records have none of these fields, and asking for all at once is fast.
 _OTHER_KINDS = frozenset((*PAIR, *LABELS, *PICTURES))
-_BARE = {"instruction", "input", "output"}  # what most records have, and no more
+_BARE = {"instruction", "input", "output"}  # what most records have, and nothing else that is read
 _TURNS = frozenset((*CHAT, *PAIR))
 _MAY_BE_CHAT = _TURNS | {*SYSTEM, *TOOLS, "history", "prompt"}
 _TASK = ("Definition", "Instances")
@@ -155,11 +155,12 @@ def convert(record: object, form: str, reading: Reading, ignored: set[str] | Non
         raise UnusableError("not a Super-NaturalInstructions task: no `Instances`")
     if not isinstance(record, (dict, Mapping)):  # asking for a dict first is much faster
         raise UnusableError("not an object with named fields")
-    if record.keys() == _BARE and form in ("alpaca", FIELDS) and _is_bare(record, reading):
+    ignored = set() if ignored is None else ignored
+    if _is_bare(record, form, reading):
+        ignored.update([str(name) for name in record.keys() - _BARE if not is_empty(record[name])])
         return _make_example(record["instruction"], record["input"], [record["output"]], split=reading.split)
     if not _OTHER_KINDS.isdisjoint(record):
         record, form = _instruction_data(record, form, reading)
-    ignored = set() if ignored is None else ignored
     fields = Fields(record, ignored)
     tags = _tags(fields.get("tags"))
     split = reading.split or _split(fields.get("split"))
@@ -174,9 +175,15 @@ def convert(record: object, form: str, reading: Reading, ignored: set[str] | Non
     return example
 
 
-def _is_bare(record: Mapping[str, object], reading: Reading) -> bool:
-    """Whether a record of `_BARE` fields is what it seems: three texts, of which nothing else need be asked."""
-    return reading.instruction_field is None and {*map(type, record.values())} == {str}
+def _is_bare(record: Mapping[str, object], form: str, reading: Reading) -> bool:
+    """Whether a record is three texts and columns that nobody reads, so that nothing else need be asked."""
+    return (
+        form in ("alpaca", FIELDS)
+        and record.keys() >= _BARE
+        and COLUMNS.isdisjoint(record.keys() - _BARE)
+        and type(record["instruction"]) is type(record["input"]) is type(record["output"]) is str
+        and reading.instruction_field is None
+    )
 
 
 def _instruction_data(record: Mapping[str, object], form: str, reading: Reading) -> tuple[Mapping[str, Any], str]:
