@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from inscl.cli import check, demo, doctor, evaluate, forgetting, learn, memory, plan, report, run, tag, tags
+from inscl.cli import check, demo, doctor, evaluate, forgetting, learn, memory, plan, report, run, tag, tags, watch
 from inscl.cli.app import app, remark
 from inscl.errors import InsclError
 from inscl.suggest import suggest
@@ -32,6 +32,7 @@ __all__ = [
     "run",
     "tag",
     "tags",
+    "watch",
 ]
 
 INTERRUPTED = 130

@@ -21,7 +21,7 @@ SECTIONS = {
     "Try it": ("demo",),
     "The memory": ("add", "tag", "tags", "tasks", "show", "remove", "verify"),
     "One stage": ("plan", "mix", "learn", "evaluate", "check"),
-    "Experiments": ("run", "forgetting", "report"),
+    "Experiments": ("run", "watch", "forgetting", "report"),
     "Trouble": ("doctor",),
 }
 PIPE_WIDTH = 400  # characters of a table's line where no terminal bounds it
