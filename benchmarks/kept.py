@@ -7,7 +7,6 @@ states is told apart: a run pays it once per row, for all its strategies, orders
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from inscl.demo.tasks import demo_tasks
 from inscl.models.loading import load
 from inscl.training.config import StageConfig, stage_config
 from inscl.training.train import train_stage
+from measuring import parser_of, tell
 
 # Frozen or not, what is kept, and a field that changes nothing and that the plain loop does not know: so TRL trains.
 WAYS: dict[str, tuple[bool, str, dict[str, None]]] = {
@@ -32,20 +32,15 @@ WAYS: dict[str, tuple[bool, str, dict[str, None]]] = {
 
 def main() -> None:
     """Measure and print; rates are medians over the repeats."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m", help="as for inscl: a folder, a Hub id or smollm2-135m")
+    parser = parser_of(__doc__)
     parser.add_argument("--frozen", type=int, default=24, help="layers of the bottom")
     parser.add_argument("--rows", type=int, default=8, help="training rows of each of the demo's tasks")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
     options = parser.parse_args()
     torch.set_num_threads(1)
     result = measure(options)
-    print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+    tell(result, options.json)
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:

@@ -330,7 +330,7 @@ def tagged_pool(data: Path) -> tuple[list[tuple[str, ...]], Callable[[list[str]]
 
 
 def radius(args: argparse.Namespace) -> None:
-    from inscl.tags.clean import merge_tags
+    from inscl.tags.clean import TagSpace
 
     pool, embed = tagged_pool(args.data)
     same, different = pairs_of(SAME), pairs_of(DIFFERENT)
@@ -340,9 +340,10 @@ def radius(args: argparse.Namespace) -> None:
     print("".join(f"{column:>10}" for column in columns))
     for min_samples in (2, 3, 4, 5):
         for r in (0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.25, 0.3):
-            names = merge_tags(pool + extra, embed, radius=r, min_samples=min_samples).names
+            space = TagSpace(embed, radius=r, min_samples=min_samples)
+            names = space.merge(pool + extra).names
             hits = [100 * np.mean([names[a] == names[b] for a, b in pairs]) for pairs in (same, different)]
-            merged = merge_tags(pool, embed, radius=r, min_samples=min_samples)
+            merged = space.merge(pool)
             largest = max(Counter(merged.names.values()).values())
             print(
                 f"{r:10.2f}{min_samples:10}{hits[0]:10.0f}{hits[1]:10.0f}"
@@ -351,10 +352,10 @@ def radius(args: argparse.Namespace) -> None:
 
 
 def clusters(args: argparse.Namespace) -> None:
-    from inscl.tags.clean import DEFAULT_MIN_SAMPLES, DEFAULT_RADIUS, merge_tags
+    from inscl.tags.clean import DEFAULT_MIN_SAMPLES, DEFAULT_RADIUS, TagSpace
 
     pool, embed = tagged_pool(args.data)
-    merged = merge_tags(pool, embed, radius=args.radius or DEFAULT_RADIUS, min_samples=DEFAULT_MIN_SAMPLES)
+    merged = TagSpace(embed, radius=args.radius or DEFAULT_RADIUS, min_samples=DEFAULT_MIN_SAMPLES).merge(pool)
     members: defaultdict[str, list[str]] = defaultdict(list)
     for tag, name in merged.names.items():
         if tag != name:

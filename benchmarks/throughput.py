@@ -7,7 +7,6 @@ made up with a long-tailed mix of lengths, like instruction data: most answers s
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from inscl.models.loading import LoadedModel, load
 from inscl.training.batches import order_of_steps, tokenise_mixture
 from inscl.training.config import StageConfig
 from inscl.training.train import train_stage
+from measuring import parser_of, tell
 
 WORDS = [chr(97 + i % 26) * 2 + "ra lo min te"[j : j + 3].strip() for i in range(26) for j in range(0, 12, 3)]
 
@@ -43,20 +43,15 @@ def rows_of(n: int, seed: int) -> list[MixtureRow]:
 
 def main() -> None:
     """Measure and print; the numbers are medians over the repeats."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m", help="as for inscl: a folder, a Hub id or smollm2-135m")
+    parser = parser_of(__doc__)
     parser.add_argument("--rows", type=int, default=64, help="training rows, and half as many to answer")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--per-device", type=int, default=8, help="rows a device holds at once, for both trainers")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--max-new-tokens", type=int, default=48)
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
     options = parser.parse_args()
     result = {"device": _device(), "torch": torch.__version__, **training(options), **evaluation(options)}
-    print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+    tell(result, options.json)
 
 
 def training(options: argparse.Namespace) -> dict[str, float]:

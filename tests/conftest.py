@@ -17,6 +17,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+@pytest.fixture
+def mixture(tmp_path) -> Path:
+    """A file of rows of two tasks to train on."""
+    import tiny  # it loads torch
+
+    return tiny.mixture_file(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The 696 English tasks of Super-NaturalInstructions that lie beside the project."""

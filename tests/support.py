@@ -1,10 +1,12 @@
 """Small stand-ins that tests share: an encoder and a tagger that need no model, and made-up rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+
+from inscl.tags.clean import MergedTags, TagSpace
 
 
 def flip(file: Path, at: int) -> None:
@@ -12,6 +14,19 @@ def flip(file: Path, at: int) -> None:
     raw = bytearray(file.read_bytes())
     raw[at] ^= 0x10
     file.write_bytes(raw)
+
+
+def merge_tags(
+    tag_sets: Sequence[Iterable[str]], embed: Callable[[list[str]], np.ndarray], **options: float
+) -> MergedTags:
+    """The tags of one pool alone, merged in a space that has met no other."""
+    return TagSpace(embed, **options).merge(tag_sets)
+
+
+def conversation(system: str, *turns: str) -> tuple[dict[str, str], ...]:
+    """Messages: the system's, then the user's and the assistant's in turns."""
+    said = [{"role": "assistant" if i % 2 else "user", "content": turn} for i, turn in enumerate(turns)]
+    return ({"role": "system", "content": system}, *said)
 
 
 class WordEncoder:

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import contextmanager
 from email.utils import formatdate
 
 import pytest
@@ -203,11 +204,18 @@ def test_an_interrupt_keeps_what_is_on_its_way(tmp_path):
         assert set(server.asked.values()) == {1}
 
 
-def test_a_torn_store_is_read_as_far_as_it_goes(tmp_path):
-    path = tmp_path / "replies.jsonl"
+@contextmanager
+def three_stored(path):
+    """A server, and an asker that has its replies to three questions in `path`."""
     with rough_server() as server:
         asker = Asker(server.url, "m", path)
         asker.ask(questions(3))
+        yield server, asker
+
+
+def test_a_torn_store_is_read_as_far_as_it_goes(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    with three_stored(path) as (server, asker):
         whole = path.read_bytes()
         for cut in (5, len(whole) // 2, len(whole) - 1, len(whole) - 3):
             path.write_bytes(whole[:cut])
@@ -235,9 +243,7 @@ def test_two_commands_do_not_pay_for_one_store(tmp_path):
 
 def test_replies_about_what_is_gone_are_forgotten(tmp_path):
     path = tmp_path / "replies.jsonl"
-    with rough_server() as server:
-        asker = Asker(server.url, "m", path)
-        asker.ask(questions(3))
+    with three_stored(path) as (server, asker):
         forget_replies(path, {"00", "02"})
         assert [json.loads(line)["about"] for line in path.read_text().splitlines()] == ["00", "02"]
         asker.ask(questions(3))

@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 
 from inscl.cli import main
-from inscl.cli.app import print_table, table_of
+from inscl.cli.printing import print_table, table_of
 from inscl.memory.catalogue import CATALOGUE, Commit
 from support import rows_of
 
@@ -87,8 +87,8 @@ def test_comparing_plans_is_a_check(here, data, capsys):
     main(["add", "support", data["support"]])
     ask = ["plan", "billing", data["billing"], "--budget", "9"]
     assert main([*ask, "--out", "one.json"]) == 0
-    assert main([*ask, "--compare", "one.json"]) == 0
-    assert main([*ask, "--seed", "1", "--compare", "one.json"]) == 1
+    assert main([*ask, "--against", "one.json"]) == 0
+    assert main([*ask, "--seed", "1", "--against", "one.json"]) == 1
     assert "seed: 0 against 1" in capsys.readouterr().err
 
 

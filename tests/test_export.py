@@ -20,15 +20,9 @@ from inscl.errors import InsclError
 from inscl.export import FORMATS, SpecialTokens, is_chat, special_tokens, to_dataset, write_file
 from inscl.memory.memory import Memory
 from inscl.replay.planner import plan
-from support import WordEncoder, WordTagger, rows_of
+from support import WordEncoder, WordTagger, conversation, rows_of
 
-CHAT = (
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "Hi"},
-    {"role": "assistant", "content": "Hello"},
-    {"role": "user", "content": "Bye"},
-    {"role": "assistant", "content": "So long"},
-)
+CHAT = conversation("Be brief.", "Hi", "Hello", "Bye", "So long")
 PLAIN = [
     MixtureRow("sums", Example("Add.", "1 and 2", ("3", "three"))),
     MixtureRow("sums", Example("Add.", "", ("nothing",)), replayed=True),

@@ -314,12 +314,12 @@ def test_hostile_texts_are_printed_as_text(folder, words, capsys):
     [
         (["nowhere"], "'nowhere' holds no run"),
         (["RUN", "--judge", "magic"], "`--judge` must be offline or server, got 'magic'"),
-        (["RUN", "--judge", "server"], "needs `--base-url` and `--model`"),
+        (["RUN", "--judge", "server"], "needs `--server` and `--model`"),
         (["RUN", "--model", "x"], "belong to `--judge server`"),
         (["RUN", "--drop", "1.5"], "`drop` must lie above 0 and be at most 1"),
         (["RUN", "--ever-right", "nan"], "`ever_right` must lie above 0"),
         (["RUN", "--stage", "first"], "`stage` must be last or all, got 'first'"),
-        (["RUN", "--judge", "server", "--base-url", "nonsense", "--model", "x"], "server address 'nonsense' is none"),
+        (["RUN", "--judge", "server", "--server", "nonsense", "--model", "x"], "server address 'nonsense' is none"),
     ],
 )
 def test_mistakes_are_told_in_one_line(finished, words, capsys, arguments, message):
@@ -409,7 +409,7 @@ def by_rule(case):
 
 def test_a_server_judges_by_the_rubric_and_is_asked_once(folder, capsys):
     with stub(by_rule) as (url, asked):
-        command = ["forgetting", str(folder), "--judge", "server", "--base-url", url, "--model", "judge-1", "--quiet"]
+        command = ["forgetting", str(folder), "--judge", "server", "--server", url, "--model", "judge-1", "--quiet"]
         assert main(command) == 0
         rows = parquet.read_table(folder / "forgotten.parquet").to_pylist()
         assert {row["judge"] for row in rows} == {"server: judge-1"}
@@ -450,7 +450,7 @@ def test_what_no_rubric_knows_is_not_judged_and_never_guessed(folder, capsys):
         return seen.setdefault(json.dumps(case), (odd + fine)[len(seen) % (len(odd) + len(fine))])
 
     with stub(answer) as (url, asked):
-        command = ["forgetting", str(folder), "--judge", "server", "--base-url", url, "--model", "judge-1"]
+        command = ["forgetting", str(folder), "--judge", "server", "--server", url, "--model", "judge-1"]
         assert main([*command, "--workers", "1"]) == 0
     rows = {
         (row["task"], row["instruction"], row["input"], row["now"]): row

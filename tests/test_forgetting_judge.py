@@ -75,34 +75,46 @@ def judged(judge, task, answer, input=None, instruction=None):
     return judge([case])[0]
 
 
+ANSWERS = {  # task and input: answers, and why each is related or not
+    ("price_list", "tea 4 | jam 5 | wanted: tea"): {
+        "pay 17 coins": "wrong",  # its own kind, wrong number
+        "pay 17 coin": "wrong",  # nearly
+        "[tea]": "other task",
+        "tea 4 | jam 5 | wanted: tea": "echo",
+        "jam 5 | wanted": "echo",  # a piece of the input
+        " \n": "empty",
+        "400000000000": "degenerate",
+        "pay it pay it pay it pay it": "degenerate",
+    },
+    ("record_field", "job = pilot; city = Oslo. Field: job"): {
+        "[Oslo]": "wrong",
+        # To copy a field is what this task asks for; to copy the record is not.
+        "job = pilot; city = Oslo": "echo",
+        "pilot < Oslo < job": "other task",
+    },
+    ("review_opinion", "The bed was hard."): {
+        "positive": "wrong",
+        "[positive]": "form",  # a label in another packing
+        "positive or negative": "off-format",  # both labels are none
+        "The bed was hard": "echo",
+        "pay 4 coins": "other task",
+    },
+    ("reverse_words", "tea, jam, bread, oven"): {
+        "jam < tea < bread < oven": "wrong",
+        "The bread was eaten by the oven.": "other task",
+    },
+    ("passive_voice", "The cook sold the cup."): {
+        "the cook sold the cup": "echo",
+        "The cup was sold by a cook.": "wrong",
+    },
+    ("smaller_unit", "The rope is 4 metres long."): {"pay 4 metres": "wrong"},
+    ("poem", "Theme: snow"): {"The snow has come to stay,\nand hides the roofs of clay.": "wrong", "ok": "off-format"},
+}
+
+
 @pytest.mark.parametrize(
     ("task", "input", "answer", "reason"),
-    [
-        ("price_list", "tea 4 | jam 5 | wanted: tea", "pay 17 coins", "wrong"),  # its own kind, wrong number
-        ("price_list", "tea 4 | jam 5 | wanted: tea", "pay 17 coin", "wrong"),  # nearly
-        ("price_list", "tea 4 | jam 5 | wanted: tea", "[tea]", "other task"),
-        ("price_list", "tea 4 | jam 5 | wanted: tea", "tea 4 | jam 5 | wanted: tea", "echo"),
-        ("price_list", "tea 4 | jam 5 | wanted: tea", "jam 5 | wanted", "echo"),  # a piece of the input
-        ("price_list", "tea 4 | jam 5 | wanted: tea", " \n", "empty"),
-        ("price_list", "tea 4 | jam 5 | wanted: tea", "400000000000", "degenerate"),
-        ("price_list", "tea 4 | jam 5 | wanted: tea", "pay it pay it pay it pay it", "degenerate"),
-        ("record_field", "job = pilot; city = Oslo. Field: job", "[Oslo]", "wrong"),
-        # To copy a field is what this task asks for; to copy the record is not.
-        ("record_field", "job = pilot; city = Oslo. Field: job", "job = pilot; city = Oslo", "echo"),
-        ("record_field", "job = pilot; city = Oslo. Field: job", "pilot < Oslo < job", "other task"),
-        ("review_opinion", "The bed was hard.", "positive", "wrong"),
-        ("review_opinion", "The bed was hard.", "[positive]", "form"),  # a label in another packing
-        ("review_opinion", "The bed was hard.", "positive or negative", "off-format"),  # both labels are none
-        ("review_opinion", "The bed was hard.", "The bed was hard", "echo"),
-        ("review_opinion", "The bed was hard.", "pay 4 coins", "other task"),
-        ("reverse_words", "tea, jam, bread, oven", "jam < tea < bread < oven", "wrong"),
-        ("reverse_words", "tea, jam, bread, oven", "The bread was eaten by the oven.", "other task"),
-        ("passive_voice", "The cook sold the cup.", "the cook sold the cup", "echo"),
-        ("passive_voice", "The cook sold the cup.", "The cup was sold by a cook.", "wrong"),
-        ("smaller_unit", "The rope is 4 metres long.", "pay 4 metres", "wrong"),
-        ("poem", "Theme: snow", "The snow has come to stay,\nand hides the roofs of clay.", "wrong"),
-        ("poem", "Theme: snow", "ok", "off-format"),
-    ],
+    [(*asked, answer, reason) for asked, answers in ANSWERS.items() for answer, reason in answers.items()],
 )
 def test_the_offline_judge_by_example(judge, task, input, answer, reason):
     found = judged(judge, task, answer, input)

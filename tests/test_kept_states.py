@@ -29,11 +29,6 @@ def model(tmp_path_factory):
     return tiny.save_model(tmp_path_factory.mktemp("kept") / "model", layers=4)
 
 
-@pytest.fixture
-def mixture(tmp_path):
-    return tiny.mixture_file(tmp_path)
-
-
 def stage(mixture, model, out, training=(), **settings):
     settings = {"batch_size": 8, "dtype": "float32", "freeze_bottom_layers": 3, **settings}
     names = ("progress", "checkpoint_every", "keep_in")

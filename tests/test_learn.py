@@ -213,12 +213,11 @@ def months_of_files(folder: Path) -> None:
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Runs a command in a folder with two months of files, and an encoder that needs no model."""
-    from inscl.cli import learn as verb
-    from inscl.cli import main
+    from inscl.cli import main, options
 
     months_of_files(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(verb, "open_memory", lambda path, *_, **__: memory_at(Path(path)))
+    monkeypatch.setattr(options, "open_memory", lambda path, *_, **__: memory_at(Path(path)))
 
     def run_command(*words: str) -> tuple[int, str, str]:
         code = main([str(word) for word in words])

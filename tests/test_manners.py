@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,15 @@ from typer.main import get_command
 
 import inscl.cli
 from inscl.cli import app, main
-from inscl.cli.app import SECTIONS, complete_task
+from inscl.cli.application import SECTIONS
+from inscl.cli.options import (
+    AskingOptions,
+    DataOptions,
+    EncodingOptions,
+    OutputOptions,
+    ReplayOptions,
+    complete_task,
+)
 from inscl.errors import ConfigError
 from inscl.memory.memory import Memory
 from inscl.training.fields import checked
@@ -97,6 +106,43 @@ def test_every_command_has_json_and_quiet_and_an_example(command, capsys):
     assert {"--json", "--quiet"} <= options
     assert main([command, "--help"]) == 0
     assert "Example: inscl" in capsys.readouterr().out
+
+
+# Options that share a name with one of a group and mean something else.
+ANOTHER = {("mix", "--format"), ("check", "--memory"), ("demo", "--seed"), ("demo", "--workers"), ("run", "--workers")}
+GROUPS = (OutputOptions, EncodingOptions, DataOptions, ReplayOptions, AskingOptions)
+
+
+def test_an_option_of_several_commands_is_one_and_the_same_in_all():
+    shared = {f"--{option.name.replace('_', '-')}" for group in GROUPS for option in fields(group)}
+    meant: dict[str, set[tuple[object, ...]]] = {}
+    for name, command in get_command(app).commands.items():
+        for option in command.params:
+            for flag in shared & set(option.opts) - {flag for verb, flag in ANOTHER if verb == name}:
+                meant.setdefault(flag, set()).add((str(option.default), option.help))
+    assert set(meant) == shared
+    assert {flag: told for flag, told in meant.items() if len(told) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("tags nosuch", "survey nosuch"),
+        ("tag --tagger server --model m --base-url here", "tag --tagger server --model m --server here"),
+        ("forgetting nowhere --base-url=here", "forgetting nowhere --server=here"),
+        ("plan new --compare x.json --budget -5", "plan new --against x.json --budget -5"),
+    ],
+)
+def test_old_spellings_work_and_stand_in_no_help(here, capsys, old, new):
+    told = []
+    for typed in (old, new):
+        assert main(typed.split()) == 2
+        told.append(capsys.readouterr().err)
+    assert told[0] == told[1]
+    assert "No such" not in told[0]
+    (gone,) = {re.match("[-a-z]+", word)[0] for word in set(old.split()) - set(new.split())}
+    assert main([*([] if gone == "tags" else [new.split()[0]]), "--help"]) == 0
+    assert not re.search(rf"^  {gone} ", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_the_version(capsys):
@@ -221,7 +267,7 @@ def test_no_command_prints_what_steers_a_terminal(tmp_path, monkeypatch, capsys)
 def test_commands_print_in_one_place_only():
     for path in (Path(inscl.cli.__file__).parent).glob("*.py"):
         names = {node.id for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Name)}
-        assert path.name == "app.py" or "print" not in names, path.name
+        assert path.name == "printing.py" or "print" not in names, path.name
 
 
 # --- Completion.

@@ -117,14 +117,11 @@ TASKS = st.builds(
     TaskPlan,
     name=TEXT,
     content=HEX,
-    share=NUMBER,
-    count=COUNT,
-    available=COUNT,
-    tokens=COUNT,
-    all_instructions=COUNT,
     distance=st.none() | NUMBER,
+    share=NUMBER,
     weight=st.floats(0, allow_infinity=False),
     repeats=st.integers(1, _MOST_REPEATS),
+    **dict.fromkeys(("count", "available", "tokens", "all_instructions"), COUNT),
     instructions=st.lists(INSTRUCTIONS, max_size=3).map(tuple),
 )
 BUDGETS = st.builds(Budget, st.integers(0, 999) | st.floats(0.001, 1), per_task=st.booleans()) | st.builds(

@@ -24,11 +24,6 @@ def model(tmp_path_factory):
     return tiny.save_model(tmp_path_factory.mktemp("protect") / "model")
 
 
-@pytest.fixture
-def mixture(tmp_path):
-    return tiny.mixture_file(tmp_path)
-
-
 def stage(mixture, start, out, **settings):
     config = stage_config(batch_size=8, dtype="float32", training={"learning_rate": 1e-2}, peft=LORA, **settings)
     train_stage(mixture, start, out, config, seed=3)

@@ -20,8 +20,8 @@ from inscl.replay.plan import Plan, compare
 from inscl.replay.planner import plan, resume
 from inscl.replay.settings import Settings
 from inscl.replay.strategies import STRATEGIES
-from inscl.tags.clean import clean_tags, merge_tags
-from support import WordEncoder, WordTagger, rows_of
+from inscl.tags.clean import clean_tags
+from support import WordEncoder, WordTagger, merge_tags, rows_of
 
 TASKS = {"letters": 150, "numbers": 90, "colours": 240, "animals": 60}
 

@@ -6,8 +6,16 @@ import pytest
 
 from inscl.data.example import Example
 from inscl.data.readers import ReadReport, describe_drops, read_examples
-from inscl.data.superni import read_superni
+from inscl.data.superni import superni_files
 from inscl.errors import DataError
+
+
+def read(path, categories=None, report=None):
+    """The tasks of a checkout with their examples."""
+    return {
+        name: list(read_examples(files, format="superni", report=report))
+        for name, files in superni_files(path, categories).items()
+    }
 
 
 @pytest.fixture
@@ -38,14 +46,14 @@ YES = [Example("Say yes.", "x", ("yes",))]
 
 def test_each_file_is_a_task(checkout):
     report = ReadReport()
-    tasks = {name: list(rows) for name, rows in read_superni(checkout, report=report)}
+    tasks = read(checkout, report=report)
     assert tasks == {"task1_add": ADD, "task2_yes": YES}
     file = checkout / "tasks" / "task1_add.json"
     assert describe_drops(report) == (
         f"kept 3 of 5: 1 × no output ({file}:3), 1 × not an object with named fields ({file}:4)"
     )
-    assert {name: list(rows) for name, rows in read_superni(checkout / "tasks")} == tasks
-    assert [name for name, _ in read_superni(file)] == ["task1_add"]
+    assert read(checkout / "tasks") == tasks
+    assert [*superni_files(file)] == ["task1_add"]
 
 
 def test_tasks_are_grouped_by_a_category_map(checkout):
@@ -54,7 +62,7 @@ def test_tasks_are_grouped_by_a_category_map(checkout):
         str(checkout / "categories.json"),
         {"All": ["task2_yes", "task1_add"]},
     ):
-        assert [(name, list(rows)) for name, rows in read_superni(checkout, categories)] == [("All", YES + ADD)]
+        assert read(checkout, categories) == {"All": YES + ADD}
 
 
 def test_a_checkout_read_as_examples_is_one_task(checkout):
@@ -64,28 +72,24 @@ def test_a_checkout_read_as_examples_is_one_task(checkout):
 def test_a_category_that_names_missing_files_is_an_error(checkout):
     categories = {"A": ["task1_add", "x1"], "B": ["x2", "x3", "x4"]}
     with pytest.raises(DataError, match=r"not there: 'x1' \(A\), 'x2' \(B\), 'x3' \(B\) and 1 more"):
-        read_superni(checkout, categories)
+        superni_files(checkout, categories)
 
 
-@pytest.mark.parametrize(
-    ("categories", "message"),
-    [
-        ("[]", "wants one JSON object"),
-        ('{"A": "task1_add"}', "category 'A' wants a list"),
-        ("{", "cannot be read"),
-    ],
-)
+NO_MAPS = {"[]": "wants one JSON object", '{"A": "task1_add"}': "category 'A' wants a list", "{": "cannot be read"}
+
+
+@pytest.mark.parametrize(("categories", "message"), NO_MAPS.items())
 def test_a_map_that_is_none_is_an_error(checkout, categories, message):
     (checkout / "categories.json").write_text(categories)
     with pytest.raises(DataError, match=message):
-        read_superni(checkout, checkout / "categories.json")
+        superni_files(checkout, checkout / "categories.json")
 
 
 def test_a_folder_without_tasks_is_an_error(tmp_path):
     with pytest.raises(DataError, match="holds no task files"):
-        read_superni(tmp_path)
+        superni_files(tmp_path)
     with pytest.raises(DataError, match="There is no file or folder"):
-        read_superni(tmp_path / "nothing")
+        superni_files(tmp_path / "nothing")
 
 
 def test_a_file_that_is_no_task_is_dropped_and_named(checkout):
@@ -97,9 +101,8 @@ def test_a_file_that_is_no_task_is_dropped_and_named(checkout):
 
 def test_all_real_tasks_load_with_every_reference(real_data):
     count = 0
-    for name, examples in read_superni(real_data):
+    for name, examples in read(real_data).items():
         task = json.loads((real_data / "tasks" / f"{name}.json").read_text())
-        examples = list(examples)
         count += len(examples)
         assert [e.input for e in examples] == [instance["input"] for instance in task["Instances"]]
         assert [list(e.outputs) for e in examples] == [
@@ -114,7 +117,7 @@ def test_the_real_categories_hold_every_task(real_data):
     report = ReadReport()
     loaded = {
         name: {e.instruction for e in examples}
-        for name, examples in read_superni(real_data, real_data / "categories.json", report=report)
+        for name, examples in read(real_data, real_data / "categories.json", report).items()
     }
     assert list(loaded) == list(categories)
     assert len(loaded) == 16

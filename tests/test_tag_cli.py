@@ -35,7 +35,7 @@ def memory(tmp_path, monkeypatch) -> Memory:
 
 
 def ask(server, *more: str) -> list[str]:
-    return ["tag", *more, "--tagger", "server", "--base-url", server.url, "--model", "big"]
+    return ["tag", *more, "--tagger", "server", "--server", server.url, "--model", "big"]
 
 
 def summary(capsys) -> dict:
@@ -190,7 +190,7 @@ def test_removing_a_task_removes_what_was_asked_about_it(memory, monkeypatch, tm
 
 def test_mistakes_are_named(memory, capsys):
     for arguments, said in [
-        (["--tagger", "server", "--model", "m"], "--tagger server needs --base-url"),
+        (["--tagger", "server", "--model", "m"], "--tagger server needs --server"),
         (["--tagger", "server"], "--tagger server needs --model"),
         (["--tagger", "local"], "--tagger local needs --model"),
         (["--batch-out", "x"], "need --tagger server and --model"),
@@ -198,9 +198,9 @@ def test_mistakes_are_named(memory, capsys):
         (["nobody"], "has no task 'nobody'"),
         (["--memory", "elsewhere"], "There is no memory at 'elsewhere'"),
         (["--tagger", "local", "--model", "no such/folder/x"], "neither a folder nor a Hub id"),
-        (["--tagger", "server", "--model", "m", "--base-url", "here"], "address 'here' is none"),
-        (["--tagger", "server", "--model", "m", "--base-url", "http://127.0.0.1:9"], "Nothing answers at"),
-        (["--tagger", "server", "--model", "m", "--base-url", "http://a", "--without", "x"], "`without` may name"),
+        (["--tagger", "server", "--model", "m", "--server", "here"], "address 'here' is none"),
+        (["--tagger", "server", "--model", "m", "--server", "http://127.0.0.1:9"], "Nothing answers at"),
+        (["--tagger", "server", "--model", "m", "--server", "http://a", "--without", "x"], "`without` may name"),
     ]:
         assert main(["tag", *arguments]) == 2, arguments
         captured = capsys.readouterr()

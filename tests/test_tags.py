@@ -18,8 +18,9 @@ from sklearn.cluster import DBSCAN
 from inscl.data.example import instruction_key
 from inscl.errors import ConfigError, DataError
 from inscl.tags import Tagger, read_tags
-from inscl.tags.clean import TagSpace, clean_tags, dbscan, merge_tags, normalise_tag, radius_for
+from inscl.tags.clean import TagSpace, clean_tags, dbscan, normalise_tag, radius_for
 from inscl.tags.keyphrase import KeyphraseTagger
+from support import merge_tags
 
 
 def embedding(vectors):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import inscl.memory.task
 import inscl.memory.task_tables
 from inscl.data.example import SPLITS, Example, example_key, input_key, instruction_key
-from inscl.data.superni import read_superni
+from inscl.data.readers import read_examples
 from inscl.errors import DataError
 from inscl.memory.embedding_cache import CachedEncoder
 from inscl.memory.task import Task, check_name, estimate_tokens
@@ -221,12 +221,11 @@ def test_estimates_agree_with_a_real_tokenizer_on_real_data(real_data):
     tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=gguf.name)
     ratios, texts = [], []
     for file in sorted((real_data / "tasks").glob("*.json"))[::16]:
-        for _, rows in read_superni(file):
-            some = [row for row, _ in zip(rows, range(20), strict=False)]
-            mine = [row.instruction + row.input + row.outputs[0] for row in some]
-            real = sum(len(ids) for ids in tokenizer(mine)["input_ids"])
-            ratios.append(sum(map(estimate_tokens, mine)) / real)
-            texts.append((sum(map(estimate_tokens, mine)), real))
+        some = [row for row, _ in zip(read_examples(file, format="superni"), range(20), strict=False)]
+        mine = [row.instruction + row.input + row.outputs[0] for row in some]
+        real = sum(len(ids) for ids in tokenizer(mine)["input_ids"])
+        ratios.append(sum(map(estimate_tokens, mine)) / real)
+        texts.append((sum(map(estimate_tokens, mine)), real))
     whole = sum(estimated for estimated, _ in texts) / sum(real for _, real in texts)
     low, middle, high = np.percentile(ratios, [5, 50, 95])
     spread = f"5 % {low:.3f}, median {middle:.3f}, 95 % {high:.3f}"

@@ -12,19 +12,14 @@ from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow, read_mixture, write_mixture
 from inscl.data.template import IGNORED, prompt_ids, render, tokenise
 from inscl.errors import DataError
+from support import conversation
 
 TOKENIZER = tiny.tokenizer()
 CHAT = Example(
     "Say the word again.",
     "earlier turns",
     ("three",),
-    messages=(
-        {"role": "system", "content": "Say the word again."},
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "one"},
-        {"role": "user", "content": "three"},
-        {"role": "assistant", "content": "three"},
-    ),
+    messages=conversation("Say the word again.", "one", "one", "three", "three"),
 )
 
 

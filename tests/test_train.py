@@ -31,11 +31,6 @@ def model(tmp_path_factory):
     return tiny.save_model(tmp_path_factory.mktemp("train") / "model")
 
 
-@pytest.fixture
-def mixture(tmp_path):
-    return tiny.mixture_file(tmp_path)
-
-
 def stage(mixture, model, out, training=(), **settings):
     settings = {**COMMON, **settings}
     call = {name: settings.pop(name) for name in ("seed", "progress", "checkpoint_every") if name in settings}

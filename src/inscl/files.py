@@ -8,7 +8,7 @@ from typing import Any
 
 
 @contextmanager
-def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
+def whole_file(path: Path, mode: str = "w", partial: Path | None = None) -> Iterator[Any]:
     """An open file that takes the name `path` when the block ends well, and is deleted when it does not.
 
     Parameters
@@ -16,6 +16,8 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
     path : Path
     mode : "w" or "wb"
         Text is UTF-8.
+    partial : Path, optional
+        Where it lies until then: a name of one's own where several may write the file at once.
 
     Examples
     --------
@@ -26,7 +28,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
     >>> path.read_text()
     'there False\\n'
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = partial or path.with_name(path.name + ".partial")
     try:
         with partial.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file

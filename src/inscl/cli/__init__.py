@@ -11,8 +11,9 @@ from typing import Any
 
 import typer
 
-from inscl.cli import check, demo, doctor, evaluate, forgetting, learn, memory, plan, report, run, tag, tags, watch
-from inscl.cli.app import app, remark
+from inscl.cli import check, demo, doctor, evaluate, forgetting, learn, memory, plan, report, run, survey, tag, watch
+from inscl.cli.application import app
+from inscl.cli.printing import remark
 from inscl.errors import InsclError
 from inscl.suggest import suggest
 from inscl.training import ranks
@@ -30,8 +31,8 @@ __all__ = [
     "plan",
     "report",
     "run",
+    "survey",
     "tag",
-    "tags",
     "watch",
 ]
 

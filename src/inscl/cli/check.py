@@ -5,25 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inscl.cli.app import (
-    JsonOption,
-    QuietOption,
-    app,
-    open_memory,
-    print_json,
-    print_table,
-    remark,
-    say,
-    table_of,
-)
-from inscl.cli.evaluate import ServerOption, asked_of
-from inscl.cli.learn import ConfigOption, read_settings
+from inscl.cli.application import command
+from inscl.cli.options import ConfigOption, OutputOptions, ServerOption, asked_of, open_memory, read_settings
+from inscl.cli.printing import print_json, print_table, remark, say, table_of
 
 if TYPE_CHECKING:
     from inscl.check.result import CheckResult
 
 
-@app.command(epilog="Example: inscl check models/july --against models/june --max-drop 2 --junit check.xml")
+@command("inscl check models/july --against models/june --max-drop 2 --junit check.xml")
 def check(
     model: Annotated[
         str, typer.Argument(help="Hub id, folder or stage; with --server a name; or a file of its scores.")
@@ -32,6 +22,7 @@ def check(
         Path,
         typer.Option("--against", help="What to compare with: a file of `inscl evaluate --out`, or a finished stage."),
     ],
+    *,
     max_drop: Annotated[float, typer.Option("--max-drop", help="Largest drop of a task allowed, in points.")] = 2.0,
     notice: Annotated[
         float | None,
@@ -62,8 +53,7 @@ def check(
     out: Annotated[Path | None, typer.Option("--out", help="File for the model's scores, as of `evaluate`.")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="File for JUnit XML, a case per task.")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="File for a Markdown summary.")] = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    output: OutputOptions,
 ) -> None:
     """The gate before a release: exit with 1 where a task dropped by more than is allowed."""
     from inscl.cli.view import StageView
@@ -84,13 +74,14 @@ def check(
         alpha=alpha,
         undecided="fail" if strict else undecided,  # type: ignore[arg-type]  # it is checked there
     )
-    for file in (junit, markdown):
-        if file is not None and _plain(file):
+    forms = [(file, form) for file, form in ((junit, formats.junit), (markdown, formats.markdown)) if file is not None]
+    for file, _ in forms:
+        if _plain(file):
             file.unlink()  # what an earlier call said must not be taken for this one's
     reference = read_assessment(against)
     settings = None if config is None else read_settings(config)
-    kept = open_memory(memory or str(memory_of(against) or "memory"), quiet=quiet)
-    with StageView(quiet=quiet) as view:
+    kept = open_memory(memory or str(memory_of(against) or "memory"), quiet=output.quiet)
+    with StageView(quiet=output.quiet) as view:
         result = gate.check(
             asked_of(server, model) if server else model,
             reference,
@@ -101,10 +92,9 @@ def check(
             out=out,
             progress=view.show,
         )
-    for file, form in ((junit, formats.junit), (markdown, formats.markdown)):
-        if file is not None:
-            _write(file, form(result))
-    if json:
+    for file, form in forms:
+        _write(file, form(result))
+    if output.json:
         print_json(result.to_dict())
     else:
         _print(result)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inscl.cli.app import JsonOption, QuietOption, app, print_json, printable, remark
-from inscl.cli.run import WorkersOption, carry_out, tell_where
+from inscl.cli.application import command
+from inscl.cli.options import OutputOptions, WorkersOption
+from inscl.cli.printing import print_json, say
+from inscl.cli.run import carry_out, where_numbers_are
 
 if TYPE_CHECKING:
     from inscl.experiments.summary import Summary
@@ -17,15 +19,15 @@ if TYPE_CHECKING:
 _BAR = 40  # characters that stand for 100 per cent
 
 
-@app.command(epilog="Example: inscl demo --fast")
+@command("inscl demo --fast")
 def demo(
+    *,
     fast: Annotated[bool, typer.Option("--fast", help="Three tasks, no replay against replay: a minute.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run. [default: runs/demo-seedN]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples, draws and shuffling.")] = 0,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser at the end.")] = False,
     workers: WorkersOption = min(2, os.cpu_count() or 1),
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    output: OutputOptions,
 ) -> None:
     """A real small model forgets, and replay keeps it: small tasks learnt one after another, offline, in minutes."""
     from inscl.libraries import prepare_libraries
@@ -39,32 +41,30 @@ def demo(
     config = load_config(stream_file(fast)).model_copy(
         update={"seeds": (seed,), "experts": Experts(seeds=(seed,))}  # so that an expert is also a first stage
     )
-    if not quiet:
-        remark(
-            f"Small tasks, one after another, learnt by {EMBEDDED} with strategies {', '.join(config.strategies)}. "
-            "Interrupt it when you like: the same command goes on."
-        )
+    output.remark(
+        f"Small tasks, one after another, learnt by {EMBEDDED} with strategies {', '.join(config.strategies)}. "
+        "Interrupt it when you like: the same command goes on."
+    )
     folder = out or Path("runs") / f"demo{'-fast' if fast else ''}-seed{seed}"
-    summary = carry_out(config, folder, workers=workers, quiet=quiet)
-    if json:
+    summary = carry_out(config, folder, workers=workers, quiet=output.quiet)
+    if output.json:
         print_json(summary.to_dict())
     else:
         _print_kept(summary)
     page = _page(folder)
-    if not quiet:
-        tell_where(folder)
-        remark(f"what was kept, and what was forgotten, on one page: {page}")
+    output.remark(where_numbers_are(folder))
+    output.remark(f"what was kept, and what was forgotten, on one page: {page}")
     if show:
         webbrowser.open(page.absolute().as_uri())
 
 
 def _print_kept(summary: "Summary") -> None:
     """A bar for each strategy."""
-    print("What the model still knows of the earlier tasks after the last one, in per cent of an expert in each:")
+    say("What the model still knows of the earlier tasks after the last one, in per cent of an expert in each:")
     for line in summary.lines:
         name = f"{line.strategy}, {line.budget}" if line.budget else f"{line.strategy}: no replay"
         kept = line.gain_final or 0.0
-        print(printable(f"  {name:<22} {'█' * round(max(kept, 0) / 100 * _BAR):<{_BAR}} {kept:.0f}"))
+        say(f"  {name:<22} {'█' * round(max(kept, 0) / 100 * _BAR):<{_BAR}} {kept:.0f}")
 
 
 def _page(folder: Path) -> Path:

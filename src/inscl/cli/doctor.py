@@ -4,22 +4,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inscl.cli.app import EncoderOption, JsonOption, MemoryOption, QuietOption, app, print_json, say
+from inscl.cli.application import command
+from inscl.cli.options import EncodingOptions, OutputOptions
+from inscl.cli.printing import print_json, say
 
 if TYPE_CHECKING:
     from inscl.doctor import Diagnosis
 
 
-@app.command(epilog="Example: inscl doctor --quick")
+@command("inscl doctor --quick")
 def doctor(
+    *,
     quick: Annotated[bool, typer.Option("--quick", help="Do not recompute the memory's checksums.")] = False,
-    devices: Annotated[
-        bool, typer.Option("--devices", help="Load torch: its devices, and which precision is faster here.")
-    ] = False,
-    memory: MemoryOption = "memory",
-    encoder: EncoderOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    devices: Annotated[bool, typer.Option("--devices", help="Load torch: devices, and the faster precision.")] = False,
+    memory: EncodingOptions,
+    output: OutputOptions,
 ) -> int:
     """Look for what is missing or wrong: packages, devices, models, memory, disk; exit code 1 if something is.
 
@@ -27,11 +26,11 @@ def doctor(
     """
     from inscl.doctor import examine
 
-    found = examine(memory, encoder=encoder, quick=quick, devices=devices)
-    if json:
+    found = examine(memory.memory, encoder=memory.encoder, quick=quick, devices=devices)
+    if output.json:
         print_json(found.to_dict())
     else:
-        _print(found, quiet)
+        _print(found, output.quiet)
     return 1 if found.problems else 0
 
 

@@ -1,25 +1,15 @@
 """inscl forgetting"""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inscl.cli.app import (
-    EncoderOption,
-    JsonOption,
-    QuietOption,
-    app,
-    print_json,
-    print_table,
-    remark,
-    say,
-    shorten,
-    table_of,
-)
+from inscl.cli.application import command
+from inscl.cli.options import AskingOptions, EncoderOption, OutputOptions
+from inscl.cli.printing import print_json, print_table, remark, say, shorten, table_of
+from inscl.cli.view import counting
 
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
@@ -30,17 +20,16 @@ if TYPE_CHECKING:
 
 _REPLIES = "judge_replies.jsonl"  # in the run's folder
 _ANSWER_TOKENS = 200  # a verdict is one short JSON object
-WIDTH = 100  # of an example's line
+_WIDTH = 100  # of an example's line
 
 
-@app.command(epilog="Example: inscl forgetting runs/first --examples 3")
+@command("inscl forgetting runs/first --examples 3")
 def forgetting(
     run: Annotated[Path, typer.Argument(help="Folder of an `inscl run` or `inscl demo`.")],
+    *,
     judge: Annotated[str, typer.Option("--judge", help="Who judges the answers: offline or server.")] = "offline",
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="OpenAI-compatible server; the key comes from OPENAI_API_KEY.")
-    ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model on that server.")] = None,
+    asking: AskingOptions,
     ever_right: Annotated[
         float, typer.Option("--ever-right", help="A row was right with a best earlier score of at least this.")
     ] = 0.5,
@@ -51,10 +40,8 @@ def forgetting(
         str, typer.Option("--stage", help="Judge the forgotten rows of the last stage or of all of them.")
     ] = "last",
     examples: Annotated[int, typer.Option("--examples", min=0, help="Examples to show of each task.")] = 2,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Questions on their way to the server at once.")] = 8,
     encoder: EncoderOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    output: OutputOptions,
 ) -> None:
     """Tell what a run's models forgot, and whether they still attempt it.
 
@@ -69,10 +56,10 @@ def forgetting(
 
     rule = ForgettingRule(ever_right=ever_right, drop=drop)
     folder = read_run(run)
-    with _progress(quiet) as tell:
+    with counting("judging", quiet=output.quiet) as tell:
         found = analyse(
             folder,
-            judge=_judge(judge, folder, base_url, model, workers, tell),
+            judge=_judge(judge, folder, model, asking, tell),
             rule=rule,
             stage=stage,  # type: ignore[arg-type]  # it is checked there
             encoder=SentenceEncoder(encoder) if encoder else None,
@@ -80,54 +67,34 @@ def forgetting(
     found.write()
     for note in found.notes:
         remark(f"note: {note}")
-    if json:
+    if output.json:
         print_json(found.to_dict(examples))
     else:
         _print_analysis(found, examples)
-    if not quiet:
-        remark(f"every rate: {run / 'forgetting.parquet'} and forgetting.csv; every forgotten row: forgotten.parquet")
+    output.remark(
+        f"every rate: {run / 'forgetting.parquet'} and forgetting.csv; every forgotten row: forgotten.parquet"
+    )
 
 
 def _judge(
-    name: str,
-    run: "RunFolder",
-    base_url: str | None,
-    model: str | None,
-    workers: int,
-    tell: Callable[[int, int], None],
+    name: str, run: "RunFolder", model: str | None, asking: AskingOptions, tell: Callable[[int, int], None]
 ) -> "Judge | None":
     """The judge asked for; None is the offline one."""
     from inscl.errors import ConfigError
 
     if name == "offline":
-        if base_url or model:
-            raise ConfigError("`--base-url` and `--model` belong to `--judge server`; the offline judge asks nobody.")
+        if asking.server or model:
+            raise ConfigError("`--server` and `--model` belong to `--judge server`; the offline judge asks nobody.")
         return None
     if name != "server":
         raise ConfigError(f"`--judge` must be offline or server, got {name!r}.")
-    if not (base_url and model):
+    if not (asking.address and model):
         raise ConfigError(
-            "`--judge server` needs `--base-url` and `--model`, such as http://localhost:8000/v1 and its model."
+            "`--judge server` needs `--server` and `--model`, such as http://localhost:8000/v1 and its model."
         )
     from inscl.forgetting.analysis import server_judge
-    from inscl.llm.client import Asker
 
-    asker = Asker(base_url, model, run.path / _REPLIES, workers=workers, most_tokens=_ANSWER_TOKENS)
-    return server_judge(run, asker, tell)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere nothing."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("judging", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    return server_judge(run, asking.asker(asking.address, model, run.path / _REPLIES, _ANSWER_TOKENS), tell)
 
 
 def _print_analysis(found: "Analysis", examples: int) -> None:
@@ -141,7 +108,7 @@ def _print_analysis(found: "Analysis", examples: int) -> None:
         if line.task is None and line.forgotten and line.forgotten.count:
             say(f"{_strategy(line)}: {_reasons(line)}")
     for task, rows in found.examples(examples).items():
-        say(f"\n{shorten(task, WIDTH)}")
+        say(f"\n{shorten(task, _WIDTH)}")
         for row in rows:
             say(_example(row))
 
@@ -192,6 +159,6 @@ def _example(row: "TableRow") -> str:
     verdict = f"{row['kind'] or 'not judged'}: {row['reason']}"
     lines = [f"  {where}, {verdict}"]
     for name in ("instruction", "input", "reference", "once", "now"):
-        text = "(not kept)" if row[name] is None else shorten(row[name], WIDTH) or "(empty)"
+        text = "(not kept)" if row[name] is None else shorten(row[name], _WIDTH) or "(empty)"
         lines.append(f"    {name:<11} {text}")
     return "\n".join(lines)

@@ -1,67 +1,60 @@
 """inscl learn"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inscl.cli.app import (
-    DevOption,
-    EncoderOption,
-    FieldOption,
-    FormatOption,
-    JsonOption,
-    MaxMibOption,
-    MemoryOption,
-    PreferredOption,
-    QuietOption,
-    SkipBadOption,
-    SplitOption,
-    TagsOption,
-    TestOption,
-    app,
-    as_source,
-    open_memory,
-    print_json,
-    print_table,
-    remark,
-    say,
-    table_of,
-    tell_read,
+from inscl.cli.application import command
+from inscl.cli.evaluate import interval_text, percent_text, score_of
+from inscl.cli.options import (
+    ConfigOption,
+    DataOptions,
+    EncodingOptions,
+    OutputOptions,
+    ReplayOptions,
+    TestRowsOption,
+    read_settings,
 )
-from inscl.cli.plan import (
-    BudgetOption,
-    PerTaskOption,
-    SeedOption,
-    StrategyOption,
-    TokensOption,
-    parse_budget,
-    print_plan,
-)
+from inscl.cli.plan import print_plan
+from inscl.cli.printing import print_json, print_table, remark, say, table_of, tell_read
 
 if TYPE_CHECKING:
-    from inscl.evaluation.scores import RowScores
     from inscl.replay.plan import Plan
     from inscl.replay.planner import Replay
     from inscl.stages.learn import Learnt
     from inscl.training.config import StageConfig
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML with how to train and score: training, peft, batch_size, scorer, …"),
-]
-TestRowsOption = Annotated[
-    int, typer.Option("--test-rows", min=0, help="Most test rows of each task to score; 0: all.")
-]
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train and score."""
+
+    config: ConfigOption = None
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the mixture. [default: 3]")] = None
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate. [default: 2e-5]")] = None
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Rows of a step over all devices. [default: 32]")
+    ] = None
+    test_rows: TestRowsOption = 200
+
+    def settings(self) -> "StageConfig":
+        """The settings of the file, changed by the options."""
+        given = {"num_train_epochs": self.epochs, "learning_rate": self.lr}
+        training = {key: value for key, value in given.items() if value}
+        return read_settings(self.config, batch_size=self.batch_size, training=training)
 
 
-@app.command(epilog="Example: inscl learn billing invoices.jsonl --model smollm2-135m --budget 200")
+@command("inscl learn billing invoices.jsonl --model smollm2-135m --budget 200")
 def learn(
     name: Annotated[str, typer.Argument(help="Name of the new task.")],
     data: Annotated[list[str], typer.Argument(help="Its data, as for `inscl add`.")],
+    *,
     model: Annotated[
         str | None,
         typer.Option("--model", help="Hub id, folder or smollm2-135m. [default: model of the last finished stage]"),
@@ -71,104 +64,62 @@ def learn(
     show_row: Annotated[
         bool, typer.Option("--show-row", help="Show one row of each form, token by token, as it is trained.")
     ] = False,
-    budget: BudgetOption = None,
-    budget_per_task: PerTaskOption = None,
-    budget_tokens: TokensOption = None,
-    strategy: StrategyOption = "inscl",
-    seed: SeedOption = 0,
-    weights: Annotated[
-        str, typer.Option("--weights", help="Of instructions in a task: frequency or uniform.")
-    ] = "frequency",
-    config: ConfigOption = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the mixture. [default: 3]")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate. [default: 2e-5]")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Rows of a step over all devices. [default: 32]")
-    ] = None,
-    test_rows: TestRowsOption = 200,
-    format: FormatOption = None,
-    instruction_field: FieldOption = None,
-    skip_bad: SkipBadOption = False,
-    preferred: PreferredOption = False,
-    max_mib: MaxMibOption = None,
-    tags: TagsOption = None,
-    dev: DevOption = None,
-    test: TestOption = None,
-    split: SplitOption = "70/10/20",
-    memory: MemoryOption = "memory",
-    encoder: EncoderOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    replay: ReplayOptions,
+    training: TrainingOptions,
+    reading: DataOptions,
+    memory: EncodingOptions,
+    output: OutputOptions,
 ) -> None:
     """One stage: plan, mix, train, score old and new tasks, remember. The same command goes on if interrupted."""
-    from inscl.cli.view import StageView
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
-    from inscl.data.split import Shares
-    from inscl.tags import read_tags
-
-    training = {key: value for key, value in {"num_train_epochs": epochs, "learning_rate": lr}.items() if value}
-    settings = read_settings(config, batch_size=batch_size, training=training)
-    options: dict[str, Any] = {
-        "budget": parse_budget(budget, budget_per_task, budget_tokens),
-        "strategy": strategy,
-        "seed": seed,
-        "weights": weights,
-        "tags": None if tags is None else read_tags(tags),
-        "shares": Shares.parse(split),
-    }
-    reading = {
-        "format": format,
-        "instruction_field": instruction_field,
-        "skip_bad": skip_bad,
-        "preferred": preferred,
-        "max_mib": max_mib,
-        "dev": dev,
-        "test": test,
-    }
-    options |= {key: value for key, value in reading.items() if value}
-    kept, source = open_memory(memory, encoder, quiet), as_source(data)
+    settings = training.settings()
+    options = replay.arguments() | reading.arguments()
+    source = reading.source(data, name)
     if dry_run:
-        from inscl.replay.planner import plan as make_plan
-
-        with TemporaryDirectory(prefix="inscl-") as empty:  # stands for a memory that the first task has yet to make
-            seen = kept if kept.tasks() else open_memory(empty, encoder, quiet)
-            replay = make_plan(seen, name, source, **options)
-            if replay.report is not None and not quiet:
-                tell_read(replay.report)
+        with _planned(memory, output, name, source, options) as made:
             if show_row:
-                _show_rows(replay, model)
-            _print_dry_run(replay.plan, settings, json)
+                _show_rows(made, model)
+            _print_cost(made.plan, settings, output.json)
         return
+    from inscl.cli.view import StageView
     from inscl.stages.learn import learn as learn_stage
 
-    with StageView(quiet=quiet) as view:
+    with StageView(quiet=output.quiet) as view:
         done = learn_stage(
-            kept,
+            memory.open(quiet=output.quiet),
             name,
             source,
             model=model,
             out=out,
             config=settings,
-            test_rows=test_rows or None,
-            say=(lambda message: None) if quiet else remark,
+            test_rows=training.test_rows or None,
+            say=output.remark,
             show=remark if show_row else (lambda line: None),
             progress=view.show,
             **options,
         )
-    if json:
+    if output.json:
         print_json(_as_json(done, settings))
     else:
         _print_learnt(done, settings)
 
 
-def read_settings(file: Path | None, **changes: Any) -> "StageConfig":
-    """The settings of a stage from a file, and what options change of them."""
-    from inscl.settings import read_text
-    from inscl.training.config import stage_config
+@contextmanager
+def _planned(
+    memory: EncodingOptions, output: OutputOptions, name: str, source: Any, options: Mapping[str, Any]
+) -> "Iterator[Replay]":
+    """What the stage would train on, as long as the context lasts."""
+    from inscl.replay.planner import plan
 
-    return stage_config("" if file is None else read_text(file), name=str(file or "stage.yaml"), **changes)
+    kept = memory.open(quiet=output.quiet)
+    with TemporaryDirectory(prefix="inscl-") as empty:  # stands for a memory that the first task has yet to make
+        seen = kept if kept.tasks() else replace(memory, memory=empty).open(quiet=output.quiet)
+        made = plan(seen, name, source, **options)
+        if made.report is not None and not output.quiet:
+            tell_read(made.report)
+        yield made
 
 
 def _show_rows(replay: "Replay", model: str | None) -> None:
@@ -179,7 +130,7 @@ def _show_rows(replay: "Replay", model: str | None) -> None:
             remark(line)
 
 
-def _print_dry_run(made: "Plan", settings: "StageConfig", json: bool) -> None:
+def _print_cost(made: "Plan", settings: "StageConfig", json: bool) -> None:
     epochs = float(settings.training.get("num_train_epochs", 3))
     rows, tokens = made.new.rows + made.count, made.new.tokens + made.tokens
     steps = int(settings.training.get("max_steps", -1))
@@ -226,17 +177,3 @@ def _as_json(done: "Learnt", settings: "StageConfig") -> dict[str, Any]:
         "after": {task: score_of(scores, settings.scorer) for task, scores in done.after.items()},
         "training": {key: value for key, value in done.record.items() if key != "losses"},
     }
-
-
-def score_of(scores: "RowScores", scorer: str) -> Mapping[str, Any]:
-    main = scores.estimate(scorer)
-    others = {score: scores.mean(score) for score in scores.rows if score != scorer}
-    return {"score": main.mean, "low": main.low, "high": main.high, "n": main.n, "capped": scores.capped, **others}
-
-
-def percent_text(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def interval_text(cell: Mapping[str, Any]) -> str:
-    return f"{percent_text(cell['low'])} … {percent_text(cell['high'])}"

@@ -1,147 +1,64 @@
 """inscl plan | mix"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inscl.cli.app import (
-    CategoriesOption,
-    DevOption,
-    EncoderOption,
-    FieldOption,
-    FormatOption,
-    JsonOption,
-    MaxMibOption,
-    MemoryOption,
-    PreferredOption,
-    QuietOption,
-    SkipBadOption,
-    SplitOption,
-    TagsOption,
-    TestOption,
-    app,
-    as_source,
-    category_files,
-    open_memory,
-    print_json,
-    print_table,
-    remark,
-    say,
-    shorten,
-    table_of,
-    tell_read,
-)
-from inscl.errors import PlanError
+from inscl.cli.application import command
+from inscl.cli.options import DataOptions, EncodingOptions, OutputOptions, ReplayOptions, as_source
+from inscl.cli.printing import print_json, print_table, remark, say, shorten, table_of, tell_read
 
 if TYPE_CHECKING:
-    from inscl.replay.budget import Budget
-    from inscl.replay.plan import Plan
-
-BudgetOption = Annotated[
-    str | None, typer.Option("--budget", help="Examples to replay in all: 200, or 5% of the new rows. [default: 20%]")
-]
-PerTaskOption = Annotated[str | None, typer.Option("--budget-per-task", help="The same for each earlier task.")]
-TokensOption = Annotated[int | None, typer.Option("--budget-tokens", help="Tokens to replay in all (estimated).")]
-StrategyOption = Annotated[
-    str,
-    typer.Option(
-        "--strategy",
-        help="none, random, inscl, inscl-mean, inscl-density, dynamic, insinfo, proportional, prototype-data, "
-        "prototype-instruction, diverse-instruction, rotate, steady, inscl-rotate, rgd or surprise; parts "
-        "follow with +, as in inscl+carry.",
-    ),
-]
-InsInfoOption = Annotated[str, typer.Option("--insinfo", help="InsInfo: paper, mean or density (docs/tags.md).")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every draw.")]
+    from inscl.replay.plan import Plan, TaskPlan
 
 
-@app.command(epilog="Example: inscl plan billing invoices.jsonl --budget 200 --out plan.json")
+@command("inscl plan billing invoices.jsonl --budget 200 --out plan.json")
 def plan(
     name: Annotated[str, typer.Argument(help="Name of the new task.")],
     data: Annotated[
         list[str] | None, typer.Argument(help="Its data; without, those remembered under the name.")
     ] = None,
-    budget: BudgetOption = None,
-    budget_per_task: PerTaskOption = None,
-    budget_tokens: TokensOption = None,
-    strategy: StrategyOption = "inscl",
-    seed: SeedOption = 0,
-    weights: Annotated[
-        str, typer.Option("--weights", help="Of instructions in a task: frequency or uniform.")
-    ] = "frequency",
-    insinfo: InsInfoOption = "paper",
-    categories: CategoriesOption = None,
+    *,
+    replay: ReplayOptions,
+    insinfo: Annotated[
+        str, typer.Option("--insinfo", help="InsInfo: paper, mean or density (docs/tags.md).")
+    ] = "paper",
     out: Annotated[Path | None, typer.Option("--out", help="Write the plan to this file.")] = None,
-    against: Annotated[Path | None, typer.Option("--compare", help="Say how the plan differs from this one.")] = None,
+    against: Annotated[Path | None, typer.Option("--against", help="Say how the plan differs from this one.")] = None,
     instructions: Annotated[int, typer.Option("--instructions", help="Chosen instructions to list per task.")] = 0,
-    format: FormatOption = None,
-    instruction_field: FieldOption = None,
-    skip_bad: SkipBadOption = False,
-    preferred: PreferredOption = False,
-    max_mib: MaxMibOption = None,
-    tags: TagsOption = None,
-    dev: DevOption = None,
-    test: TestOption = None,
-    split: SplitOption = "70/10/20",
-    memory: MemoryOption = "memory",
-    encoder: EncoderOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    reading: DataOptions,
+    memory: EncodingOptions,
+    output: OutputOptions,
 ) -> int:
     """Show what would be replayed for a new task, why, and what it costs. Nothing is trained or changed."""
-    from inscl.data.split import Shares
     from inscl.replay.plan import Plan, compare
     from inscl.replay.planner import plan as make_plan
-    from inscl.tags import read_tags
 
-    source: Any = as_source(data) if data else None
-    if data and categories is not None:
-        source = category_files(data, categories, name)
-    reading: dict[str, Any] = {
-        "format": format,
-        "instruction_field": instruction_field,
-        "skip_bad": skip_bad,
-        "preferred": preferred,
-        "max_mib": max_mib,
-        "dev": dev,
-        "test": test,
-    }
-    replay = make_plan(
-        open_memory(memory, encoder, quiet).existing(),
-        name,
-        source,
-        budget=parse_budget(budget, budget_per_task, budget_tokens),
-        strategy=strategy,
-        seed=seed,
-        weights=weights,
-        insinfo=insinfo,
-        tags=None if tags is None else read_tags(tags),
-        shares=Shares.parse(split),
-        **{key: value for key, value in reading.items() if value},
-    )
-    made = replay.plan
-    if replay.report is not None and not quiet:
-        tell_read(replay.report)
+    kept = memory.open(quiet=output.quiet).existing()
+    source = reading.source(data, name) if data else None
+    found = make_plan(kept, name, source, insinfo=insinfo, **replay.arguments(), **reading.arguments())
+    made = found.plan
+    if found.report is not None and not output.quiet:
+        tell_read(found.report)
     if out is not None:
         made.write(out)
-    if json:
+    if output.json:
         print_json(made.to_dict())
     else:
         print_plan(made, instructions)
-        if out is not None and not quiet:
-            remark(f"plan written to {out}; `inscl mix {out} --out mixture.jsonl` makes the mixture")
-    if against is not None:
-        lines = compare(Plan.read(against), made)
-        for line in lines:
-            remark(line)
-        return 1 if lines else 0
-    return 0
+        if out is not None:
+            output.remark(f"plan written to {out}; `inscl mix {out} --out mixture.jsonl` makes the mixture")
+    lines = [] if against is None else compare(Plan.read(against), made)
+    for line in lines:
+        remark(line)
+    return 1 if lines else 0
 
 
-@app.command(epilog="Example: inscl mix plan.json --format axolotl --out mixture.jsonl")
+@command("inscl mix plan.json --format axolotl --out mixture.jsonl")
 def mix(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="File that `inscl plan --out` wrote.")],
+    *,
     out: Annotated[Path, typer.Option("--out", help="File to write, JSON lines; settings and manifest go beside it.")],
     data: Annotated[list[str] | None, typer.Option("--data", help="The new task's data, if they have moved.")] = None,
     format: Annotated[
@@ -151,10 +68,8 @@ def mix(
         str | None, typer.Option("--model", help="The model you train; llamafactory needs its end-of-text token.")
     ] = None,
     replay_only: Annotated[bool, typer.Option("--replay-only", help="Only the replayed rows.")] = False,
-    memory: MemoryOption = "memory",
-    encoder: EncoderOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    memory: EncodingOptions,
+    output: OutputOptions,
 ) -> None:
     """Write the mixture of a plan: the new task's training rows and the replayed ones, never a held-out row."""
     from inscl.export import special_tokens, write_file
@@ -163,7 +78,7 @@ def mix(
     from inscl.replay.planner import resume
 
     made = Plan.read(plan_file)
-    kept = open_memory(memory, encoder, quiet).existing()
+    kept = memory.open(quiet=output.quiet).existing()
     if replay_only:
         with kept.reading():
             rows = replayed_rows(made, kept)
@@ -171,7 +86,7 @@ def mix(
         rows = resume(made, kept, as_source(data) if data else None).rows()
     tokens = special_tokens(model) if model and format == "llamafactory" else None
     written = write_file(rows, out, format, plan=made, tokens=tokens)
-    if json:
+    if output.json:
         print_json(
             {
                 "file": str(out),
@@ -183,28 +98,16 @@ def mix(
         )
     else:
         say(f"{written.rows:,} rows, {written.replayed:,} of them replayed, written to {out}")
-    if quiet:
-        return
-    for name in [*written.files][1:]:
-        remark(f"how to use it: {out.with_name(name)}")
+    remarks = [f"how to use it: {out.with_name(name)}" for name in [*written.files][1:]]
     if outside := [part for part in made.training if part != "late"]:
-        remark(f"the strategy asks of the training what no file holds: {', '.join(outside)}; `inscl learn` does it")
+        parts = ", ".join(outside)
+        remarks.append(f"the strategy asks of the training what no file holds: {parts}; `inscl learn` does it")
     if written.unweighted:
-        remark(f"{written.unweighted:,} rows have a weight, which --format {format} cannot hold: all count alike")
-
-
-def parse_budget(total: str | None, per_task: str | None, tokens: int | None) -> "Budget | None":
-    """The budget of the three options, of which at most one may be given; None where none is."""
-    from inscl.replay.budget import Budget
-
-    given = [option for option in (total, per_task, tokens) if option is not None]
-    if len(given) > 1:
-        raise PlanError("Give only one of --budget, --budget-per-task and --budget-tokens.")
-    if tokens is not None:
-        return Budget(tokens, "tokens", per_task=False)
-    if total is not None:
-        return Budget.parse(total)
-    return None if per_task is None else Budget.parse(per_task, per_task=True)
+        remarks.append(
+            f"{written.unweighted:,} rows have a weight, which --format {format} cannot hold: all count alike"
+        )
+    for line in remarks:
+        output.remark(line)
 
 
 def print_plan(made: "Plan", instructions: int = 0) -> None:
@@ -240,21 +143,21 @@ def print_plan(made: "Plan", instructions: int = 0) -> None:
     else:
         say("There is no earlier task: nothing to replay.\n")
     for task in made.tasks if instructions else ():
-        listed = sorted(task.instructions, key=lambda i: (-i.count, -(i.insinfo or 0), i.key))[:instructions]
-        cells = [
-            (
-                i.count,
-                "" if i.insinfo is None else f"{i.insinfo:.2f}",
-                shorten(i.text, 60),
-                ", ".join(i.tags or ()),
-            )
-            for i in listed
-        ]
-        heads = [("rows", "right"), ("InsInfo", "right"), ("instruction", "left"), ("tags", "left")]
-        print_table(table_of(heads, cells, title=task.name))
+        _print_chosen(task, instructions)
     say(
         f"Mixture: {new.rows:,} new + {made.count:,} replayed = {new.rows + made.count:,} examples, "
         f"about {new.tokens + made.tokens:,} tokens an epoch ({made.tokens:,} of them replayed)"
     )
     for note in made.notes:
         say(f"note: {note}")
+
+
+def _print_chosen(task: "TaskPlan", instructions: int) -> None:
+    """The instructions of a task of which most rows are replayed."""
+    listed = sorted(task.instructions, key=lambda i: (-i.count, -(i.insinfo or 0), i.key))[:instructions]
+    heads = [("rows", "right"), ("InsInfo", "right"), ("instruction", "left"), ("tags", "left")]
+    cells = [
+        (i.count, "" if i.insinfo is None else f"{i.insinfo:.2f}", shorten(i.text, 60), ", ".join(i.tags or ()))
+        for i in listed
+    ]
+    print_table(table_of(heads, cells, title=task.name))

@@ -6,16 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from inscl.cli.app import JsonOption, QuietOption, app, print_json, remark, say
+from inscl.cli.application import command
+from inscl.cli.options import OutputOptions
+from inscl.cli.printing import print_json, say
 from inscl.errors import ConfigError
 
 
-@app.command(epilog="Example: inscl report runs/first --out report")
+@command("inscl report runs/first --out report")
 def report(
     sources: Annotated[
         list[Path],
         typer.Argument(metavar="RUN...", help="Folders of runs; or one stage's folder, or one plan's file."),
     ],
+    *,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write. [default: RUN/report, or PLAN-report]")
     ] = None,
@@ -26,17 +29,15 @@ def report(
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    output: OutputOptions,
 ) -> None:
     """Write a page on what runs kept, forgot and cost; on what one stage changed; or on what a plan would replay."""
-    kinds = _kinds(figures, quiet)
+    kinds = _kinds(figures, output)
     alone = _alone(sources)
-    page, facts = alone(sources[0], out, kinds) if alone else _of_runs(sources, out, kinds, quiet)
-    if json:
+    page, facts = alone(sources[0], out, kinds) if alone else _of_runs(sources, out, kinds, output)
+    if output.json:
         print_json(facts)
-        if not quiet:
-            remark(f"report written to {page}")
+        output.remark(f"report written to {page}")
     else:
         say(str(page))
     if show:
@@ -60,15 +61,15 @@ def _alone(sources: list[Path]) -> Callable[[Path, Path | None, tuple[str, ...]]
     return None
 
 
-def _kinds(figures: str | None, quiet: bool) -> tuple[str, ...]:
+def _kinds(figures: str | None, output: OutputOptions) -> tuple[str, ...]:
     """The kinds of files asked for; those that can be written here where nothing is asked."""
     from inscl.report.page import KINDS, drawable
 
     if figures is not None:
         return () if figures == "none" else tuple(kind.strip() for kind in figures.split(","))
     kinds = drawable()
-    if not quiet and kinds != KINDS:
-        remark("figures are written as SVG only: PNG needs `pip install 'inscl[report]'`")
+    if kinds != KINDS:
+        output.remark("figures are written as SVG only: PNG needs `pip install 'inscl[report]'`")
     return kinds
 
 
@@ -89,12 +90,14 @@ def _of_stage(stage: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Pa
     return write_stage_report(stage, out or stage / "report", figures=kinds, facts=facts), facts.to_dict()
 
 
-def _of_runs(runs: list[Path], out: Path | None, kinds: tuple[str, ...], quiet: bool) -> tuple[Path, dict[str, Any]]:
+def _of_runs(
+    runs: list[Path], out: Path | None, kinds: tuple[str, ...], output: OutputOptions
+) -> tuple[Path, dict[str, Any]]:
     from inscl.report.page import write_run_report
     from inscl.report.reading import summarize
 
     facts = summarize(runs)
     page = write_run_report(runs, out or runs[0] / "report", figures=kinds, facts=facts)
-    for note in () if quiet else facts.notes:
-        remark(note)
+    for note in facts.notes:
+        output.remark(note)
     return page, facts.to_dict()

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inscl.cli.app import JsonOption, QuietOption, app, print_json, print_table, remark, say, table_of
+from inscl.cli.application import command
+from inscl.cli.options import OutputOptions, WorkersOption
+from inscl.cli.printing import print_json, print_table, say, table_of
 
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
@@ -26,37 +28,33 @@ _COLUMNS: tuple[tuple[str, str, int, int], ...] = (  # head, field, digits, fact
     ("tokens", "tokens", 0, 1),
     ("seconds", "seconds", 0, 1),
 )
-WorkersOption = Annotated[
-    int, typer.Option("--workers", min=1, help="Models trained side by side, each in a process of its own.")
-]
 
 
-@app.command(epilog="Example: inscl run stream.yaml --out runs/first")
+@command("inscl run stream.yaml --out runs/first")
 def run(
     stream: Annotated[Path, typer.Argument(help="Configuration of the experiment, YAML.")],
+    *,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run. [default: runs/ and the file's name]")
     ] = None,
     workers: WorkersOption = 1,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    output: OutputOptions,
 ) -> None:
     """Run strategies x orders x budgets x seeds; the same command goes on where it was interrupted."""
     from inscl.experiments.config import load_config
 
     config, folder = load_config(stream), out or Path("runs") / stream.stem
-    summary = carry_out(config, folder, workers=workers, quiet=quiet)
-    if json:
+    summary = carry_out(config, folder, workers=workers, quiet=output.quiet)
+    if output.json:
         print_json(summary.to_dict())
     else:
         _print_summary(summary, config)
-    if not quiet:
-        tell_where(folder)
+    output.remark(where_numbers_are(folder))
 
 
-def tell_where(folder: Path) -> None:
-    """Say where the numbers of a run are."""
-    remark(f"every number: {folder / 'results.parquet'} and results.csv; answers: {folder / 'stages'}")
+def where_numbers_are(folder: Path) -> str:
+    """A line on the files of a run."""
+    return f"every number: {folder / 'results.parquet'} and results.csv; answers: {folder / 'stages'}"
 
 
 def carry_out(config: "StreamConfig", out: Path, *, workers: int, quiet: bool) -> "Summary":

@@ -1,35 +1,26 @@
 """inscl tag"""
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inscl.cli.app import (
-    EncoderOption,
-    JsonOption,
-    MemoryOption,
-    QuietOption,
-    app,
-    open_memory,
-    print_json,
-    remark,
-    say,
-)
+from inscl.cli.application import command
+from inscl.cli.options import AskingOptions, EncodingOptions, OutputOptions, complete_task
+from inscl.cli.printing import print_json, say
+from inscl.cli.view import counting
 
 if TYPE_CHECKING:
+    from inscl.llm.client import Asker
     from inscl.memory.retagging import Done, Work
     from inscl.tags.model import Tagging
 
-OPENAI = "https://api.openai.com/v1"  # asked only when named: instructions do not leave the machine by default
-SECONDS_BETWEEN_LINES = 30.0
+_OPENAI = "https://api.openai.com/v1"  # asked only when named: instructions do not leave the machine by default
 
-Progress = Callable[[int, int], None]
+Prices = tuple[float | None, float | None]  # per million tokens asked and answered
 
 
 class Kind(StrEnum):
@@ -40,28 +31,52 @@ class Kind(StrEnum):
     LOCAL = "local"
 
 
-@app.command(epilog="Example: inscl tag --tagger server --base-url http://localhost:11434/v1 --model qwen3 --dry-run")
-def tag(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Tasks to tag; without, all remembered ones.")
-    ] = None,
-    tagger: Annotated[Kind, typer.Option("--tagger", help="Who tags.")] = Kind.KEYPHRASE,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", envvar="OPENAI_BASE_URL", help=f"Server, such as {OPENAI}.")
-    ] = None,
+@dataclass(frozen=True)
+class TaggerOptions:
+    """Who tags, and how it is asked."""
+
+    tagger: Annotated[Kind, typer.Option("--tagger", help="Who tags.")] = Kind.KEYPHRASE
     model: Annotated[
         str | None, typer.Option("--model", help="The server's name for it; locally a Hub id, folder or smollm2-135m.")
-    ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Questions on their way at once.")] = 8,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one attempt.")] = 60.0,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Limit of an answer.")] = 256,
-    key_variable: Annotated[
-        str, typer.Option("--key-variable", help="Environment variable that holds the key.")
-    ] = "OPENAI_API_KEY",
-    without: Annotated[
+    ] = None
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Limit of an answer.")] = 256
+
+    def check(self, address: str | None, *, batch: bool, dry_run: bool) -> None:
+        """Say what is missing before anything is read."""
+        if batch and self.tagger is not Kind.SERVER:
+            raise typer.BadParameter("--batch-out and --batch-in need --tagger server and --model.")
+        if self.tagger is not Kind.KEYPHRASE and self.model is None:
+            raise typer.BadParameter(f"--tagger {self.tagger} needs --model, the name of the model that tags.")
+        if self.tagger is Kind.SERVER and address is None and not (batch or dry_run):
+            raise typer.BadParameter(f"--tagger server needs --server, such as http://localhost:8000/v1 or {_OPENAI}.")
+
+    def identity(self) -> str:
+        """Who tags, as tags remember it."""
+        from inscl.models.loading import identity
+        from inscl.tags.keyphrase import KeyphraseTagger
+        from inscl.tags.model import model_identity
+
+        if self.tagger is Kind.KEYPHRASE:
+            return KeyphraseTagger().identity
+        model = str(self.model)
+        return model_identity(model if self.tagger is Kind.SERVER else identity(model))
+
+    def asker(self, asking: AskingOptions, store: Path | None = None) -> "Asker":
+        """Who asks the server; OpenAI's where none is named, which only a batch's questions may go to."""
+        return asking.asker(asking.address or _OPENAI, str(self.model), store, self.max_tokens)
+
+
+@command("inscl tag --tagger server --server http://localhost:11434/v1 --model qwen3 --dry-run")
+def tag(
+    names: Annotated[
         list[str] | None,
-        typer.Option("--without", help="Setting not to send: temperature, max_tokens or response_format."),
+        typer.Argument(
+            metavar="NAME", help="Tasks to tag; without, all remembered ones.", autocompletion=complete_task
+        ),
     ] = None,
+    *,
+    tagger: TaggerOptions,
+    asking: AskingOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would ask and cost; ask nothing.")] = False,
     price_in: Annotated[float | None, typer.Option("--price-in", min=0, help="Per million tokens asked.")] = None,
     price_out: Annotated[float | None, typer.Option("--price-out", min=0, help="Per million tokens answered.")] = None,
@@ -69,10 +84,8 @@ def tag(
         Path | None, typer.Option("--batch-out", help="Write the questions for OpenAI's Batch API instead.")
     ] = None,
     batch_in: Annotated[Path | None, typer.Option("--batch-in", help="Take the answers from its result file.")] = None,
-    memory: MemoryOption = "memory",
-    encoder: EncoderOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    memory: EncodingOptions,
+    output: OutputOptions,
 ) -> None:
     """Tag the instructions of remembered tasks: offline, through an OpenAI-compatible server, or by a local model.
 
@@ -80,94 +93,52 @@ def tag(
     new ones are there; killed in between, the same command goes on without asking twice.
     """
     from inscl.libraries import prepare_libraries
-    from inscl.llm.client import Asker
     from inscl.memory.retagging import tag_memory, work_for
-    from inscl.tags.batch import read_batch, write_batch
-    from inscl.tags.keyphrase import KeyphraseTagger
-    from inscl.tags.model import model_identity, tag_offline, tag_with
+    from inscl.tags.batch import write_batch
 
     prepare_libraries()
-    batch = batch_out is not None or batch_in is not None
-    _check(tagger, base_url, model, batch=batch, dry_run=dry_run)
-    kept, offline = open_memory(memory, encoder, quiet).existing(), KeyphraseTagger()
-    identity = offline.identity if tagger is Kind.KEYPHRASE else model_identity(_identity(tagger, str(model)))
-    prices = price_in, price_out
-
-    def asker(store: Path | None = None) -> Asker:
-        return Asker(
-            base_url or OPENAI,
-            str(model),
-            store,
-            workers=workers,
-            timeout=timeout,
-            most_tokens=max_tokens,
-            key_variable=key_variable,
-            without=without or (),
-        )
-
-    def make(instructions: dict[bytes, str], store: Path) -> "Tagging":
-        if batch_in is not None:
-            return read_batch(batch_in, instructions, str(model), offline)
-        if tagger is Kind.KEYPHRASE:
-            return tag_offline(offline, instructions)
-        with _progress(quiet) as tell:
-            if tagger is Kind.SERVER:
-                return tag_with(asker(store), instructions, offline, tell)
-            from inscl.tags.local import LocalModel
-
-            return tag_with(LocalModel(str(model), store, most_tokens=max_tokens), instructions, offline, tell)
-
+    tagger.check(asking.address, batch=batch_out is not None or batch_in is not None, dry_run=dry_run)
+    kept, identity = memory.open(quiet=output.quiet).existing(), tagger.identity()
     if dry_run or batch_out is not None:
         work = work_for(kept, names or None, identity)
         if batch_out is not None and not dry_run:
-            write_batch(batch_out, work.instructions, asker())
-        _print(_estimate(work, tagger, prices), json)
-        return
-    _print(_summary(tag_memory(kept, names or None, identity, make), prices), json)
-
-
-def _check(tagger: Kind, base_url: str | None, model: str | None, *, batch: bool, dry_run: bool) -> None:
-    """Say what is missing before anything is read."""
-    if batch and tagger is not Kind.SERVER:
-        raise typer.BadParameter("--batch-out and --batch-in need --tagger server and --model.")
-    if tagger is not Kind.KEYPHRASE and model is None:
-        raise typer.BadParameter(f"--tagger {tagger} needs --model, the name of the model that tags.")
-    if tagger is Kind.SERVER and base_url is None and not (batch or dry_run):
-        raise typer.BadParameter(f"--tagger server needs --base-url, such as http://localhost:8000/v1 or {OPENAI}.")
-
-
-def _identity(tagger: Kind, model: str) -> str:
-    if tagger is Kind.SERVER:
-        return model
-    from inscl.models.loading import identity
-
-    return identity(model)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """A bar in a terminal, else a line now and then."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress as Bars
-
-        with Bars(console=Console(stderr=True), transient=True) as bars:
-            bar = bars.add_task("tagging")
-            yield lambda done, total: bars.update(bar, completed=done, total=total)
+            write_batch(batch_out, work.instructions, tagger.asker(asking))
+        found = _estimate(work, tagger.tagger, (price_in, price_out))
     else:
-        said = [time.monotonic()]
-
-        def tell(done: int, total: int) -> None:
-            if time.monotonic() - said[0] >= SECONDS_BETWEEN_LINES:
-                said[0] = time.monotonic()
-                remark(f"asked {done:,} of {total:,}")
-
-        yield tell
+        make = _tags_of(tagger, asking, batch_in, quiet=output.quiet)
+        found = _summary(tag_memory(kept, names or None, identity, make), (price_in, price_out))
+    if output.json:
+        print_json(found)
+    else:
+        _print(found)
 
 
-def _estimate(work: "Work", tagger: Kind, prices: tuple[float | None, float | None]) -> dict[str, Any]:
+def _tags_of(
+    who: TaggerOptions, asking: AskingOptions, batch_in: Path | None, *, quiet: bool
+) -> "Callable[[dict[bytes, str], Path], Tagging]":
+    """What makes tags of instructions, with a file for what was answered already."""
+    from inscl.tags.batch import read_batch
+    from inscl.tags.keyphrase import KeyphraseTagger
+    from inscl.tags.model import tag_offline, tag_with
+
+    offline, model = KeyphraseTagger(), str(who.model)
+
+    def make(instructions: dict[bytes, str], store: Path) -> "Tagging":
+        if batch_in is not None:
+            return read_batch(batch_in, instructions, model, offline)
+        if who.tagger is Kind.KEYPHRASE:
+            return tag_offline(offline, instructions)
+        with counting("tagging", quiet=quiet) as tell:
+            if who.tagger is Kind.SERVER:
+                return tag_with(who.asker(asking, store), instructions, offline, tell)
+            from inscl.tags.local import LocalModel
+
+            return tag_with(LocalModel(model, store, most_tokens=who.max_tokens), instructions, offline, tell)
+
+    return make
+
+
+def _estimate(work: "Work", tagger: Kind, prices: Prices) -> dict[str, Any]:
     from inscl.tags.prompt import tag_question
 
     tokens = 0, 0
@@ -184,7 +155,7 @@ def _estimate(work: "Work", tagger: Kind, prices: tuple[float | None, float | No
     }
 
 
-def _summary(done: "Done", prices: tuple[float | None, float | None]) -> dict[str, Any]:
+def _summary(done: "Done", prices: Prices) -> dict[str, Any]:
     tagging = done.tagging
     return {
         "tagger": done.work.tagger,
@@ -202,39 +173,37 @@ def _summary(done: "Done", prices: tuple[float | None, float | None]) -> dict[st
     }
 
 
-def _cost(tokens_in: int, tokens_out: int, prices: tuple[float | None, float | None]) -> float | None:
+def _cost(tokens_in: int, tokens_out: int, prices: Prices) -> float | None:
     """What tokens cost, in the currency of the prices; None without prices."""
     if prices == (None, None):
         return None
     return (tokens_in * (prices[0] or 0.0) + tokens_out * (prices[1] or 0.0)) / 1e6
 
 
-def _print(found: dict[str, Any], json: bool) -> None:
-    if json:
-        print_json(found)
-        return
+def _print(found: dict[str, Any]) -> None:
     cost = "" if found["cost"] is None else f", {found['cost']:.4f} at your prices"
     tokens = f"{found['tokens_in']:,} tokens in, {found['tokens_out']:,} out{cost}"
-    kept = [
-        f"{found[name]:,} {what}"
-        for name, what in (("own", "with your own tags"), ("already", "already tagged by it"))
-        if found[name]
-    ]
     say(f"tagger: {found['tagger']}")
-    if "tasks" not in found:
-        say(f"to ask: {found['questions']:,} questions, about {tokens}")
+    if "tasks" in found:
+        _print_tagged(found, tokens)
     else:
-        repaired = f" ({found['repaired']:,} after a repair)" if found["repaired"] else ""
-        instead = f", {found['fell_back']:,} by the offline tagger instead" if found["fell_back"] else ""
-        say(f"tagged: {found['tagged'] + found['repaired']:,} instructions{repaired}{instead}")
-        for reason, count in found["reasons"].items():
-            say(f"  instead {count:,}: {reason}")
-        for reason, count in found["skipped_lines"].items():
-            say(f"  lines left out {count:,}: {reason}")
-        if found["left"]:
-            say(f"left as they were: {found['left']:,} instructions that the file does not answer")
-        if found["questions"]:
-            say(f"asked: {found['questions']:,} questions, {tokens}")
-        say(f"changed: {', '.join(found['tasks']) or 'no task'}")
-    if kept:
+        say(f"to ask: {found['questions']:,} questions, about {tokens}")
+    alone = (("own", "with your own tags"), ("already", "already tagged by it"))
+    if kept := [f"{found[name]:,} {what}" for name, what in alone if found[name]]:
         say(f"left alone: {', '.join(kept)}")
+
+
+def _print_tagged(found: dict[str, Any], tokens: str) -> None:
+    """What was done, where something was."""
+    repaired = f" ({found['repaired']:,} after a repair)" if found["repaired"] else ""
+    instead = f", {found['fell_back']:,} by the offline tagger instead" if found["fell_back"] else ""
+    say(f"tagged: {found['tagged'] + found['repaired']:,} instructions{repaired}{instead}")
+    for reason, count in found["reasons"].items():
+        say(f"  instead {count:,}: {reason}")
+    for reason, count in found["skipped_lines"].items():
+        say(f"  lines left out {count:,}: {reason}")
+    if found["left"]:
+        say(f"left as they were: {found['left']:,} instructions that the file does not answer")
+    if found["questions"]:
+        say(f"asked: {found['questions']:,} questions, {tokens}")
+    say(f"changed: {', '.join(found['tasks']) or 'no task'}")

@@ -2,50 +2,60 @@
 
 import sys
 import time
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Self
 
-from inscl.cli.app import printable, remark
+from inscl.cli.printing import printable, remark
 
 if TYPE_CHECKING:
     from inscl.experiments.run import Event
 
-SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_LINES = 30.0
 
 
-class RunView(AbstractContextManager["RunView"]):
-    """Streams, stage, step, loss and time left of a run, whose models may be trained side by side.
-
-    Parameters
-    ----------
-    quiet : bool
-        Show nothing.
-    """
+class _View(AbstractContextManager[Any]):
+    """Bars in a terminal, as long as the context lasts, with a note at the end of each; nothing where `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.live = not quiet and sys.stderr.isatty()
         self.begun = time.monotonic()
-        self.first: float | None = None  # share of the work that was done when this call began
-        self.shares: dict[str, float] = {}  # of each model at hand
-        self.said: dict[str, tuple[str, float]] = {}  # what was said of each of them last, and when
         self.bars: Any = None
-        self.parts: dict[str, Any] = {}
 
-    def __enter__(self) -> "RunView":
-        if self.live:
+    def __enter__(self) -> Self:
+        if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}"))
-            self.bars = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.whole = self.bars.add_task("all models", total=1.0, note="")
+            self.bars = Progress(*columns, *self._more(), console=Console(stderr=True), transient=True)
             self.bars.start()
         return self
+
+    def _more(self) -> tuple[Any, ...]:
+        """Further columns."""
+        return ()
 
     def __exit__(self, *_: object) -> None:
         if self.bars is not None:
             self.bars.stop()
+
+
+class RunView(_View):
+    """Streams, stage, step, loss and time left of a run, whose models may be trained side by side."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self.first: float | None = None  # share of the work that was done when this call began
+        self.shares: dict[str, float] = {}  # of each model at hand
+        self.said: dict[str, tuple[str, float]] = {}  # what was said of each of them last, and when
+        self.parts: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self.bars is not None:
+            self.whole = self.bars.add_task("all models", total=1.0, note="")
+        return self
 
     def show(self, event: "Event") -> None:
         """Take an event of the run."""
@@ -77,7 +87,7 @@ class RunView(AbstractContextManager["RunView"]):
         """A line when something else begins or ends, and otherwise twice a minute."""
         now = time.monotonic()
         doing, when = self.said.get(event.what, ("", float("-inf")))
-        if event.doing == doing and event.done != event.total and now - when < SECONDS_BETWEEN_LINES:
+        if event.doing == doing and event.done != event.total and now - when < _SECONDS_BETWEEN_LINES:
             return
         self.said[event.what] = event.doing, now
         remark(
@@ -92,33 +102,17 @@ class RunView(AbstractContextManager["RunView"]):
         return f"about {_duration((time.monotonic() - self.begun) / gained * (1 - done))} left"
 
 
-class StageView(AbstractContextManager["StageView"]):
-    """What one stage is doing, its step, loss and time left.
-
-    Parameters
-    ----------
-    quiet : bool
-        Show nothing.
-    """
+class StageView(_View):
+    """What one stage is doing, its step, loss and time left."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet, self.live = quiet, not quiet and sys.stderr.isatty()
-        self.doing, self.begun, self.said = "", 0.0, float("-inf")
-        self.bars: Any = None
+        super().__init__(quiet=quiet)
+        self.doing, self.said = "", float("-inf")
 
-    def __enter__(self) -> "StageView":
-        if self.live:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    def _more(self) -> tuple[Any, ...]:
+        from rich.progress import TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-            self.bars = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-            self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bars is not None:
-            self.bars.stop()
+        return (TimeRemainingColumn(),)
 
     def show(self, doing: str, done: int, total: int, loss: float | None) -> None:
         """Take a step of what is being done."""
@@ -132,11 +126,18 @@ class StageView(AbstractContextManager["StageView"]):
         note = f"{done} of {total}" + ("" if loss is None else f", loss {loss:.3f}")
         if self.bars is not None:
             self.bars.update(self.task, completed=done, total=total, note=note)
-        elif done == total or now - self.said >= SECONDS_BETWEEN_LINES:
+        elif done == total or now - self.said >= _SECONDS_BETWEEN_LINES:
             left = (now - self.begun) / done * (total - done) if done else 0.0
             more = f", about {_duration(left)} left" if left else ""
             self.said = now
             remark(f"{doing}: {note}{more}")
+
+
+@contextmanager
+def counting(doing: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A view of many equal steps, told how many are done and of how many."""
+    with StageView(quiet=quiet) as view:
+        yield lambda done, total: view.show(doing, done, total, None)
 
 
 def _note(event: "Event") -> str:

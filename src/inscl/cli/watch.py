@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from inscl.cli.app import QuietOption, app, remark, say
+from inscl.cli.application import command
+from inscl.cli.options import QuietOption
+from inscl.cli.printing import remark, say
 
 
-@app.command(epilog="Example: inscl watch runs/first --open")
+@command("inscl watch runs/first --open")
 def watch(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or of a stage of `inscl learn`.")],
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,

@@ -1,26 +1,17 @@
 """Tasks of a Super-NaturalInstructions checkout: one per file, or grouped into categories."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from inscl.data.example import Example
-from inscl.data.readers import ReadReport, read_examples, task_files
+from inscl.data.readers import task_files
 from inscl.errors import DataError
 
 _Categories = Mapping[str, Sequence[str]]
 
 
-def read_superni(
-    path: str | Path,
-    categories: _Categories | str | Path | None = None,
-    *,
-    report: ReadReport | None = None,
-) -> Iterator[tuple[str, Iterator[Example]]]:
-    """The tasks of a checkout, each with the stream of its examples.
-
-    The instruction is the task's `Definition` (the first, where it has several wordings), and each instance
-    gives one example with all its reference outputs.
+def superni_files(path: str | Path, categories: _Categories | str | Path | None = None) -> dict[str, list[Path]]:
+    """The files of each task of a checkout, for `read_examples` with ``format="superni"``.
 
     Parameters
     ----------
@@ -29,28 +20,17 @@ def read_superni(
     categories : mapping or path, optional
         Category -> names of task files without their ending, or a JSON file that holds this. Each category
         becomes one task. Without it each file is one task, named like the file without its ending.
-    report : ReadReport, optional
-        Counts over all tasks, filled while the streams are consumed.
 
     Returns
     -------
-    iterator of (name, iterator of Example)
+    dict of str to list of Path
         Files in the order of their names; categories in the order of the mapping.
 
     Raises
     ------
     DataError
-        At once: no task files, a map that is none, a category that names a missing file. From a stream: as
-        `read_examples`.
+        No task files, a map that is none, a category that names a missing file.
     """
-    return (
-        (name, read_examples(list(files), format="superni", report=report))
-        for name, files in superni_files(path, categories).items()
-    )
-
-
-def superni_files(path: str | Path, categories: _Categories | str | Path | None = None) -> dict[str, list[Path]]:
-    """The files of each task of a checkout; parameters and errors as for `read_superni`."""
     folder = Path(path)
     if not folder.exists():
         raise DataError(f"There is no file or folder '{path}'. Check the path.")

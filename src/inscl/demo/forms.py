@@ -55,20 +55,13 @@ def form_tasks(seed: int = 0, *, train: int = 72, dev: int = 24, test: int = 48)
 
     Parameters
     ----------
-    seed : int
-        Other seeds give other rows of the same tasks.
-    train, dev, test : int
-        Rows on each side of each task; together at most 400.
+    seed, train, dev, test
+        As for `inscl.demo.tasks.demo_tasks`; the three sides together are at most 400.
 
     Returns
     -------
     dict of str to list of Example
         The tasks by name; each task's training rows come first.
-
-    Raises
-    ------
-    ValueError
-        If a side is negative, or the three are more than the vocabulary gives.
 
     Examples
     --------

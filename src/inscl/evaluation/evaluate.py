@@ -94,9 +94,7 @@ def generate_and_score(
     Raises
     ------
     ConfigError
-        If a setting is wrong.
-    DataError
-        If a task has no rows.
+        If there is no such scorer; else as `predict`.
     """
     if scorer not in SCORERS:
         raise ConfigError(f"`scorer` must be one of {', '.join(SCORERS)}, got {scorer!r}.")

@@ -72,6 +72,7 @@ class StreamFolder:
     Attributes
     ----------
     key : StreamKey
+        Strategy, budget, order and seed.
     tasks : tuple of str
         All tasks in the order they are learnt.
     folders : tuple of StageFolder

@@ -55,6 +55,11 @@ def _deeper(held: threading.local) -> Iterator[None]:
         held.depth -= 1
 
 
+def _hold(held: threading.local, begin: Callable[[], AbstractContextManager[None]]) -> AbstractContextManager[None]:
+    """The first hold of a thread, or one inside it."""
+    return _deeper(held) if getattr(held, "depth", 0) else begin()
+
+
 class FileLock:
     """Lock of a memory in a local folder; reentrant for shared holds of one thread."""
 
@@ -62,14 +67,13 @@ class FileLock:
         self._folder = folder
         self._held = threading.local()
 
+    def shared(self) -> AbstractContextManager[None]:
+        return _hold(self._held, self._begin)
+
     @contextmanager
-    def shared(self) -> Iterator[None]:
+    def _begin(self) -> Iterator[None]:
         import fcntl
 
-        if getattr(self._held, "depth", 0):
-            with _deeper(self._held):
-                yield
-            return
         with self._open("lock", to_read=True) as lock, self._open("lock.turn", to_read=True) as turn:
             fcntl.flock(turn, fcntl.LOCK_SH)  # a waiting maintainer holds the turn: newcomers queue behind it
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -144,12 +148,11 @@ class LeaseLock:
         self._held = threading.local()
         self._seen: dict[str, tuple[bytes, float]] = {}
 
+    def shared(self) -> AbstractContextManager[None]:
+        return _hold(self._held, self._begin)
+
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        if getattr(self._held, "depth", 0):
-            with _deeper(self._held):
-                yield
-            return
+    def _begin(self) -> Iterator[None]:
         while True:
             while self._others("exclusive"):  # without a lease of ours, so that a waiting maintainer gets its turn
                 time.sleep(self._beat / 4)

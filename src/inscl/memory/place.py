@@ -1,6 +1,5 @@
 """Where a memory lies: a folder, or a prefix of an object store. Names are relative to it, with slashes."""
 
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from inscl.errors import DamageError, DataError, first_line
+from inscl.files import whole_file
 from inscl.memory.trouble import told
 
 _PARTIAL = ".partial"  # end of a file's name until it is whole
@@ -94,16 +94,8 @@ class Place:
                 with self.fs.open_output_stream(path) as stream:
                     stream.write(content)
                 return
-            written = Path(f"{path}.{uuid4().hex}{_PARTIAL}")
-            try:
-                with written.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                written.replace(path)
-            except OSError:
-                written.unlink(missing_ok=True)
-                raise
+            with whole_file(Path(path), "wb", Path(f"{path}.{uuid4().hex}{_PARTIAL}")) as file:
+                file.write(content)
 
     def make_folder(self, name: str) -> None:
         with self._told():

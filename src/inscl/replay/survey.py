@@ -206,7 +206,7 @@ def agreement(
     if not any(key in theirs for key in _keys(chosen)):
         raise DataError(
             "The other tags are of none of these instructions. Tag the same texts; "
-            "`inscl tags --insinfo paper --json` lists them."
+            "`inscl survey --insinfo paper --json` lists them."
         )
     parts = {view.name: view.keys for view in chosen}
     if len(parts) > 1:

@@ -32,6 +32,7 @@ from inscl.training.checkpoints import write_json
 PLAN, MIXTURE, MODEL, PREDICTIONS, SCORES = "plan.json", "mixture.jsonl", "model", "predictions", "scores.json"
 _OWN = "own"  # the side of the replayed rows, where the model that a stage starts from answers them
 _MEASURED_ROWS = 64  # of a task, where its losses are measured
+Wishes = Mapping[str, float]  # what a strategy asks of the training (see `inscl.replay.parts`)
 Progress = Callable[[int, int, float | None], None]  # done, of how many, and the loss where there is one
 
 
@@ -39,19 +40,9 @@ class Trainer(Protocol):
     """Who trains and scores: `inscl.stages.trainer.ModelTrainer`, or a stand-in."""
 
     def train(
-        self,
-        mixture: Path,
-        start: str | Path,
-        out: Path,
-        *,
-        seed: int,
-        progress: Progress,
-        asked: Mapping[str, float] = {},
+        self, mixture: Path, start: str | Path, out: Path, *, seed: int, progress: Progress, asked: Wishes | None = None
     ) -> Mapping[str, Any]:
-        """Train on a mixture from a model; the record of what it did. A finished `out` gives its record.
-
-        `asked` is what the strategy asks of the training (see `inscl.replay.parts`).
-        """
+        """Train on a mixture from a model; the record of what it did. A finished `out` gives its record."""
 
     def score(
         self, model: str | Path, tasks: Mapping[str, Sequence[Example]], out: Path, *, progress: Progress

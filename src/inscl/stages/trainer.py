@@ -18,7 +18,7 @@ from inscl.evaluation.losses import row_losses
 from inscl.evaluation.predictions import Prediction, answer_sets
 from inscl.evaluation.scores import RowScores
 from inscl.models.loading import RECORD, LoadedModel
-from inscl.stages.folder import Progress
+from inscl.stages.folder import Progress, Wishes
 from inscl.training import ranks
 from inscl.training.config import Protect, StageConfig
 from inscl.training.stage import StageRecord
@@ -59,19 +59,12 @@ class ModelTrainer:
         self._held: tuple[str, LoadedModel] | None = None
 
     def train(
-        self,
-        mixture: Path,
-        start: str | Path,
-        out: Path,
-        *,
-        seed: int,
-        progress: Progress,
-        asked: Mapping[str, float] = {},
+        self, mixture: Path, start: str | Path, out: Path, *, seed: int, progress: Progress, asked: Wishes | None = None
     ) -> Mapping[str, Any]:
         """Train a stage in `out`; the record of a finished one is read."""
         if (out / RECORD).exists():
             return dict(json.loads((out / RECORD).read_text(encoding="utf-8")))
-        config = _as_asked(self.config, asked)
+        config = _as_asked(self.config, asked or {})
         ranks.post(
             {
                 "config": config.plain(),
@@ -171,7 +164,7 @@ class ModelTrainer:
         return self._held is not None and self._held[0] == str(model)
 
 
-def _as_asked(config: StageConfig, asked: Mapping[str, float]) -> StageConfig:
+def _as_asked(config: StageConfig, asked: Wishes) -> StageConfig:
     """A stage's settings with what a strategy asks of the training."""
     changes = {name: value for name, value in asked.items() if name in Protect.model_fields}
     return config.model_copy(update={"protect": config.protect.model_copy(update=changes)}) if changes else config

@@ -157,63 +157,21 @@ class MergedTags:
         )
 
 
-def merge_tags(
-    tag_sets: Sequence[Iterable[str]],
-    embed: _Embed,
-    *,
-    radius: float = DEFAULT_RADIUS,
-    min_samples: int = DEFAULT_MIN_SAMPLES,
-) -> MergedTags:
-    """Give tags that mean the same one name: DBSCAN over the distinct tags, each counted once.
+class TagSpace:
+    """Merges the tags of many pools; each tag is embedded, and each pair compared, once.
 
-    Every member of a cluster becomes the cluster's most frequent tag (the one most instructions carry; of
-    several, the alphabetically first). Tags outside all clusters keep their name. Nothing depends on the order
-    of the tags or of the instructions. See `TagSpace` to merge a growing pool again and again.
+    `merge` gives for a pool what a new space would give, whatever was merged before. Neighbour pairs are
+    remembered up to 1,000 per tag, so memory grows with the tags and not with their square; beyond that
+    (a radius far too wide) they are computed anew each time.
 
     Parameters
     ----------
-    tag_sets : sequence of collections of str, one per instruction
-        Clean tags, as from `clean_tags`. A tag counts once per instruction.
     embed : callable, list of n str -> array of shape (n, d)
         The sentence encoder. Rows need not have unit length; float16 will do.
     radius : float
         Largest cosine distance of neighbours, 0 to 2. It belongs to the encoder: see `radius_for`.
     min_samples : int
         Neighbours, itself included, that make a tag the core of a cluster.
-
-    Raises
-    ------
-    DataError
-        If `embed` gives another shape, values that are not finite, or a zero row.
-
-    Examples
-    --------
-    >>> compass = {"east": (1, 0), "eastward": (1, 0.1), "north": (0, 1)}
-    >>> merged = merge_tags(
-    ...     [{"east", "north"}, {"eastward"}, {"east"}],
-    ...     lambda tags: np.array([compass[tag] for tag in tags]),
-    ...     radius=0.1,
-    ...     min_samples=2,
-    ... )
-    >>> [sorted(tags) for tags in merged.tag_sets]
-    [['east', 'north'], ['east'], ['east']]
-    >>> merged.n_tags, merged.n_clusters, merged.n_merged
-    (3, 1, 1)
-    """
-    return TagSpace(embed, radius=radius, min_samples=min_samples).merge(tag_sets)
-
-
-class TagSpace:
-    """Merges the tags of many pools; each tag is embedded, and each pair compared, once.
-
-    `merge` gives what `merge_tags` gives for the same pool, whatever was merged before. Neighbour pairs are
-    remembered up to 1,000 per tag, so memory grows with the tags and not with their square; beyond that
-    (a radius far too wide) they are computed anew each time.
-
-    Parameters
-    ----------
-    embed, radius, min_samples
-        As in `merge_tags`.
     """
 
     def __init__(
@@ -232,7 +190,32 @@ class TagSpace:
         self._pairs: _Pairs | None = (np.empty(0, np.int32), np.empty(0, np.int32))
 
     def merge(self, tag_sets: Sequence[Iterable[str]]) -> MergedTags:
-        """Merge the tags of one pool; see `merge_tags`."""
+        """Give tags that mean the same one name: DBSCAN over the distinct tags, each counted once.
+
+        Every member of a cluster becomes the cluster's most frequent tag (the one most instructions carry; of
+        several, the alphabetically first). Tags outside all clusters keep their name. Nothing depends on the order
+        of the tags or of the instructions.
+
+        Parameters
+        ----------
+        tag_sets : sequence of collections of str, one per instruction
+            Clean tags, as from `clean_tags`. A tag counts once per instruction.
+
+        Raises
+        ------
+        DataError
+            If `embed` gives another shape, values that are not finite, or a zero row.
+
+        Examples
+        --------
+        >>> compass = {"east": (1, 0), "eastward": (1, 0.1), "north": (0, 1)}
+        >>> space = TagSpace(lambda tags: np.array([compass[tag] for tag in tags]), radius=0.1, min_samples=2)
+        >>> merged = space.merge([{"east", "north"}, {"eastward"}, {"east"}])
+        >>> [sorted(tags) for tags in merged.tag_sets]
+        [['east', 'north'], ['east'], ['east']]
+        >>> merged.n_tags, merged.n_clusters, merged.n_merged
+        (3, 1, 1)
+        """
         sets = [frozenset(tags) for tags in tag_sets]
         frequency = Counter(tag for tags in sets for tag in tags)
         tags = sorted(frequency)

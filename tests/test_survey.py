@@ -1,4 +1,4 @@
-"""`inscl tags`: what is tagged, how that ranks instructions, and how another tagger ranks them."""
+"""`inscl survey`: what is tagged, how that ranks instructions, and how another tagger ranks them."""
 
 import json
 import math
@@ -70,7 +70,7 @@ def memory(tmp_path, monkeypatch) -> Memory:
 
 
 def answer(capsys, *arguments) -> str:
-    assert main(["tags", *arguments]) == 0
+    assert main(["survey", *arguments]) == 0
     return capsys.readouterr().out
 
 
@@ -258,7 +258,7 @@ def test_a_file_of_tags_and_the_offline_tagger_are_compared(memory, capsys, monk
     ],
 )
 def test_bad_requests_are_one_clear_line(memory, capsys, arguments, hint):
-    assert main(["tags", *arguments]) == 2
+    assert main(["survey", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("inscl: ")
@@ -271,7 +271,7 @@ def test_an_empty_memory_says_what_to_do(memory, capsys):
         memory.remove(name)
     assert "holds no instruction with training rows. Add a task with `inscl add" in answer(capsys)
     assert json.loads(answer(capsys, "--json"))["tags"] == []
-    assert main(["tags", "--against", "keyphrase"]) == 2
+    assert main(["survey", "--against", "keyphrase"]) == 2
     assert "of none of these instructions" in capsys.readouterr().err
 
 
@@ -280,7 +280,7 @@ def test_the_memory_is_only_read_and_no_model_is_loaded(memory):
     known = {text: tags or ["naming"] for tagged in TAGGED.values() for text, tags in tagged.items()}
     Path("tags.json").write_text(json.dumps(known))
     before = {path: path.read_bytes() for path in Path("memory").rglob("*") if path.is_file()}
-    call = "main(['tags', '--insinfo', 'mean', '--against', 'tags.json'])"
+    call = "main(['survey', '--insinfo', 'mean', '--against', 'tags.json'])"
     check = f"import sys; from inscl.cli import main; assert {call} == 0; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""inscl tags"""
+"""inscl survey"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,33 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inscl.cli.app import (
-    EncoderOption,
-    JsonOption,
-    MemoryOption,
-    QuietOption,
-    app,
-    open_memory,
-    print_json,
-    print_table,
-    remark,
-    say,
-    shorten,
-    table_of,
-)
+from inscl.cli.application import command
+from inscl.cli.options import EncodingOptions, OutputOptions, complete_task
+from inscl.cli.printing import print_json, print_table, say, shorten, table_of
 
 if TYPE_CHECKING:
     from inscl.replay.survey import Agreement, Survey
 
-LISTED = 20  # rows of a table; JSON has all
-OFFLINE = "keyphrase"
+_LISTED = 20  # rows of a table; JSON has all
+_OFFLINE = "keyphrase"
 
 
-@app.command(epilog="Example: inscl tags --insinfo paper --top 5")
-def tags(
+@command("inscl survey --insinfo paper --top 5")
+def survey(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Tasks to tell of; without, all.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Tasks to tell of; without, all.", autocompletion=complete_task),
     ] = None,
+    *,
     insinfo: Annotated[
         str | None,
         typer.Option("--insinfo", help="Rank the instructions by this InsInfo instead: paper, mean or density."),
@@ -48,44 +39,42 @@ def tags(
     top: Annotated[
         int | None, typer.Option("--top", min=0, help="Rows to list; 0: all. [default: 20; JSON: all]")
     ] = None,
-    memory: MemoryOption = "memory",
-    encoder: EncoderOption = None,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    memory: EncodingOptions,
+    output: OutputOptions,
 ) -> None:
     """Show the tags of the remembered tasks, what was merged, and how they rank the instructions."""
     from inscl.replay.settings import DEFAULT_INSINFO
-    from inscl.replay.survey import agreement, survey
+    from inscl.replay.survey import agreement
+    from inscl.replay.survey import survey as make_survey
 
-    kept = open_memory(memory, encoder, quiet).existing()
+    kept = memory.open(quiet=output.quiet).existing()
     by = insinfo or DEFAULT_INSINFO
     if against is not None:
-        found = agreement(kept, _other_tags(against), names or (), insinfo=by)
-        if json:
-            print_json({"against": against, "insinfo": by, "agreement": [asdict(part) for part in found]})
-        else:
-            print_agreement(found, by, against)
+        _tell_agreement(agreement(kept, _other_tags(against), names or (), insinfo=by), by, against, output.json)
         return
-    made = survey(kept, names or (), insinfo=by)
-    listed = top if top is not None else len(made.tags) + len(made.instructions) if json else LISTED
-    if json:
-        plain = asdict(made)
-        for part in ("tags", "instructions"):
-            plain[part] = plain[part][: listed or None]
-        print_json(plain)
+    made = make_survey(kept, names or (), insinfo=by)
+    if output.json:
+        print_json(_as_json(made, top or None))
         return
-    print_survey(made)
+    _print_survey(made)
+    listed = _LISTED if top is None else top
     if insinfo is None:
-        print_tags(made, listed)
+        _print_tags(made, listed)
     else:
-        print_instructions(made, listed)
-    if made.warning and not quiet:
-        remark(f"note: {made.warning}")
+        _print_instructions(made, listed)
+    if made.warning:
+        output.remark(f"note: {made.warning}")
+
+
+def _as_json(made: "Survey", top: int | None) -> dict[str, Any]:
+    """All that is known, of tags and instructions the first."""
+    plain = asdict(made)
+    return {**plain, **{part: plain[part][:top] for part in ("tags", "instructions")}}
 
 
 def _other_tags(against: str) -> Any:
     """The offline tagger, or the tags of a file."""
-    if against == OFFLINE:
+    if against == _OFFLINE:
         from inscl.tags.keyphrase import KeyphraseTagger
 
         return KeyphraseTagger()
@@ -95,12 +84,12 @@ def _other_tags(against: str) -> Any:
 
     if not Path(against).exists():
         raise DataError(
-            f"There is no file '{against}'; wanted a file of tags, or {OFFLINE}.{suggest(against, [OFFLINE])}"
+            f"There is no file '{against}'; wanted a file of tags, or {_OFFLINE}.{suggest(against, [_OFFLINE])}"
         )
     return read_tags(against)
 
 
-def print_survey(made: "Survey") -> None:
+def _print_survey(made: "Survey") -> None:
     """How many of what, in a few lines."""
     if not made.pool:
         say("The memory holds no instruction with training rows. Add a task with `inscl add NAME DATA`.")
@@ -114,7 +103,7 @@ def print_survey(made: "Survey") -> None:
         say(f"{count:,} instructions tagged by {tagger}")
 
 
-def print_tags(made: "Survey", listed: int) -> None:
+def _print_tags(made: "Survey", listed: int) -> None:
     """The tags as a table, the most frequent first."""
     part = len(made.instructions) != made.pool
     columns = [("tag", "left"), ("instructions", "right"), *([("in memory", "right")] if part else [])]
@@ -133,7 +122,7 @@ def print_tags(made: "Survey", listed: int) -> None:
     _print_part(columns, rows, len(made.tags), "tags")
 
 
-def print_instructions(made: "Survey", listed: int) -> None:
+def _print_instructions(made: "Survey", listed: int) -> None:
     """The instructions as a table, the highest InsInfo first."""
     columns = [("InsInfo", "right"), ("task", "left"), ("instruction", "left"), ("tags", "left")]
     rows = [
@@ -143,8 +132,11 @@ def print_instructions(made: "Survey", listed: int) -> None:
     _print_part(columns, rows, len(made.instructions), "instructions")
 
 
-def print_agreement(found: "list[Agreement]", insinfo: str, against: str) -> None:
+def _tell_agreement(found: "list[Agreement]", insinfo: str, against: str, json: bool) -> None:
     """Rank correlations as a table."""
+    if json:
+        print_json({"against": against, "insinfo": insinfo, "agreement": [asdict(part) for part in found]})
+        return
     say(f"Rank of instructions by InsInfo '{insinfo}': tags in memory against {against}")
     columns = [("task", "left"), *[(name, "right") for name in ("instructions", "of", "Spearman", "Kendall")]]
     rows = [
