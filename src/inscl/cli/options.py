@@ -25,15 +25,12 @@ if TYPE_CHECKING:
     from inscl.training.config import StageConfig
 
 
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
-
-
 @dataclass(frozen=True)
 class OutputOptions:
     """What a command says."""
 
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False
-    quiet: QuietOption = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")] = False
 
     def remark(self, message: str) -> None:
         """A line on standard error, unless the command is to be quiet."""
