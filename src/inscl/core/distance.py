@@ -10,7 +10,7 @@ from inscl.core.transport import bounded_cost
 from inscl.errors import DataError
 
 _EXACT_SIZE = 4_000_000  # entries of the cost matrix, 2,000 x 2,000: about 1 to 1.5 s and 0.4 GB on one core
-LARGEST = 4_000_000_000  # pairs, 63,000 x 63,000: more would take hours
+_LARGEST = 4_000_000_000  # pairs, 63,000 x 63,000: more would take hours
 METHOD = 2  # raised when the same arguments give another value: what was kept is then computed again
 PAIRS = 1 << 14  # single pairs whose costs are computed at a time
 _TOLERANCE = 0.01  # certified relative error beyond that
@@ -28,7 +28,7 @@ def wasserstein(
     Up to ``n * m = 4,000,000`` (`_EXACT_SIZE`, rows of weight 0 not counted) the transport problem is solved
     exactly, in 60 to 100 bytes an entry. Beyond that the result is the cost of a coupling, so never below the exact
     value, and at most 1 % above it, proved by a feasible dual solution (see `inscl.core.transport`). Memory then grows
-    with n + m, and time with n * m. Beyond 4,000,000,000 (`LARGEST`) it is refused.
+    with n + m, and time with n * m. Beyond 4,000,000,000 (`_LARGEST`) it is refused.
 
     float16 embeddings of about unit norm have products and sums that are exact in float64, so their costs are
     the same bits on every machine.
@@ -51,7 +51,7 @@ def wasserstein(
         If a set is empty or not a matrix, the dimensions differ, a row holds NaN or infinity or is all zero,
         or weights have the wrong length, are negative, not finite or all zero.
     DataError
-        If n * m is beyond `LARGEST`.
+        If n * m is beyond `_LARGEST`.
 
     References
     ----------
@@ -65,10 +65,10 @@ def wasserstein(
     0.25
     """
     x, y, p, q = _checked(a, b, weights_a, weights_b)
-    if len(x) * len(y) > LARGEST:
+    if len(x) * len(y) > _LARGEST:
         raise DataError(
             f"The tasks have {len(x):,} and {len(y):,} distinct instructions; a Wasserstein distance takes at most "
-            f"{LARGEST:,} pairs. Use a strategy that needs no distances, or another --instruction-field."
+            f"{_LARGEST:,} pairs. Use a strategy that needs no distances, or another --instruction-field."
         )
     costs = _CosineCosts(x, y)
     if len(x) * len(y) > _EXACT_SIZE:

@@ -15,10 +15,10 @@ from inscl.core.simplex import Floats, Places, potentials_of, sparse_coupling
 
 TILE = 1 << 20  # costs computed at a time: 8 MiB, and a few times that while they are searched
 SAMPLE = 1000  # points of each side from which the first potentials come
-NEAREST = 5  # routes added a round for each point
-ROUNDS = 1000  # far beyond what is needed: each round but the last adds a route that pays
+_NEAREST = 5  # routes added a round for each point
+_ROUNDS = 1000  # far beyond what is needed: each round but the last adds a route that pays
 _ANY = 1e3  # more than any slack
-FLOOR = 1e-12  # gap between the bounds that is rounding
+_FLOOR = 1e-12  # gap between the bounds that is rounding
 
 
 class Costs(Protocol):
@@ -50,18 +50,18 @@ def bounded_cost(costs: Costs, p: Floats, q: Floats, tolerance: float) -> float:
     """
     low, high, routes = -np.inf, np.inf, np.zeros(0, np.int64)
     potentials = Potentials(None, _first_potentials(costs, p, q))
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         sweep = _sweep(costs, p, q, potentials)
         low = max(low, sweep.low)
         known = routes if len(routes) else _any_coupling(sweep.f, sweep.g, p, q)
         routes = np.union1d(known, sweep.routes)
-        if high - low <= max(tolerance * low, FLOOR) or (high < np.inf and len(routes) == len(known)):
+        if high - low <= max(tolerance * low, _FLOOR) or (high < np.inf and len(routes) == len(known)):
             return high
         cost, potentials = _couple(costs, p, q, routes)
         high = min(high, cost)
-        if high - low <= max(tolerance * low, FLOOR):
+        if high - low <= max(tolerance * low, _FLOOR):
             return high
-    raise RuntimeError(f"The transport problem has not been solved in {ROUNDS} rounds (from {low} to {high}).")
+    raise RuntimeError(f"The transport problem has not been solved in {_ROUNDS} rounds (from {low} to {high}).")
 
 
 class Potentials(NamedTuple):
@@ -105,7 +105,7 @@ def _sweep(costs: Costs, p: Floats, q: Floats, potentials: Potentials) -> _Sweep
 
 def _smallest(slack: Floats, pays: Floats | float) -> Places:
     """The routes of each row that have the least slack, of those that pay."""
-    k = min(NEAREST, slack.shape[1])
+    k = min(_NEAREST, slack.shape[1])
     columns = np.argpartition(slack, k - 1, axis=1)[:, :k]
     chosen = np.take_along_axis(slack, columns, axis=1) < pays
     row, place = np.nonzero(chosen)
@@ -128,7 +128,7 @@ class _Nearest:
         best = gain.argmin(axis=0)
         self._rows.append(best + start)
         self._slack.append(gain[best, np.arange(self._m)])
-        if len(self._rows) > 4 * NEAREST:
+        if len(self._rows) > 4 * _NEAREST:
             self._thin()
 
     def done(self) -> tuple[Floats, Places]:
@@ -139,7 +139,7 @@ class _Nearest:
 
     def _thin(self) -> None:
         slack, rows = np.stack(self._slack), np.stack(self._rows)
-        k = min(NEAREST, len(slack))
+        k = min(_NEAREST, len(slack))
         best = np.argpartition(slack, k - 1, axis=0)[:k], np.arange(self._m)
         self._slack, self._rows = list(slack[best]), list(rows[best])
 

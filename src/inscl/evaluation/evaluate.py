@@ -171,16 +171,16 @@ def predict(
         chat_template=None if isinstance(source, Server) else source.tokenizer.chat_template,
     )
     files = {
-        name: out / f"{asked.key(name, rows, source.identity)}.jsonl" if out else None for name, rows in tasks.items()
+        name: out / f"{asked.key(name, rows, source.identity)}.jsonl" for name, rows in tasks.items() if out is not None
     }
-    found = {name: read_predictions(path) for name, path in files.items() if path and path.exists()}
+    found = {name: read_predictions(path) for name, path in files.items() if path.exists()}
     missing = {name: rows for name, rows in tasks.items() if name not in found}
     if missing:
         answerer, at_once = _answerer(source, asked, dtype, batch_tokens, batch_size, keeping)
         for name, predictions in _answered(missing, answerer, at_once, progress):
             found[name] = predictions
-            if path := files[name]:
-                write_predictions(path, predictions)
+            if name in files:
+                write_predictions(files[name], predictions)
     return {name: found[name] for name in tasks}
 
 

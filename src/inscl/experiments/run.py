@@ -54,7 +54,7 @@ from inscl.training.tracking import Tracked, send
 # What may change between two calls: more work of the same kind, or what is kept of it.
 MAY_CHANGE = frozenset({"orders", "strategies", "budgets", "seeds", "experts", "joint", "keep", "report_to"})
 
-LOOKED_AT = 200  # rows of a task among which one of each form is looked for
+_LOOKED_AT = 200  # rows of a task among which one of each form is looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +336,7 @@ class _Run:
         if not self._unseen:
             return
         self._unseen = False
-        rows = [MixtureRow(task, row) for task in self.data.names for row in self.data.rows(task, "train", LOOKED_AT)]
+        rows = [MixtureRow(task, row) for task in self.data.names for row in self.data.rows(task, "train", _LOOKED_AT)]
         check_rows(rows, load_tokenizer(self.config.locate(self.config.model)), chat=self.data.chat)
 
     def _plan(self, job: Job) -> Replay:

@@ -150,7 +150,7 @@ def analyse(
         raise ConfigError(f"`stage` must be last or all, got {stage!r}.")
     folder, rule = run if isinstance(run, RunFolder) else read_run(run), rule or ForgettingRule()
     judge = judge or _offline_judge(folder, encoder)
-    seen = {place: [row for row in histories(*place, rule) if row.right] for place in places_of(folder)}
+    seen = _once_right(folder, rule)
     asked = {place for place in seen if stage == "all" or _is_last(place)}
     lost = judged(_forgotten(seen, asked), judge)
     lost_at = _by_place(lost)
@@ -163,6 +163,10 @@ def analyse(
         lines=tuple(_lines(seen, lost_at)),
         notes=tuple(_notes(folder, lost)),
     )
+
+
+def _once_right(run: RunFolder, rule: ForgettingRule) -> dict[StageTask, list[RowHistory]]:
+    return {place: [row for row in histories(*place, rule) if row.right] for place in places_of(run)}
 
 
 def _is_last(place: StageTask) -> bool:

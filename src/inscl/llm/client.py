@@ -55,7 +55,7 @@ class Question:
     about: str = ""
 
 
-class ServerError(InsclError):
+class _ServerError(InsclError):
     """A failure that every further question would meet: a wrong key, no such model, nobody there."""
 
 
@@ -117,7 +117,7 @@ class Connection(AbstractContextManager["Connection"]):
         ------
         NoAnswerError
             If there is none, after all attempts.
-        ServerError
+        _ServerError
             If there will be none for other requests either.
         """
         tenacity: Any = require("tenacity", extra="server", purpose="Asking a server")
@@ -139,7 +139,7 @@ class Connection(AbstractContextManager["Connection"]):
             raise NoAnswerError(f"no answer within {self._timeout:g} s") from None
         except self._openai.APIConnectionError as error:
             if self._nobody(error):
-                raise ServerError(
+                raise _ServerError(
                     f"Nothing answers at {self.url}. Start the server there, or mend the address."
                 ) from None
             raise NoAnswerError(f"the connection broke ({type(error.__cause__).__name__})") from None
@@ -202,7 +202,7 @@ class Connection(AbstractContextManager["Connection"]):
         short = said if len(said) <= 200 else said[:199] + "…"
         if error.status_code in _FATAL or getattr(error, "code", None) == "insufficient_quota":
             key = f"the key in {self._variable}" if self._key else f"the key (none is set in {self._variable})"
-            return ServerError(f"The server {self.url} refused, {short}. Check {key}, the address and the model.")
+            return _ServerError(f"The server {self.url} refused, {short}. Check {key}, the address and the model.")
         return NoAnswerError(f"the server answered {short}", refused=said if error.status_code in _REFUSED else "")
 
     def _scrub(self, value: object) -> Any:

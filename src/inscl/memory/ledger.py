@@ -27,7 +27,7 @@ _PAUSES = (0.01, 0.05, 0.2)  # seconds until a ledger that cannot be read is rea
 LedgerRow = dict[str, Any]
 
 
-class ConflictError(MemoryStateError):
+class _ConflictError(MemoryStateError):
     """Somebody else has committed in the meantime."""
 
 
@@ -119,7 +119,7 @@ class Ledger:
     def fence(self) -> None:
         """Let nobody commit whose work began before now; the caller holds the memory alone."""
         while page := self.read():
-            with suppress(ConflictError):  # somebody did, just now: read what it was
+            with suppress(_ConflictError):  # somebody did, just now: read what it was
                 self.rewrite(page.rows, page.version)
                 return
 
@@ -128,7 +128,7 @@ class Ledger:
 
         Raises
         ------
-        ConflictError
+        _ConflictError
             If somebody has committed since `version`.
         """
         with self._changing():
@@ -136,7 +136,7 @@ class Ledger:
             try:
                 written = self._commit(operation, version, max_retries=0)
             except CommitConflictError as error:
-                raise ConflictError(f"Another command changes the memory at '{self._place.path}' too.") from error
+                raise _ConflictError(f"Another command changes the memory at '{self._place.path}' too.") from error
             self._clean(written)
         self.note()
 

@@ -270,7 +270,7 @@ def compare(first: Plan, second: Plan) -> list[str]:
     for group in _GROUPS:
         one, other = getattr(first, group), getattr(second, group)
         lines += _differing(sorted({*one, *other}), one, other, f"{group}, ")
-    if {key for key in first.hashes if first.hashes[key] != second.hashes.get(key)} == {"embeddings"}:
+    if _differing_hashes(first, second) == {"embeddings"}:
         lines.append("only the embeddings differ: were the texts encoded on other hardware?")
     lines += _other_counts(*({task.name: task.count for task in plan.tasks} for plan in (first, second)))
     return lines or ["the same counts, but other rows or measures"]
@@ -284,6 +284,10 @@ def _differing(
         for key in keys
         if first.get(key) != second.get(key)
     ]
+
+
+def _differing_hashes(first: Plan, second: Plan) -> set[str]:
+    return {key for key, known in first.hashes.items() if known != second.hashes.get(key)}
 
 
 def _other_counts(first: Mapping[str, int], second: Mapping[str, int]) -> list[str]:

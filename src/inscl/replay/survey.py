@@ -4,7 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from inscl.errors import DataError, PlanError
 from inscl.memory.memory import Memory
@@ -15,6 +15,8 @@ from inscl.tags.clean import clean_tags
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
+
+_Held = TypeVar("_Held")
 
 
 @dataclass(frozen=True)
@@ -125,13 +127,8 @@ def survey(memory: Memory, names: Sequence[str] = (), *, insinfo: str = DEFAULT_
         chosen = [views[name] for name in names or views]
         taggers = _taggers(chosen)
     everywhere, here = Counter(_each(tags.values())), Counter(_each(tags[key] for key in _keys(chosen)))
-    homes: defaultdict[bytes, list[str]] = defaultdict(list)
-    carriers: defaultdict[str, list[str]] = defaultdict(list)
-    for name, view in views.items():
-        for key in view.keys:
-            homes[key].append(name)
-        for tag in set(_each(tags[key] for key in view.keys)):
-            carriers[tag].append(name)
+    homes = _homes({name: view.keys for name, view in views.items()})
+    carriers = _homes({name: set(_each(tags[key] for key in view.keys)) for name, view in views.items()})
     joined: defaultdict[str, list[str]] = defaultdict(list)
     for tag, name in sorted(merged.names.items()):
         if tag != name:
@@ -164,6 +161,15 @@ def survey(memory: Memory, names: Sequence[str] = (), *, insinfo: str = DEFAULT_
             for key in by_score
         ),
     )
+
+
+def _homes(held: Mapping[str, Iterable[_Held]]) -> Mapping[_Held, list[str]]:
+    """By what tasks hold the tasks that hold it."""
+    found: defaultdict[_Held, list[str]] = defaultdict(list)
+    for name, things in held.items():
+        for thing in things:
+            found[thing].append(name)
+    return found
 
 
 def agreement(

@@ -32,7 +32,7 @@ class StageTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Month:
+class _Month:
     """A stage of the chain that leads to this one: its model's mean score on each task, in points."""
 
     name: str
@@ -51,7 +51,7 @@ class StageFacts:
     finished : bool
     tasks : tuple of StageTask
         In the order of the memory, the new one last.
-    months : tuple of Month
+    months : tuple of _Month
         This stage last; before it those that it came from, as far as their folders are there.
     lost, gained : tuple of ForgottenExample
         Test rows whose answers became worse, and better.
@@ -68,7 +68,7 @@ class StageFacts:
     scorer: str
     finished: bool
     tasks: tuple[StageTask, ...]
-    months: tuple[Month, ...]
+    months: tuple[_Month, ...]
     lost: tuple[ForgottenExample, ...]
     gained: tuple[ForgottenExample, ...]
     plan: PlanFacts | None
@@ -165,16 +165,16 @@ def _task(task: str, before: RowScores, after: RowScores, scorer: str, newest: s
     )
 
 
-def _months(path: Path, scorer: str) -> list[Month]:
+def _months(path: Path, scorer: str) -> list[_Month]:
     """This stage and those it came from, the oldest first."""
-    found: list[Month] = []
+    found: list[_Month] = []
     seen: set[Path] = set()
     here: Path | None = path
     while here is not None and here.resolve() not in seen and len(found) < _MOST_MONTHS:
         seen.add(here.resolve())
         known, scores = read_json(here / REQUEST), StageFolder(here, inner="").scores()
         means = {task: 100 * rows.mean(scorer) for task, rows in scores.items() if scorer in rows.rows}
-        found.append(Month(name=str(known["name"]), scores=means))
+        found.append(_Month(name=str(known["name"]), scores=means))
         here = _start_of(here, known)
     return found[::-1]
 

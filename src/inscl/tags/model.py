@@ -114,9 +114,7 @@ def tag_with(
         Called with (questions done, questions); the repairs come as a second round.
     """
     first = dict(zip(instructions, answers.ask([*map(tag_question, instructions.values())], progress), strict=True))
-    broken = [key for key, reply in first.items() if not reply.failure and tags_in(reply.text) is None]
-    repairs = [repair_question(instructions[key], first[key].text) for key in broken]
-    second = dict(zip(broken, answers.ask(repairs, progress) if broken else [], strict=True))
+    second = _repaired(answers, instructions, first, progress)
     identity = model_identity(answers.model)
     tagged: dict[bytes, Tagged] = {}
     for key, reply in {**first, **second}.items():
@@ -127,6 +125,15 @@ def tag_with(
             tagged[key] = Tagged(tuple(tags), identity, "repaired" if key in second else "tagged")
     replies = [*first.values(), *second.values()]
     return Tagging(tagged, len(replies), sum(r.tokens_in for r in replies), sum(r.tokens_out for r in replies))
+
+
+def _repaired(
+    answers: Answers, instructions: Mapping[bytes, str], first: Mapping[bytes, Reply], progress: _Progress | None
+) -> dict[bytes, Reply]:
+    """The second replies, where the first came without tags."""
+    broken = [key for key, reply in first.items() if not reply.failure and tags_in(reply.text) is None]
+    repairs = [repair_question(instructions[key], first[key].text) for key in broken]
+    return dict(zip(broken, answers.ask(repairs, progress) if broken else [], strict=True))
 
 
 def fall_back(instruction: str, fallback: "Tagger", wanted: str, reason: str) -> Tagged:

@@ -161,10 +161,14 @@ def convert(record: object, form: str, reading: Reading, ignored: set[str] | Non
         return _make_example(record["instruction"], record["input"], [record["output"]], split=reading.split)
     if not _OTHER_KINDS.isdisjoint(record):
         record, form = _instruction_data(record, form, reading)
-    fields = Fields(record, ignored)
+    return _converted(Fields(record, ignored), form, reading)
+
+
+def _converted(fields: Fields, form: str, reading: Reading) -> Example:
+    """The example of a record of instruction data."""
     tags = _tags(fields.get("tags"))
     split = reading.split or _split(fields.get("split"))
-    chat = form in _CHAT_FORMS or (form == "prompt-completion" and _is_turns(record))
+    chat = form in _CHAT_FORMS or (form == "prompt-completion" and _is_turns(fields.record))
     try:
         found = _from_chat(fields, reading) if chat else _from_fields(fields, form, reading)
         example = _make_example(found.instruction, found.body, found.outputs, tags=tags, split=split,

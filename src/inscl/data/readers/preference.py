@@ -37,8 +37,12 @@ def preferred(record: Mapping[str, object]) -> Mapping[str, Any]:
         if not _YES_OR_NO[str(record[label]).strip().lower()]:
             raise UnusableError(f"an answer that is not preferred (`{label}` is false)")
         return {name: value for name, value in record.items() if name != label}
-    rest = {name: value for name, value in record.items() if name != "chosen"}
-    chosen = decoded(record["chosen"]) if says_turns(record["chosen"]) else record["chosen"]
+    return _with_answer({name: value for name, value in record.items() if name != "chosen"}, record["chosen"])
+
+
+def _with_answer(rest: dict[str, Any], chosen: Any) -> Mapping[str, Any]:
+    """A record with its answer where the form of the record has it: after its turns, or beside its prompt."""
+    chosen = decoded(chosen) if says_turns(chosen) else chosen
     if isinstance(chosen, str) and any(rest.get(name) is not None for name in CHAT):
         chosen = {"role": "assistant", "content": chosen}
     if isinstance(chosen, Mapping):

@@ -56,12 +56,8 @@ def find_sources(data: object, kind: str | None, wanted: Collection[str], skippe
     """The parts of the data, in a fixed order; files of unknown type in folders are counted in `skipped`."""
     if isinstance(data, (str, Path)):
         return _from_path(data, kind, wanted, skipped)
-    datasets = sys.modules.get("datasets")  # whoever holds a dataset has imported the library
-    if datasets is not None:
-        if isinstance(data, (datasets.DatasetDict, datasets.IterableDatasetDict)):
-            return _from_dataset_dict(data, wanted)
-        if isinstance(data, (datasets.Dataset, datasets.IterableDataset)):
-            return [_from_dataset(data, "dataset", wanted)]
+    if (found := _from_library(data, wanted)) is not None:
+        return found
     if isinstance(data, (Mapping, bytes)) or not isinstance(data, Iterable):
         raise DataError(
             f"The data are {type(data).__name__}; pass a path, several paths, a dataset or a list of records."
@@ -69,6 +65,17 @@ def find_sources(data: object, kind: str | None, wanted: Collection[str], skippe
     if isinstance(data, list) and data and all(isinstance(item, (str, Path)) for item in data):
         return [part for item in data for part in _from_path(item, kind, wanted, skipped)]
     return [_from_records(data)]
+
+
+def _from_library(data: object, wanted: Collection[str]) -> list[Source] | None:
+    """The parts of a dataset of the library `datasets`; None if the data are no such thing."""
+    datasets = sys.modules.get("datasets")  # whoever holds a dataset has imported the library
+    if datasets is not None:
+        if isinstance(data, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+            return _from_dataset_dict(data, wanted)
+        if isinstance(data, (datasets.Dataset, datasets.IterableDataset)):
+            return [_from_dataset(data, "dataset", wanted)]
+    return None
 
 
 def _from_path(data: str | Path, kind: str | None, wanted: Collection[str], skipped: Dropped) -> list[Source]:
