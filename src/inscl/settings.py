@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -59,7 +59,7 @@ def read_settings(
     *,
     name: str,
     sections: Sections,
-    more: Callable[[Mapping[str, Any], LinedYaml], list[Problem]] = lambda data, source: [],
+    more: Callable[[Mapping[str, object], LinedYaml], list[Problem]] = lambda data, source: [],
 ) -> _Settings:
     """Settings from YAML.
 

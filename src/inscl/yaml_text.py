@@ -150,8 +150,8 @@ class _Builder:
         return [self.entry((*place, i), child, child) for i, child in enumerate(node.value)]
 
     def mapping(self, node: Node, place: KeyPath) -> dict[Any, Any]:
-        merged: dict[Any, Any] = {}
-        own: dict[Any, Any] = {}
+        merged: dict[object, object] = {}
+        own: dict[object, object] = {}
         for key_node, child in node.value:
             if key_node.tag == _MERGE:
                 merged = {**self.merged(child, place), **merged}

@@ -90,7 +90,7 @@ def _rows(path: Path) -> Iterator[MixtureRow]:
 def to_record(row: MixtureRow) -> dict[str, Any]:
     """A row as the JSON object of its line."""
     example = row.example
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "task": row.task,
         "replayed": row.replayed,
         "instruction": example.instruction,

@@ -110,7 +110,7 @@ def _amount(value: object) -> int | float:
     raise ValueError(f"got {value!r}; wanted a count of 1 or more, or a share such as 5% or 0.05.")
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def _distinct(values: tuple[object, ...]) -> tuple[Any, ...]:
     if twice := [value for i, value in enumerate(values) if value in values[:i]]:
         raise ValueError(f"holds {twice[0]!r} twice; name each once.")
     return values

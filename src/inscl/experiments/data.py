@@ -122,7 +122,7 @@ def _of_checkout(tasks: Checkout, config: StreamConfig) -> dict[str, dict[str, A
 
 
 def _of_files(files: TaskFiles, config: StreamConfig) -> dict[str, Any]:
-    given: dict[str, Any] = {
+    given: dict[str, object] = {
         "data": _one_or_many([config.locate(path) for path in files.data]),
         "dev": None if files.dev is None else config.locate(files.dev),
         "test": None if files.test is None else config.locate(files.test),

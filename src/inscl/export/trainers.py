@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -184,6 +183,6 @@ def _alternates(row: MixtureRow) -> bool:
     return len(turns) > 1 and len(turns) % 2 == 0 and all(a in asking and b in answering for a, b in pairs)
 
 
-def _yaml(note: str, keys: dict[str, Any]) -> str:
+def _yaml(note: str, keys: dict[str, object]) -> str:
     comment = "".join(f"# {line}\n" for line in note.split("\n"))
     return comment + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True, width=1000)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +41,7 @@ class CachedEncoder:
         folder: str | None = None,
         *,
         storage: dict[str, str] | None = None,
-        track: Callable[[Sequence[int]], Any] = lambda steps: steps,
+        track: Callable[[Sequence[int]], object] = lambda steps: steps,
     ) -> None:
         self.identity = identity_of(encoder)
         self._encoder, self._track = encoder, track

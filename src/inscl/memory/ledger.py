@@ -62,7 +62,7 @@ class Ledger:
         place: Place,
         name: str,
         schema: pa.Schema,
-        summary: Callable[[Page], Any] = lambda page: None,
+        summary: Callable[[Page], object] = lambda page: None,
     ) -> None:
         self.name, self.schema = f"{name}.lance", schema
         self._place, self._summary = place, summary

@@ -83,7 +83,7 @@ class Memory:
         storage_options: dict[str, str] | None = None,
         compression: str | None = None,
         notice: Callable[[str], None] = lambda message: None,
-        track: Callable[[Sequence[int]], Any] = lambda steps: steps,
+        track: Callable[[Sequence[int]], object] = lambda steps: steps,
     ) -> None:
         self.path = str(path)
         self.tagger = tagger or _default_tagger()
@@ -230,7 +230,11 @@ class Memory:
         )
 
         def read(report: ReadReport) -> Iterable[Example]:
-            options: dict[str, Any] = {"format": format, "instruction_field": instruction_field, "skip_bad": skip_bad}
+            options: dict[str, object] = {
+                "format": format,
+                "instruction_field": instruction_field,
+                "skip_bad": skip_bad,
+            }
             options |= {"preferred": preferred, "max_mib": max_mib}
             return writing.read_sides(data, dev, test, report, options)
 

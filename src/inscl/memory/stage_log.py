@@ -57,7 +57,7 @@ def _row(stage: Mapping[str, object]) -> LedgerRow:
 
 def _record(row: LedgerRow) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(row["record"])
+        record: dict[str, object] = json.loads(row["record"])
         digest = record.pop("digest", None)  # earlier releases wrote none
     except (ValueError, AttributeError, TypeError):
         raise DamageError(f"A row of the log of stages is damaged. {REPAIR}") from None

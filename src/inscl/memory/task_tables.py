@@ -163,7 +163,7 @@ class _Spool:
         self._numbers: dict[str, int] = {}  # raw instruction -> number
         self._by_key: dict[bytes, int] = {}
         self._texts: list[_Text] = []
-        self._done: list[tuple[Any, ...]] = []
+        self._done: list[tuple[object, ...]] = []
         self._batches: list[pa.RecordBatch] = []
         self._count = 0
         self._clear()

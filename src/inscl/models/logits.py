@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from inscl.models.kept import KeptStates
 
 
-def answer_logits(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None" = None, wrapped: Any = None) -> Any:
+def answer_logits(
+    model: Any, batch: Mapping[str, object], kept: "KeptStates | None" = None, wrapped: Any = None
+) -> Any:
     """What the model says at every place that predicts an answer token, (n_answers, vocabulary).
 
     The output head sees only the places that are trained, and the frozen layers are not run where their states are

@@ -124,7 +124,7 @@ class Bottom:
     @torch.no_grad()
     def states(self, ids: Any) -> Any:
         """What leaves the bottom, (n_rows, length, width), for right-padded tokens (n_rows, length)."""
-        found: list[Any] = []
+        found: list[object] = []
 
         def take(_: Any, __: Any, output: Any) -> None:
             self._form = replace(self._form, as_tuple=isinstance(output, tuple))
@@ -204,7 +204,7 @@ class Bottom:
 
 
 @contextmanager
-def _answering(layer: Any, forward: Callable[..., Any]) -> Iterator[None]:
+def _answering(layer: Any, forward: Callable[..., object]) -> Iterator[None]:
     """Put a function of the hidden states in the place of a layer's own."""
     before = vars(layer).get("forward")
     layer.forward = lambda hidden_states, *_, **__: forward(hidden_states)

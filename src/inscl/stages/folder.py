@@ -204,7 +204,7 @@ class StageFolder:
         known = self.read().get(side, {}).get(task)
         return -1 if known is None else int(known["n"])
 
-    def _write(self, content: dict[str, Any]) -> None:
+    def _write(self, content: dict[str, object]) -> None:
         write_json(self.path / SCORES, content)
 
 

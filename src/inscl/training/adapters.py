@@ -20,7 +20,7 @@ def mode_of(peft: Mapping[str, object], adapter: Adapter) -> Adapter:
     return "merge" if _kind(peft) == "OSF" else adapter
 
 
-def prepare(loaded: LoadedModel, peft: Mapping[str, Any] | None, mode: Adapter, seed: int, frozen: int = 0) -> None:
+def prepare(loaded: LoadedModel, peft: Mapping[str, object] | None, mode: Adapter, seed: int, frozen: int = 0) -> None:
     """Give the model the adapter that this stage trains, in place; without `peft`, merge earlier ones.
 
     The lowest `frozen` layers get none.

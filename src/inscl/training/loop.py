@@ -29,7 +29,7 @@ _FIELDS = frozenset({
 _STATE = "state.pt"
 
 
-def does(fields: dict[str, Any]) -> bool:
+def does(fields: dict[str, object]) -> bool:
     """Whether the loop does all that a user's fields of `SFTConfig` ask for."""
     silent = fields.get("report_to") in (None, "none", [], ["none"])
     return silent and fields.keys() <= _FIELDS

@@ -86,7 +86,7 @@ def end(code: int) -> None:
         _leave_group()
 
 
-def follow(work: Callable[[Mapping[str, Any]], None]) -> int:
+def follow(work: Callable[[Mapping[str, object]], None]) -> int:
     """Do the jobs that the first process posts, silently, until it ends.
 
     Parameters

@@ -8,7 +8,6 @@ are described in docs/formats.md.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any
 
 from inscl.data.example import SPLITS, Example, Split
 from inscl.data.readers import files
@@ -170,7 +169,7 @@ def _form_of(part: Source, head: list[Numbered], instruction_field: str | None) 
     form = next((form for form in forms if form is not None), None)
     if form is not None or not head:
         return form or FIELDS
-    fields: dict[Any, None] = {}
+    fields: dict[object, None] = {}
     for _, record in head:
         fields.update(dict.fromkeys(record if isinstance(record, dict) else [f"({type(record).__name__})"]))
     raise DataError(

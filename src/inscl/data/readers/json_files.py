@@ -174,7 +174,7 @@ def _after_space(text: str, at: int) -> int:
 def _decoder(told: PartReport) -> json.JSONDecoder:
     """A decoder that tells of keys that an object holds twice; the last one counts."""
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def pairs(items: list[tuple[str, object]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) < len(items):
             names = [name for name, _ in items]

@@ -40,7 +40,7 @@ def preferred(record: Mapping[str, object]) -> Mapping[str, Any]:
     return _with_answer({name: value for name, value in record.items() if name != "chosen"}, record["chosen"])
 
 
-def _with_answer(rest: dict[str, Any], chosen: Any) -> Mapping[str, Any]:
+def _with_answer(rest: dict[str, object], chosen: Any) -> Mapping[str, Any]:
     """A record with its answer where the form of the record has it: after its turns, or beside its prompt."""
     chosen = decoded(chosen) if says_turns(chosen) else chosen
     if isinstance(chosen, str) and any(rest.get(name) is not None for name in CHAT):
@@ -61,7 +61,7 @@ def refuse_pictures(record: Mapping[str, object]) -> None:
             )
 
 
-def _with_turns(rest: dict[str, Any], chosen: list[Any]) -> Mapping[str, Any]:
+def _with_turns(rest: dict[str, object], chosen: list[object]) -> Mapping[str, Any]:
     """The chosen turns after those that lead to them; a conversation with its questions stands for itself."""
     if any(
         isinstance(turn, Mapping) and str(turn.get("role", turn.get("from"))) in ("user", "human") for turn in chosen
@@ -78,7 +78,7 @@ def _with_turns(rest: dict[str, Any], chosen: list[Any]) -> Mapping[str, Any]:
     return {**rest, "prompt": decoded(prompt), "completion": chosen}
 
 
-def _repeats(prompt: object, chosen: list[Any]) -> bool:
+def _repeats(prompt: object, chosen: list[object]) -> bool:
     """Whether the prompt says nothing that the chosen conversation does not begin with."""
     first = next((turn for turn in chosen if isinstance(turn, Mapping) and turn.get("role") == "user"), {})
     return prompt == first.get("content") or (isinstance(prompt, list) and prompt == chosen[: len(prompt)])

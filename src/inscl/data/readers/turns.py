@@ -97,7 +97,7 @@ def _turn(item: object, name: str, ignored: set[str]) -> Message:
     text = _content(content, name, blank=bool(calls) or role == "tool", result=role == "tool")
     if role == "assistant":
         text = _with_reasoning(fields, text)
-    message: dict[str, Any] = {"role": role, "content": text, **({"tool_calls": calls} if calls else {}), **beside}
+    message: dict[str, object] = {"role": role, "content": text, **({"tool_calls": calls} if calls else {}), **beside}
     if not _is_trained(fields, role):
         message["train"] = False
     fields.close()
@@ -143,7 +143,7 @@ def _with_reasoning(fields: Fields, text: str) -> str:
 
 
 def _calls(fields: Fields) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     for name, value in fields.all(("tool_calls", "function_call")):
         value = decoded(value)
         if is_empty(value):
