@@ -56,31 +56,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False, prog_name="inscl")
-    except InsclError as error:
-        remark(f"inscl: {error}")
-        return 2
-    except _UsageError as error:
-        where = error.ctx.command_path if error.ctx else "inscl"
-        remark(f"inscl: {_complaint(error)} See `{where} --help`.")
-        return 2
-    except (typer.Abort, KeyboardInterrupt):
-        return _interrupted()
-    except BrokenPipeError:  # `inscl tasks | head`
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        if error.errno is None and not error.filename:
+    except (Exception, KeyboardInterrupt) as error:
+        code = _told(error)
+        if code is None:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        remark(f"inscl: {error.strerror or error}{where}. Mend this and run the command again.")
-        return 2
-    except Exception as error:
-        if "KeyboardInterrupt" in str(error):  # Lance was reading, and wraps it
-            return _interrupted()
-        raise
+        return code
     if result == INTERRUPTED:  # Typer turns Ctrl-C into this code
         return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _told(error: BaseException) -> int | None:
+    """The exit code for what stopped a command, once it is told; None for what is no user's mistake."""
+    if isinstance(error, BrokenPipeError):  # `inscl tasks | head`
+        sys.stderr.close()
+        return 0
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
+        return _interrupted()
+    if message := _message(error):
+        remark(f"inscl: {message}")
+        return 2
+    wrapped = not isinstance(error, OSError) and "KeyboardInterrupt" in str(error)  # Lance was reading
+    return _interrupted() if wrapped else None
+
+
+def _message(error: BaseException) -> str:
+    """One line for a mistake that the user can mend; nothing for any other."""
+    if isinstance(error, InsclError):
+        return str(error)
+    if isinstance(error, _UsageError):
+        where = error.ctx.command_path if error.ctx else "inscl"
+        return f"{_complaint(error)} See `{where} --help`."
+    if isinstance(error, OSError) and (error.errno is not None or error.filename):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}. Mend this and run the command again."
+    return ""
 
 
 def _complaint(error: Any) -> str:

@@ -1,5 +1,6 @@
 """inscl plan | mix"""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,9 @@ from inscl.cli.options import DataOptions, EncodingOptions, OutputOptions, Repla
 from inscl.cli.printing import print_json, print_table, remark, say, shorten, table_of, tell_read
 
 if TYPE_CHECKING:
+    from inscl.data.mixture import MixtureRow
+    from inscl.export.files import Written
+    from inscl.memory.memory import Memory
     from inscl.replay.plan import Plan, TaskPlan
 
 
@@ -73,17 +77,10 @@ def mix(
 ) -> None:
     """Write the mixture of a plan: the new task's training rows and the replayed ones, never a held-out row."""
     from inscl.export import special_tokens, write_file
-    from inscl.replay.mixing import replayed_rows
     from inscl.replay.plan import Plan
-    from inscl.replay.planner import resume
 
     made = Plan.read(plan_file)
-    kept = memory.open(quiet=output.quiet).existing()
-    if replay_only:
-        with kept.reading():
-            rows = replayed_rows(made, kept)
-    else:
-        rows = resume(made, kept, as_source(data) if data else None).rows()
+    rows = _rows(made, memory.open(quiet=output.quiet).existing(), data, replay_only=replay_only)
     tokens = special_tokens(model) if model and format == "llamafactory" else None
     written = write_file(rows, out, format, plan=made, tokens=tokens)
     if output.json:
@@ -98,16 +95,29 @@ def mix(
         )
     else:
         say(f"{written.rows:,} rows, {written.replayed:,} of them replayed, written to {out}")
-    remarks = [f"how to use it: {out.with_name(name)}" for name in [*written.files][1:]]
+    for line in _how_to_use(written, made, out, format):
+        output.remark(line)
+
+
+def _rows(made: "Plan", kept: "Memory", data: list[str] | None, *, replay_only: bool) -> "list[MixtureRow]":
+    from inscl.replay.mixing import replayed_rows
+    from inscl.replay.planner import resume
+
+    if not replay_only:
+        return resume(made, kept, as_source(data) if data else None).rows()
+    with kept.reading():
+        return replayed_rows(made, kept)
+
+
+def _how_to_use(written: "Written", made: "Plan", out: Path, format: str) -> Iterator[str]:
+    """What lies beside the mixture, and what it cannot hold."""
+    for name in [*written.files][1:]:
+        yield f"how to use it: {out.with_name(name)}"
     if outside := [part for part in made.training if part != "late"]:
         parts = ", ".join(outside)
-        remarks.append(f"the strategy asks of the training what no file holds: {parts}; `inscl learn` does it")
+        yield f"the strategy asks of the training what no file holds: {parts}; `inscl learn` does it"
     if written.unweighted:
-        remarks.append(
-            f"{written.unweighted:,} rows have a weight, which --format {format} cannot hold: all count alike"
-        )
-    for line in remarks:
-        output.remark(line)
+        yield f"{written.unweighted:,} rows have a weight, which --format {format} cannot hold: all count alike"
 
 
 def print_plan(made: "Plan", instructions: int = 0) -> None:
