@@ -174,6 +174,8 @@ def test_a_mistake_is_told_with_its_line(extra, line, message):
         ("tasks: dmo", 1, "`tasks` is 'dmo'; wanted keys and values."),
         ("tasks: {}", 1, "`tasks` is {}; wanted at least one entry."),
         ("tasks:\n  a: no/such/file.jsonl", 2, "`tasks.a`: there is no file or folder"),
+        (f"tasks:\n  a: {'x' * 3000}.jsonl", 2, "`tasks.a`: there is no file or folder"),
+        ("tasks:\n  a: ~nobody-here/file.jsonl", 2, "`tasks.a`: there is no file or folder"),
         ("tasks:\n  a: {data: x/y, frmat: csv}", 2, "`tasks.a.frmat` is not known here. Did you mean 'for"),
         ("tasks:\n  a: {data: x/y, format: cvs}", 2, "`tasks.a.format` got 'cvs'; wanted one of jsonl,"),
         ("tasks:\n  a: {dev: x/y}", 2, "`tasks.a.data` is missing."),

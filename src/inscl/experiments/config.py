@@ -320,8 +320,8 @@ class StreamConfig(StageConfig):
 
     def locate(self, path: str) -> str:
         """A path of the configuration, seen from its file; what is not there (a Hub id, say) stays."""
-        found = self._folder / Path(path).expanduser()
-        return str(found) if found.exists() else path
+        found = _found(self._folder, path)
+        return path if found is None else str(found)
 
     def resolved(self) -> dict[str, Any]:
         """All settings with their defaults, as plain data that JSON holds and `StreamConfig` reads again."""
@@ -407,8 +407,17 @@ def _missing_files(tasks: object, folder: Path, source: LinedYaml) -> list[Probl
     return [
         (source.line_of(place), f"`{dotted(place)}`: there is no file or folder '{folder / path}'.")
         for place, path in wanted
-        if not (folder / Path(path).expanduser()).exists()
+        if _found(folder, path) is None
     ]
+
+
+def _found(folder: Path, path: str) -> Path | None:
+    """A file or folder, seen from another one; None where there is none, or no system could have it."""
+    try:
+        place = folder / Path(path).expanduser()
+        return place if place.exists() else None
+    except (OSError, RuntimeError):  # too long a name, or a home of nobody
+        return None
 
 
 def _impossible_orders(tasks: object, source: LinedYaml) -> list[Problem]:

@@ -121,7 +121,7 @@ def plan_verdict(plan: PlanFacts) -> tuple[Sentence, ...]:
 
 def _why(plan: PlanFacts, most: PlanTask) -> str:
     words = f"goes to ‘{most.name}’, the largest share"
-    if plan.by_distance:
+    if most.distance is not None:
         words += f": its distance to the new task is {most.distance:.2f}, and shares grow with distance"
     if plan.informed:
         words += "; within a task, instructions with more InsInfo give more rows"
