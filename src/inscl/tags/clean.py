@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inscl.errors import DataError
+from inscl.tags.neighbours import Pairs, pairs_within
 
 _Embed = Callable[[list[str]], NDArray[np.floating]]
-_Pairs = tuple[NDArray[np.int32], NDArray[np.int32]]  # two columns: tag i and tag j are neighbours, i < j
 
 # Calibrated per encoder on real definitions: docs/tags.md says how. A radius means nothing for another encoder.
 _RADII: Mapping[str, float] = {"all-minilm-l6-v2": 0.16}
@@ -21,9 +21,7 @@ DEFAULT_RADIUS = _RADII["all-minilm-l6-v2"]
 DEFAULT_MIN_SAMPLES = 2
 
 _JOINERS = "\u200c\u200d"  # zero-width joiners are spelling in Persian, Sinhala, Malayalam …
-_BLOCK = 1 << 20  # similarities computed at a time: 4 MiB, and ten times that where all are neighbours
 _REMEMBERED = 1000  # neighbour pairs kept per tag; beyond that they are computed anew
-_BAND = 1e-4  # wider than the rounding error of a float32 dot product of unit vectors
 
 
 class _LettersOnly(dict[int, str]):
@@ -187,7 +185,7 @@ class TagSpace:
         self._index: dict[str, int] = {}
         self._vectors = np.empty((0, 0), dtype=np.float32)  # (n_tags, d), unit rows
         self._coarse: list[bytes] = []  # hash of each vector to two decimals
-        self._pairs: _Pairs | None = (np.empty(0, np.int32), np.empty(0, np.int32))
+        self._pairs: Pairs | None = (np.empty(0, np.int32), np.empty(0, np.int32))
 
     def merge(self, tag_sets: Sequence[Iterable[str]]) -> MergedTags:
         """Give tags that mean the same one name: DBSCAN over the distinct tags, each counted once.
@@ -266,7 +264,7 @@ class TagSpace:
         if self._pairs is None:
             return
         found, count = [self._pairs], len(self._pairs[0])
-        for pairs in _pairs_within(self._vectors, self._radius, start):
+        for pairs in pairs_within(self._vectors, self._radius, start):
             found.append(pairs)
             count += len(pairs[0])
             if count > _REMEMBERED * len(self._index):
@@ -274,10 +272,10 @@ class TagSpace:
                 return
         self._pairs = np.concatenate([i for i, _ in found]), np.concatenate([j for _, j in found])
 
-    def _neighbours(self, index: NDArray[np.int64]) -> Iterator[_Pairs]:
+    def _neighbours(self, index: NDArray[np.int64]) -> Iterator[Pairs]:
         """Neighbour pairs of a pool, as positions in `index`, in parts of bounded size."""
         if self._pairs is None:
-            yield from _pairs_within(self._vectors[index], self._radius)
+            yield from pairs_within(self._vectors[index], self._radius)
             return
         position = np.full(len(self._index), -1, dtype=np.int32)
         position[index] = np.arange(len(index), dtype=np.int32)
@@ -286,7 +284,7 @@ class TagSpace:
         yield i[inside], j[inside]
 
 
-def dbscan(n: int, neighbours: Callable[[], Iterable[_Pairs]], min_samples: int) -> NDArray[np.int64]:
+def dbscan(n: int, neighbours: Callable[[], Iterable[Pairs]], min_samples: int) -> NDArray[np.int64]:
     """DBSCAN from neighbour pairs that come in parts, so that they need never be in memory together.
 
     Cores are the points with at least `min_samples` neighbours, themselves included; clusters are the connected
@@ -364,24 +362,3 @@ def _unit_rows(vectors: NDArray[np.floating], tags: list[str]) -> NDArray[np.flo
         bad = tags[int(np.argmin(np.isfinite(norms) & (norms > 0)))]
         raise DataError(f"The embedding of tag {bad!r} is zero or not finite; cosine distance needs a direction.")
     return np.ascontiguousarray(rows / norms, dtype=np.float32)
-
-
-def _pairs_within(vectors: NDArray[np.float32], radius: float, start: int = 0) -> Iterator[_Pairs]:
-    """Pairs i < j with j >= `start` at cosine distance of at most `radius`, a block of rows at a time.
-
-    A float32 product settles every pair that is not close to the radius; the close ones are settled in float64
-    one by one, so that the answer for a pair never depends on the block it came in.
-    """
-    least = 1 - radius
-    step = max(1, _BLOCK // max(1, len(vectors)))
-    for low in range(start, len(vectors), step):
-        block = vectors[low : low + step]
-        similarity = block @ vectors[: low + len(block)].T
-        found = np.flatnonzero(similarity.ravel() >= least - _BAND)  # several times faster than two-dimensional
-        row, i = np.divmod(found, similarity.shape[1])
-        j = row + low
-        keep = i < j
-        close = keep & (similarity.ravel()[found] < least + _BAND)
-        exact = vectors[i[close]].astype(np.float64) * vectors[j[close]]
-        keep[close] = exact.sum(axis=1) >= least - 1e-9
-        yield i[keep].astype(np.int32), j[keep].astype(np.int32)
