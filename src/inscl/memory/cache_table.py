@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 KEY = pa.binary(16)
 _CHECK = "check"
+_PIECES = 32  # of a table, which each writer makes longer by one
+_OWNERS = {"key", "first", "second", "version"}  # columns with what a row is of: a text, two tasks, a task's version
 
 
 class CacheTable:
@@ -48,6 +50,17 @@ class CacheTable:
         except MemoryStateError as error:  # out of reach or damaged: what it holds can be computed again
             _log.warning("%s could not be read (%s)", self._what, error)
             return None
+
+    def counts(self, column: str) -> dict[bytes, int]:
+        """How many rows hold each key; nothing where the table cannot be read."""
+        try:
+            with told(self._what):
+                table = _open_table(self._uri, self._storage)
+                stored = [] if table is None else pc.value_counts(table.to_table(columns=[column])[column])
+                return {entry["values"].as_py(): entry["counts"].as_py() for entry in stored}
+        except MemoryStateError as error:
+            _log.warning("%s could not be read (%s)", self._what, error)
+            return {}
 
     def append(self, table: pa.Table) -> None:
         """Add rows, in one commit."""
@@ -80,7 +93,7 @@ def damage_of(uri: str, storage: dict[str, str] | None) -> str:
 
 
 def keep_only(keys: Collection[bytes] | None, uri: str, storage: dict[str, str] | None) -> None:
-    """Rewrite a cache table with the rows all of whose keys are among some (None: all) and delete what it held before.
+    """Rewrite a cache table with the rows whose owners are all among some (None: all) and delete what it held before.
 
     The caller holds the memory alone. Rows whose checksums do not hold are dropped.
 
@@ -95,9 +108,18 @@ def keep_only(keys: Collection[bytes] | None, uri: str, storage: dict[str, str] 
             return
         rows = _that_hold(table.to_table())
         if keys is not None:
-            for column in (field.name for field in rows.schema if field.type == KEY):
+            for column in _OWNERS & set(rows.column_names):
                 rows = rows.filter(pa.array(_among(rows[column], keys)))
         _rewrite(rows, uri, storage)
+
+
+def tidy(uri: str, storage: dict[str, str] | None) -> None:
+    """Put a table of many small pieces together and delete what it was before; the caller holds the memory alone."""
+    with told("the cache"):
+        table = _open_table(uri, storage)
+        if table is not None and len(table.get_fragments()) > _PIECES:
+            table.optimize.compact_files()
+            _clean(table)
 
 
 def checks(table: pa.Table) -> npt.NDArray[np.uint64]:
@@ -151,10 +173,13 @@ def _create(schema: pa.Schema, uri: str, storage: dict[str, str] | None) -> None
 
 def _rewrite(table: pa.Table, uri: str, storage: dict[str, str] | None) -> None:
     """Replace a table's rows and delete every earlier version; the caller holds the memory alone."""
+    _clean(lance.write_dataset(table, uri, mode="overwrite", storage_options=storage))
+
+
+def _clean(table: Any) -> None:
     from datetime import timedelta
 
-    written = lance.write_dataset(table, uri, mode="overwrite", storage_options=storage)
-    written.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+    table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
 
 
 def _among(column: pa.ChunkedArray, keys: Iterable[bytes]) -> npt.NDArray[np.bool_]:
@@ -174,12 +199,14 @@ def _that_hold(table: pa.Table) -> pa.Table:
 
 def _words(column: pa.Array) -> npt.NDArray[np.uint16]:
     """The 16-bit words of each row of a column: a key, a list of float16, a mark or a number of 64 bits."""
+    words: npt.NDArray[np.uint16]
     if column.type == KEY:
-        return np.frombuffer(b"".join(column.to_pylist()), np.uint16).reshape(-1, 8)
+        words = np.frombuffer(column.buffers()[1], np.uint16).reshape(-1, 8)
+        return words[column.offset : column.offset + len(column)]
     if pa.types.is_fixed_size_list(column.type):
         return np.ascontiguousarray(matrix(pa.chunked_array([column]))).view(np.uint16)
     values = column.to_numpy(zero_copy_only=False)
     if pa.types.is_boolean(column.type):
         return np.asarray(values, np.uint16)[:, None]
-    words: npt.NDArray[np.uint16] = np.ascontiguousarray(values).view(np.uint16).reshape(len(column), -1)
+    words = np.ascontiguousarray(values).view(np.uint16).reshape(len(column), -1)
     return words

@@ -7,8 +7,8 @@ the old memory or the new one. What no row names any more is deleted by whoever 
     catalogue.lance          one row per commit, in order; the fold of its rows is the memory
     catalogue.head           how far the catalogue has come, as stages.head for the log (see `inscl.memory.ledger`)
     tasks/, writing/, …      the versions of tasks (see `inscl.memory.versions`)
-    cache/                   embeddings by text hash (see `inscl.memory.embedding_cache`), distances between tasks (see
-                             `inscl.memory.kept_distances`); can be rebuilt
+    cache/                   embeddings by text hash, distances between tasks, inputs by version (see
+                             `inscl.memory.cache_table`); can be rebuilt
     asked/                   a tagger's replies until its tags are committed (see `inscl.llm.client`)
     stages.lance             what was replayed at each finished stage
     purging                  stands here while bytes are being deleted; left behind, the next writer finishes it
@@ -27,6 +27,7 @@ from inscl.memory import checking, writing
 from inscl.memory.catalogue import Commit, State
 from inscl.memory.embedding_cache import CachedEncoder
 from inscl.memory.encoder import Encoder, SentenceEncoder
+from inscl.memory.input_index import InputIndex
 from inscl.memory.kept_distances import KeptDistances
 from inscl.memory.place import Place
 from inscl.memory.purging import purge
@@ -94,7 +95,7 @@ class Memory:
         cache = f"{place.uri}/cache" if hasattr(encoder, "identity") else None
         self.encode = CachedEncoder(encoder, cache, storage=storage_options, track=track)
         self.distances = KeptDistances(cache, self.encode.identity, storage=storage_options)
-        self._store = Store(place, self.encode, notice)
+        self._store = Store(place, self.encode, InputIndex(cache, storage_options), notice)
 
     # ---------------------------------------------------------------- reading
 

@@ -1,10 +1,13 @@
 """Deleting what the catalogue says is dead, by whoever next holds the memory alone."""
 
+from contextlib import suppress
+
 from inscl.errors import DamageError
 from inscl.llm.replies import forget_replies
-from inscl.memory.cache_table import keep_only
+from inscl.memory.cache_table import keep_only, tidy
 from inscl.memory.catalogue import State
 from inscl.memory.embedding_cache import text_key
+from inscl.memory.input_index import version_key
 from inscl.memory.kept_distances import distance_key
 from inscl.memory.store import Store
 from inscl.memory.task import TaskInfo
@@ -34,6 +37,9 @@ def purge_alone(store: Store, state: State) -> None:
             store.versions.record(commit)
     if state.dead:
         _forget(store, state)
+    for name in store.place.listing("cache"):
+        with suppress(DamageError):  # `verify` tells
+            tidy(f"{store.place.uri}/cache/{name}", store.place.storage)
     # Last: until here the dead rows say that there is something to delete.
     store.catalogue.rewrite([commit.row() for commit in state.condensed()], state.version)
     for name in store.place.listing():
@@ -57,7 +63,7 @@ def _forget(store: Store, state: State) -> None:
         instructions = store.task(commit).instructions
         used.update(text_key(text) for text in instructions.texts)
         used.update(text_key(tag) for tags in instructions.tags for tag in clean_tags(tags))
-        used.add(distance_key(TaskInfo.from_json(commit.info)))
+        used.update((distance_key(TaskInfo.from_json(commit.info)), version_key(commit.id)))
     for name in store.place.listing("cache"):
         trim_cache(store, f"cache/{name}", used)
     live = {key.hex() for commit in state.live.values() for key in store.task(commit).instructions.keys}

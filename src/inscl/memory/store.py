@@ -10,6 +10,7 @@ from inscl.data.example import key_of
 from inscl.errors import DamageError, MemoryStateError
 from inscl.memory.catalogue import CATALOGUE, Commit, State, fold
 from inscl.memory.embedding_cache import CachedEncoder
+from inscl.memory.input_index import InputIndex
 from inscl.memory.ledger import Ledger, Page
 from inscl.memory.locks import FileLock, LeaseLock, Lock
 from inscl.memory.place import Place
@@ -34,6 +35,7 @@ class Store:
 
     place: Place
     encode: CachedEncoder
+    inputs: InputIndex
     notice: Callable[[str], None]
     versions: Versions = field(init=False)
     catalogue: Ledger = field(init=False)

@@ -7,11 +7,9 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import pyarrow.compute as pc
-
 from inscl.data.example import Example, Split
 from inscl.data.readers import ReadReport, read_examples
-from inscl.memory.catalogue import Commit, State
+from inscl.memory.catalogue import Commit
 from inscl.memory.store import Store
 from inscl.memory.task import FEW_TEST_ROWS, OWN_TAGS, TagsBy, Task, TaskInfo
 from inscl.memory.task_tables import Recipe, write_tags, write_task
@@ -52,7 +50,8 @@ def add(store: Store, name: str, read: _Reading, recipe: Recipe, *, append: bool
         base = before if append else None
         task, identifier = _write(store, name, read(report), _remembering(store, recipe, before, append), base)
         task = replace(task, info=_told(task.info, report, before, base))
-        shared, across = _shared_inputs(store, task, state)
+        others = {commit.id: store.task(commit) for other, commit in state.live.items() if other != name}
+        shared, across = store.inputs.shared(task, others)
         done = partial(Added, info=task.info, report=report, shared_inputs=shared, shared_across=across,
                        warnings=_warnings(task.info, shared, across))  # fmt: skip
         if before and _same(task.info, TaskInfo.from_json(before.info)):
@@ -61,6 +60,7 @@ def add(store: Store, name: str, read: _Reading, recipe: Recipe, *, append: bool
         _encode_tags(store, task.instructions.tags)
         store.commit(_commit(store, task, identifier, base, keep_old), since=state)
         if base is None or identifier in store.state().named:
+            store.inputs.add(identifier, task)
             return done("appended" if base else "replaced" if before else "added")
         store.notice(f"task '{name}' was changed by another command at the same time; appending again")
 
@@ -149,26 +149,6 @@ def _remembering(store: Store, recipe: Recipe, before: Commit | None, append: bo
     known = dict(zip(task.instructions.keys, task.tagged(), strict=True))
     kept = known if append else {key: tags for key, tags in known.items() if tags[1] != OWN_TAGS}
     return replace(recipe, known_tags=kept)
-
-
-def _shared_inputs(store: Store, task: Task, state: State) -> tuple[int, int]:
-    """Distinct inputs that other tasks have too, and those of them that stand on another side there."""
-    mine = task.inputs
-    shared: set[int] = set()
-    across: set[int] = set()
-    for name, commit in state.live.items():
-        if name == task.info.name:
-            continue
-        other = store.task(commit).inputs
-        place = pc.index_in(other["input_key"], mine["input_key"].combine_chunks())
-        here = place.is_valid()
-        if not pc.any(here).as_py():
-            continue
-        places = place.filter(here)
-        differs = pc.not_equal(other["split"].filter(here), mine["split"].take(places))
-        shared.update(places.to_pylist())
-        across.update(places.filter(differs).to_pylist())
-    return len(shared), len(across)
 
 
 def _same(new: TaskInfo, before: TaskInfo) -> bool:
