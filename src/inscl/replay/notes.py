@@ -93,7 +93,8 @@ def _never_replayed(made: Plan, stage: StageView) -> str | None:
     named = _listed([f"'{task.name}' ({task.count} for {task.all_instructions})" for task in thin], 3)
     return (
         f"fewer examples than instructions for {named}: the top instructions give one example each, hardly "
-        "change from stage to stage, and the others are never replayed"
+        "change from stage to stage, and the others are never replayed; '--strategy steady' brings back every one "
+        "(docs/results.md has what it kept)"
     )
 
 

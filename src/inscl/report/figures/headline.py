@@ -80,7 +80,7 @@ def trend_figure(facts: StageFacts) -> Figure | None:
 
 
 def _figure(name: str, finding: str, panels: Sequence[_Panel]) -> Figure:
-    drawn, columns = Drawing(), min(len(panels), _COLUMNS)
+    drawn, columns = Drawing(), 2 if len(panels) == 4 else min(len(panels), _COLUMNS)
     top = legend(drawn, _NAMES) + 4
     for start in range(0, len(panels), columns):
         _row(drawn, panels[start : start + columns], top, (WIDTH - _LEFT - _GAP * (columns - 1)) / columns - _GAP / 2)
