@@ -39,12 +39,8 @@ class _Point:
 
 def frontier_figure(facts: Facts) -> Figure | None:
     """Relative Gain after the last stage over the tokens of training; None where all cost about the same."""
-    points = [
-        _Point(line.label, line.tokens / 1000, line.gain_final)
-        for line in facts.lines
-        if line.tokens and line.gain_final
-    ]
-    if not points or max(point.tokens for point in points) < _MORE * min(point.tokens for point in points):
+    points = _points(facts)
+    if not points:
         return None
     drawn = Drawing()
     top = legend(drawn, [point.label for point in points]) + 14
@@ -59,6 +55,17 @@ def frontier_figure(facts: Facts) -> Figure | None:
     table = Table(head=("strategy", "tokens", "Relative Gain, %", "95 % interval", "streams"), rows=rows)
     finding = f"Kept most for as many tokens: {'; '.join(point.told for point in best)}."
     return figure(drawn, "frontier", finding, (WIDTH, top + _HEIGHT + 48), table)
+
+
+def _points(facts: Facts) -> list[_Point]:
+    """The finished strategies; none where all cost about the same."""
+    points = [
+        _Point(line.label, line.tokens / 1000, line.gain_final)
+        for line in facts.lines
+        if line.tokens and line.gain_final
+    ]
+    costs = [point.tokens for point in points]
+    return points if points and max(costs) >= _MORE * min(costs) else []
 
 
 def _scales(points: Sequence[_Point], top: float) -> tuple[Scale, Scale]:
