@@ -71,7 +71,7 @@ class _Maker:
         record = {"inscl_run": 1, "versions": {"inscl": "0"}, "hardware": {"cores": 2}, "tasks": data,
                   "config": self.config.resolved()}  # fmt: skip
         (self.folder / "run.json").write_text(json.dumps(record))
-        streams = streams_of(self.config, [(o, order_of(o, self.tasks, None)) for o in self.config.orders])
+        streams = streams_of(self.config, lambda seed: [(o, order_of(o, self.tasks, None)) for o in self.config.orders])
         described = [
             {"strategy": s.strategy, "budget": s.budget_name, "order": s.order_name, "seed": s.seed,
              "tasks": list(s.tasks), "stages": [job.name for job in s.jobs()]}

@@ -129,6 +129,17 @@ def test_a_stage_scores_earlier_tasks_its_own_and_the_next(tmp_path):
     assert set(scored.values()) == {8}  # fewer than five stages: all of them are last ones
 
 
+def test_an_open_order_is_another_one_for_each_seed(tmp_path):
+    result = run_with(PaperTrainer(), tmp_path / "run", config_of(orders=["random"], seeds=[0, 1, 2]))
+    rows = result.table.to_pylist()
+    assert {(row["order"], row["seed"]) for row in rows} == {(f"random:{seed}", seed) for seed in (0, 1, 2)}
+    for seed in (0, 1, 2):
+        alone = run_with(PaperTrainer(), tmp_path / f"{seed}", config_of(orders=[f"random:{seed}"], seeds=[seed]))
+        mine = [row for row in rows if row["seed"] == seed]
+        wanted = alone.table.to_pylist()
+        assert [{**row, "run_id": ""} for row in mine] == [{**row, "run_id": ""} for row in wanted]
+
+
 def test_a_second_call_does_nothing_and_gives_the_same(tmp_path):
     first = run_with(PaperTrainer(), tmp_path / "run")
     trainer = PaperTrainer()

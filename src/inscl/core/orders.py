@@ -28,15 +28,25 @@ PAPER_ORDERS: dict[str, tuple[str, ...]] = {
 _ORDER_NAMES = ("given", "reverse", "random:SEED", "curriculum", *PAPER_ORDERS)
 
 
+def with_seed(order: Order, seed: int) -> Order:
+    """An order with the seed of its stream where it leaves the seed open.
+
+    >>> with_seed("random", 7), with_seed("random:1", 7), with_seed("given", 7)
+    ('random:7', 'random:1', 'given')
+    """
+    return f"random:{seed}" if order == "random" else order
+
+
 def order_of(order: Order, task_names: Sequence[str], dev_scores: Mapping[str, float] | None = None) -> list[str]:
     """Tasks in the order they are learnt.
 
     Parameters
     ----------
     order : str or sequence of str
-        ``given``; ``reverse`` (of given); ``random:SEED``; ``curriculum``, from the task whose expert scores
-        best to the worst, ties as given; ``paper-curriculum``, ``paper-reverse`` and ``paper-random``, the
-        orders of the paper's 16 categories, of which tasks may be a part; or all tasks in the wanted order.
+        ``given``; ``reverse`` (of given); ``random:SEED`` (`with_seed` completes ``random``); ``curriculum``, from
+        the task whose expert scores best to the worst, ties as given; ``paper-curriculum``, ``paper-reverse`` and
+        ``paper-random``, the orders of the paper's 16 categories, of which tasks may be a part; or all tasks in the
+        wanted order.
     task_names : sequence of str
         All tasks of the stream, without repeats.
     dev_scores : mapping from task to float, optional

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from inscl.core.orders import Order, order_of
+from inscl.core.orders import Order, order_of, with_seed
 from inscl.demo.sets import TASK_SETS
 from inscl.errors import ConfigError, DataError, PlanError
 from inscl.replay.budget import Budget, amount_in
@@ -280,6 +280,7 @@ class StreamConfig(StageConfig):
     encoder : str, optional
         None: inscl's own choice.
     orders : tuple of names and lists of tasks; see `inscl.core.orders.order_of`
+        "random" is another order for each seed.
     strategies, budgets, seeds : tuples
     experts : Experts, optional
         None: no experts, and so no Relative Gain and no learning.
@@ -430,7 +431,7 @@ def _impossible_orders(tasks: object, source: LinedYaml) -> list[Problem]:
         if not isinstance(order, str) and not listed:
             continue
         try:
-            order_of(order if isinstance(order, str) else tuple(order), names or (), dev_scores)
+            order_of(with_seed(order if isinstance(order, str) else tuple(order), 0), names or (), dev_scores)
         except ConfigError as error:
             problems.append((source.line_of(("orders", i)), f"`orders[{i}]`: {error}"))
     return problems

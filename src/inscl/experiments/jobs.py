@@ -6,7 +6,7 @@ strategies, an expert and the first stage of its task, or two orders that begin 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -113,12 +113,14 @@ class StreamPlan:
             yield job, dict.fromkeys(self.tasks[: i + 2], rows.at(i, n))
 
 
-def streams_of(config: StreamConfig, orders: Iterable[tuple[Order, Sequence[str]]]) -> list[StreamPlan]:
-    """All streams, those that share a first stage next to each other."""
+def streams_of(
+    config: StreamConfig, orders: Callable[[int], Iterable[tuple[Order, Sequence[str]]]]
+) -> list[StreamPlan]:
+    """All streams, those that share a first stage next to each other; `orders` gives those of a seed."""
     return [
         StreamPlan(order=order, tasks=tuple(tasks), strategy=strategy, budget=budget, seed=seed)
         for seed in config.seeds
-        for order, tasks in orders
+        for order, tasks in orders(seed)
         for strategy in config.strategies
         for budget in _budgets_of(strategy, config)
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from inscl.core.orders import order_of
+from inscl.core.orders import Order, order_of, with_seed
 from inscl.data.example import Example, Split
 from inscl.data.mixture import MixtureRow
 from inscl.data.row_check import check_rows
@@ -232,7 +232,10 @@ class _Run:
         return bounds
 
     def _streams(self, dev_scores: Mapping[str, float] | None) -> list[StreamPlan]:
-        orders = [(order, order_of(order, self.data.names, dev_scores)) for order in self.config.orders]
+        def orders(seed: int) -> list[tuple[Order, list[str]]]:
+            named = dict.fromkeys(with_seed(order, seed) for order in self.config.orders)
+            return [(order, order_of(order, self.data.names, dev_scores)) for order in named]
+
         return streams_of(self.config, orders)
 
     def _wanted(self, streams: Iterable[StreamPlan], bounds: Mapping[Job, Scored]) -> dict[Job, Scored]:
