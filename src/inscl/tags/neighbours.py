@@ -18,6 +18,7 @@ _DIRECTIONS = 64
 _SAMPLE = 2048  # tags that the directions come from
 _MANY = 16 * _TILE**2  # pairs from which on directions are looked for
 _FEW = _TILE**2 // 256  # pairs of a block that are computed one by one; where there are more, all at once
+_PATIENCE = 4  # blocks, and a quarter of all, in which bounds may rule too few pairs out
 _BAND = 1e-4  # wider than the rounding error of a float32 dot product of unit vectors
 
 
@@ -36,16 +37,20 @@ def pairs_within(vectors: _Rows, radius: float, start: int = 0) -> Iterator[Pair
     """
     n, least = len(vectors), 1 - radius
     bounds = _sketch(vectors) if n * (n - start) > _MANY and vectors.shape[1] > _DIRECTIONS else None
+    tried = spoiled = 0
     for low in range(start, n, _TILE):
         rows = slice(low, min(low + _TILE, n))
         for left in range(0, rows.stop, _TILE):
             columns = slice(left, min(left + _TILE, rows.stop))
-            found = None if bounds is None else np.flatnonzero(_cosines(bounds, rows, columns) >= least - _BAND)
-            if found is None or len(found) > _FEW:
-                yield _in_full(vectors, rows, columns, least)
-            else:
-                j, i = np.divmod(found, columns.stop - columns.start)
-                yield _near(vectors, i + left, j + low, least)
+            if bounds is not None and spoiled <= _PATIENCE + tried / 4:  # else they say too little
+                found = np.flatnonzero(_cosines(bounds, rows, columns) >= least - _BAND)
+                tried += 1
+                if len(found) <= _FEW:
+                    j, i = np.divmod(found, columns.stop - columns.start)
+                    yield _near(vectors, i + left, j + low, least)
+                    continue
+                spoiled += 1
+            yield _in_full(vectors, rows, columns, least)
 
 
 def _sketch(vectors: _Rows) -> _Rows:
