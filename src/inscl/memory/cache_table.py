@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 KEY = pa.binary(16)
 _CHECK = "check"
-_PIECES = 32  # of a table, which each writer makes longer by one
+_PIECES = 16  # of a table, which each writer makes longer by one
 _OWNERS = {"key", "first", "second", "version"}  # columns with what a row is of: a text, two tasks, a task's version
 
 

@@ -13,7 +13,7 @@ from inscl.memory.store import Store
 from inscl.memory.task import TaskInfo
 from inscl.tags.clean import clean_tags
 
-_LONG_LOG = 64  # commits after which the catalogue is rewritten in one piece
+_LONG_LOG = 32  # commits after which the catalogue is rewritten in one piece
 
 
 def purge(store: Store, *, wait: bool) -> None:
