@@ -211,7 +211,7 @@ def _rows(
     memory: Memory, test_rows: int | None, only: Mapping[str, Collection[str]] | None
 ) -> dict[str, list[Example]]:
     """The rows to score, per task that has any."""
-    names = [info.name for info in memory.existing().tasks() if info.rows["test"]]
+    names = [info.name for info in memory.existing().tasks() if info.rows["test"] and not info.general]
     if only is None:
         tasks = {name: rows_of(memory.task(name), "test", test_rows) for name in names}
     else:

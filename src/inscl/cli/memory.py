@@ -21,6 +21,10 @@ def add(
     ],
     *,
     append: Annotated[bool, typer.Option("--append", help="Add rows instead of replacing the task.")] = False,
+    general: Annotated[
+        bool,
+        typer.Option("--general", help="Replay it for what the model could do before; it is never scored as a task."),
+    ] = False,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the replaced version.")] = False,
     reading: DataOptions,
     memory: EncodingOptions,
@@ -28,7 +32,9 @@ def add(
 ) -> None:
     """Remember a task: read its data, split it, tag and encode its instructions."""
     source, arguments = reading.source(data, name), reading.arguments()
-    done = memory.open(quiet=output.quiet).add(name, source, append=append, keep_old=keep_old, **arguments)
+    done = memory.open(quiet=output.quiet).add(
+        name, source, append=append, general=general, keep_old=keep_old, **arguments
+    )
     info = done.info
     if not output.quiet:
         tell_read(done.report)
@@ -56,8 +62,12 @@ def tasks(memory: MemoryOptions, output: OutputOptions) -> None:
         for info in infos
     ]
     told = [("form", "left"), *[("ignored columns", "left")] * any(info.ignored for info in infos)]
-    kinds = [(info.form, shorten(", ".join(info.ignored), 40))[: len(told)] for info in infos]
+    kinds = [(_form(info), shorten(", ".join(info.ignored), 40))[: len(told)] for info in infos]
     print_table(table_of([*columns, *told], [(*row, *kind) for row, kind in zip(rows, kinds, strict=True)]))
+
+
+def _form(info: "TaskInfo") -> str:
+    return f"{info.form}, general" if info.general else info.form
 
 
 @command("inscl show support --instructions 10")
@@ -99,7 +109,7 @@ def _show_task(task: "Task", instructions: int, json: bool) -> None:
     if json:
         print_json({**asdict(info), "listed_instructions": listed})
         return
-    say(f"{info.name}  ({info.form}, content {info.content[:12]})")
+    say(f"{info.name}  ({_form(info)}, content {info.content[:12]})")
     say("rows: " + ", ".join(f"{count:,} {side}" for side, count in info.rows.items()))
     say(f"instructions: {info.instructions:,}; distinct inputs: {info.inputs:,}")
     if info.ignored:

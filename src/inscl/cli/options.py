@@ -210,6 +210,13 @@ class ReplayOptions:
     budget_tokens: Annotated[
         int | None, typer.Option("--budget-tokens", help="Tokens to replay in all (estimated).")
     ] = None
+    general: Annotated[
+        str | None,
+        typer.Option(
+            "--general",
+            help="Share of the replay for general tasks, such as 10%; where there is none, for inscl's own.",
+        ),
+    ] = None
     strategy: Annotated[
         str,
         typer.Option(
@@ -226,7 +233,11 @@ class ReplayOptions:
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the same names of `plan` and `learn`."""
-        return {"budget": self._budget(), "strategy": self.strategy, "seed": self.seed, "weights": self.weights}
+        from inscl.replay.general import share_in
+
+        general = None if self.general is None else share_in(self.general)
+        names = ("strategy", "seed", "weights")
+        return {"budget": self._budget(), "general": general, **{name: getattr(self, name) for name in names}}
 
     def _budget(self) -> "Budget | None":
         """The budget of the three options, of which at most one may be given; None where none is."""

@@ -138,7 +138,7 @@ def print_plan(made: "Plan", instructions: int = 0) -> None:
     ]
     rows = [
         (
-            task.name,
+            f"{task.name} (general)" if task.general else task.name,
             "" if task.distance is None else f"{task.distance:.4f}",
             f"{100 * task.share:.1f} %",
             f"{task.count:,}",

@@ -269,6 +269,33 @@ class Limits(Section):
     test: _Rows = None
 
 
+def _share(value: object) -> float:
+    """A share: ``"10%"`` or ``0.1``."""
+    from inscl.replay.general import check_share, share_in
+
+    try:
+        return share_in(value) if isinstance(value, str) else check_share(value)
+    except PlanError:
+        raise ValueError(f"got {value!r}; wanted a share above 0, at most 1, such as 10% or 0.1.") from None
+
+
+class General(Section):
+    """What keeps general ability: ``general: 10%``, or ``general: {share: 10%, data: [files], ...}``.
+
+    Without data these are the everyday instructions that come with inscl.
+    """
+
+    share: Annotated[float, PlainValidator(_share)]
+    data: _Paths | None = None
+    format: Annotated[str, AfterValidator(_known_format)] | None = None
+    instruction_field: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_share(cls, value: object) -> object:
+        return value if isinstance(value, dict | General) else {"share": value}
+
+
 class StreamConfig(StageConfig):
     """A whole experiment: how each stage trains and scores, and tasks x budgets x orders x strategies x seeds.
 
@@ -282,6 +309,8 @@ class StreamConfig(StageConfig):
     orders : tuple of names and lists of tasks; see `inscl.core.orders.order_of`
         "random" is another order for each seed.
     strategies, budgets, seeds : tuples
+    general : General, optional
+        Which share of each stage's replay is of general tasks; None: none.
     experts : Experts, optional
         None: no experts, and so no Relative Gain and no learning.
     joint : bool
@@ -307,6 +336,7 @@ class StreamConfig(StageConfig):
     budgets: Annotated[tuple[Annotated[Budget, _AsWritten], ...], Field(min_length=1), AfterValidator(_distinct)] = (
         Budget(200, per_task=True),
     )  # as in the paper
+    general: General | None = None
     seeds: _Seeds = (0,)
     experts: Experts | None = Experts()
     joint: StrictBool = False
@@ -373,7 +403,7 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
 
     def more(data: Mapping[str, object], source: LinedYaml) -> list[Problem]:
         tasks = _valid_tasks(data.get("tasks"))
-        return _missing_files(tasks, folder, source) + _impossible_orders(tasks, source)
+        return _missing_files(tasks, data.get("general"), folder, source) + _impossible_orders(tasks, source)
 
     config = read_settings(StreamConfig, text, name=name, sections=_SECTIONS, more=more)
     config._folder = folder
@@ -382,7 +412,7 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
 
 _SECTIONS: Sections = {
     "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": _BudgetForm, "experts": Experts,
-    "test_rows": TestRows, "limits": Limits, **STAGE_SECTIONS,
+    "general": General, "test_rows": TestRows, "limits": Limits, **STAGE_SECTIONS,
 }  # fmt: skip
 
 
@@ -394,9 +424,11 @@ def _valid_tasks(value: object) -> Any:
         return None
 
 
-def _missing_files(tasks: object, folder: Path, source: LinedYaml) -> list[Problem]:
+def _missing_files(tasks: object, general: object, folder: Path, source: LinedYaml) -> list[Problem]:
     """Files that are named as files and are not there."""
-    wanted: list[tuple[KeyPath, str]] = []
+    data = general.get("data") if isinstance(general, dict) else None
+    named = [path for path in (data if isinstance(data, list) else [data]) if isinstance(path, str)]
+    wanted: list[tuple[KeyPath, str]] = [(("general", "data"), path) for path in named if _names_a_file(path)]
     if isinstance(tasks, Checkout):
         wanted.append((("tasks", "superni"), tasks.superni))
         if isinstance(tasks.categories, str):

@@ -10,12 +10,15 @@ from inscl.data.example import Example, Split, example_key, key_of
 from inscl.data.split import Shares
 from inscl.demo.sets import TASK_SETS
 from inscl.errors import DataError
-from inscl.experiments.config import Checkout, DemoTasks, StreamConfig, TaskFiles
+from inscl.experiments.config import Checkout, DemoTasks, General, StreamConfig, TaskFiles
 from inscl.experiments.run_folder import RunFolder
 from inscl.memory.encoder import Encoder
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
 from inscl.tags import Tagger
+
+_NO_HELD_OUT = Shares(0.0, 0.0)
+_GENERAL = "general data"  # what a run calls the general data that its configuration names
 
 
 class StreamData:
@@ -60,7 +63,13 @@ class StreamData:
         for name, source in self.sources.items():
             if name not in self.whole:
                 self.whole.add(name, source.pop("data"), **source)
+        general = self.config.general
+        if general and general.data and _GENERAL not in self.whole:
+            source = _of_files(general, self.config)
+            self.whole.add(_GENERAL, source.pop("data"), general=True, shares=_NO_HELD_OUT, **source)
         for info in self.whole.tasks():
+            if info.general:
+                continue
             if missing := [side for side in ("train", "test") if not info.rows[side]]:
                 raise DataError(
                     f"Task '{info.name}' has no {missing[0]} rows, so a stream cannot "
@@ -77,7 +86,10 @@ class StreamData:
             sample = Memory(self.folder.memory(seed), encoder=_FromCache(self.whole), tagger=self._tagger)
             for name in self.names:
                 if name not in sample:
-                    sample.add(name, self._sample(name, seed, limit), tags=self._tags(name), shares=Shares(0.0, 0.0))
+                    sample.add(name, self._sample(name, seed, limit), tags=self._tags(name), shares=_NO_HELD_OUT)
+            if _GENERAL in self.whole and _GENERAL not in sample:
+                rows, tags = self.rows(_GENERAL, "train"), self._tags(_GENERAL)
+                sample.add(_GENERAL, rows, general=True, tags=tags, shares=_NO_HELD_OUT)
             self._samples[seed] = sample
         return self._samples[seed]
 
@@ -121,17 +133,10 @@ def _of_checkout(tasks: Checkout, config: StreamConfig) -> dict[str, dict[str, A
     }
 
 
-def _of_files(files: TaskFiles, config: StreamConfig) -> dict[str, Any]:
-    given: dict[str, object] = {
-        "data": _one_or_many([config.locate(path) for path in files.data]),
-        "dev": None if files.dev is None else config.locate(files.dev),
-        "test": None if files.test is None else config.locate(files.test),
-        "format": files.format,
-        "instruction_field": files.instruction_field,
-        "preferred": files.preferred,
-        "max_mib": files.max_mib,
-    }
-    return {key: value for key, value in given.items() if value is not None}
+def _of_files(files: TaskFiles | General, config: StreamConfig) -> dict[str, Any]:
+    given = files.model_dump(exclude={"share"}, exclude_none=True)
+    paths = {side: config.locate(given[side]) for side in ("dev", "test") if side in given}
+    return {**given, **paths, "data": _one_or_many([config.locate(path) for path in files.data or ()])}
 
 
 def _one_or_many(paths: list[str]) -> str | list[str]:

@@ -40,6 +40,7 @@ from inscl.memory.locks import ALONE, alone
 from inscl.models.loading import load_tokenizer
 from inscl.models.precision import choose_dtype
 from inscl.provenance import hardware, versions
+from inscl.replay.general import training_rows
 from inscl.replay.log import ReplayLog
 from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
@@ -352,6 +353,7 @@ class _Run:
             seed=job.seed,
             settings=Settings(**self.config.replay) if self.config.replay else None,
             earlier=job.learnt[:-1],
+            general=self.config.general.share if self.config.general else None,
             log=lambda: ReplayLog(self._replayed(job)),
         )
 
@@ -413,7 +415,7 @@ class _Run:
             self.folder.note(dtype=choose_dtype(self.config.dtype))
         return ModelTrainer(
             self.config.model_copy(update={"dtype": self.folder.record["dtype"]}),
-            answers=lambda task: self.data.rows(task, "train", ANSWERS_LOOKED_AT),
+            answers=lambda task: training_rows(self.data.whole, task, ANSWERS_LOOKED_AT),
             chat=lambda: self.data.chat,
             keep_in=self.folder.kept,
         )

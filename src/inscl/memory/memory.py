@@ -180,6 +180,7 @@ class Memory:
         data: object,
         *,
         append: bool = False,
+        general: bool = False,
         keep_old: bool = False,
         format: str | None = None,
         instruction_field: str | None = None,
@@ -200,6 +201,9 @@ class Memory:
         data : path, list of paths, `datasets.Dataset`, Hub id, or iterable of mappings or `Example`
         append : bool
             Add rows to the task; without it, other content under the same name replaces the task.
+        general : bool
+            Mark the task general: it is replayed where a plan asks for general tasks, for what the model could do
+            before, and is neither an earlier task of a plan nor scored.
         keep_old : bool
             Keep the replaced version (see `versions`) instead of deleting it.
         format, instruction_field, skip_bad, preferred, max_mib
@@ -240,7 +244,7 @@ class Memory:
             return writing.read_sides(data, dev, test, report, options)
 
         with self._store.lock().shared():
-            done = writing.add(self._store, name, read, recipe, append=append, keep_old=keep_old)
+            done = writing.add(self._store, name, read, recipe, append=append, keep_old=keep_old, general=general)
         purge(self._store, wait=False)
         return done
 

@@ -55,9 +55,13 @@ class TaskInfo:
     shares: dict[str, float] = field(default_factory=dict)
     taggers: dict[str, int] = field(default_factory=dict)  # who made the tags -> instructions; empty in old memories
     retagged: str = ""  # the tagger that was asked for last, by `Memory.retag`
+    general: bool = False  # replayed for what the model could do before, and not a task that it learnt
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        plain = asdict(self)
+        if not self.general:
+            del plain["general"]  # earlier releases read memories without it
+        return json.dumps(plain, ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "TaskInfo":

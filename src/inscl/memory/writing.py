@@ -30,7 +30,9 @@ class Added:
     warnings: tuple[str, ...]
 
 
-def add(store: Store, name: str, read: _Reading, recipe: Recipe, *, append: bool, keep_old: bool) -> Added:
+def add(
+    store: Store, name: str, read: _Reading, recipe: Recipe, *, append: bool, keep_old: bool, general: bool = False
+) -> Added:
     """Give a task other rows, or more; the caller holds the memory with others.
 
     Parameters
@@ -43,13 +45,16 @@ def add(store: Store, name: str, read: _Reading, recipe: Recipe, *, append: bool
         Keep the rows that are there. If another command changes the task at the same time, this starts again.
     keep_old : bool
         Keep the replaced version.
+    general : bool
+        Mark it general; a task that is general stays so when rows are appended.
     """
     while True:
         state, report = store.state(), ReadReport()
         before = state.live.get(name)
         base = before if append else None
         task, identifier = _write(store, name, read(report), _remembering(store, recipe, before, append), base)
-        task = replace(task, info=_told(task.info, report, before, base))
+        marked = general or (base is not None and TaskInfo.from_json(base.info).general)
+        task = replace(task, info=replace(_told(task.info, report, before, base), general=marked))
         others = {commit.id: store.task(commit) for other, commit in state.live.items() if other != name}
         shared, across = store.inputs.shared(task, others)
         done = partial(Added, info=task.info, report=report, shared_inputs=shared, shared_across=across,
@@ -153,7 +158,8 @@ def _remembering(store: Store, recipe: Recipe, before: Commit | None, append: bo
 
 def _same(new: TaskInfo, before: TaskInfo) -> bool:
     """Whether a task has the same content; how many duplicates or dropped records there were does not count."""
-    return all(getattr(new, part) == getattr(before, part) for part in ("content", "tags", "embeddings", "encoder"))
+    parts = ("content", "tags", "embeddings", "encoder", "general")
+    return all(getattr(new, part) == getattr(before, part) for part in parts)
 
 
 def _warnings(info: TaskInfo, shared: int, across: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from inscl.core.budget import allocate, allocate_carried
 from inscl.provenance import versions_of
 from inscl.replay.budget import Budget
+from inscl.replay.general import part_of
 from inscl.replay.notes import notes_of
 from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.replay.registry import Rows, Selector, Strategy
@@ -18,20 +19,30 @@ from inscl.replay.views import StageView, TaskView
 _COUNTED_VERSIONS = ("inscl", "numpy", "POT", "scikit-learn", "scipy", "simplemma")
 
 
-def make_plan(stage: StageView, name: str, strategy: str, chosen: Strategy, asked: Budget) -> Plan:
-    """The plan of a strategy, called `strategy`, for a new task, called `name`."""
+def make_plan(
+    stage: StageView,
+    name: str,
+    strategy: str,
+    chosen: Strategy,
+    asked: Budget,
+    general: Sequence[TaskView] = (),
+    share: float = 0.0,
+) -> Plan:
+    """The plan of a strategy, called `strategy`, for a new task, called `name`.
+
+    The `share` of the budget goes to the `general` tasks, between which the strategy chooses as between earlier ones.
+    """
     new = stage.new
     total = asked.total(new.rows, len(stage.earlier)) if chosen.budget else 0
-    weights = list(chosen.budget(stage)) if chosen.budget else [0.0] * len(stage.earlier)
-    picks, carried = _pick(stage, weights, total, chosen, asked)
-    loads = chosen.weight(stage, picks) if chosen.weight else [1.0] * len(picks)
-    measured = stage.distances if stage.has_looked_at("distances") else [None] * len(stage.earlier)
-    tasks = tuple(
-        replace(_task_plan(stage, view, rows), share=share, distance=distance, carried=owed, weight=load)
-        for view, rows, share, distance, owed, load in zip(
-            stage.earlier, picks, _shares(weights), measured, carried, loads, strict=True
-        )
-    )
+    apart = part_of(total, share)
+    beside = stage.beside(list(general))
+    tasks = [
+        *_planned(stage, total - apart, chosen, asked),
+        *((replace(task, general=True), rows) for task, rows in _planned(beside, apart, chosen, asked)),
+    ]
+    if chosen.weight:
+        loads = chosen.weight(stage.beside([*stage.earlier, *general]), [rows for _, rows in tasks])
+        tasks = [(replace(task, weight=load), rows) for (task, rows), load in zip(tasks, loads, strict=True)]
     made = Plan(
         name=name,
         new=NewTask(new.task.info.content, len(new.keys), new.rows, new.task.info.tokens["train"]),
@@ -42,11 +53,24 @@ def make_plan(stage: StageView, name: str, strategy: str, chosen: Strategy, aske
         total=total,
         settings=asdict(stage.settings) | {"encoder": new.task.info.encoder, "tagger": new.task.info.tagger},
         versions=dict(versions_of(_COUNTED_VERSIONS)),
-        hashes=_hashes(stage),
-        tasks=tasks,
-        training=dict(chosen.training) if stage.earlier else {},
+        hashes=_hashes(stage) | ({"general": _hash_of(beside)} if general else {}),
+        tasks=tuple(task for task, _ in tasks),
+        training=dict(chosen.training) if tasks else {},
+        general=share,
     )
-    return replace(made, notes=notes_of(made, stage))
+    return replace(made, notes=notes_of(made, stage, apart))
+
+
+def _planned(stage: StageView, total: int, chosen: Strategy, asked: Budget) -> list[tuple[TaskPlan, Rows]]:
+    """What is replayed of each of a stage's earlier tasks, and its rows."""
+    weights = list(chosen.budget(stage)) if chosen.budget else [0.0] * len(stage.earlier)
+    picks, carried = _pick(stage, weights, total, chosen, asked)
+    measured = stage.distances if stage.has_looked_at("distances") else [None] * len(stage.earlier)
+    parts = zip(stage.earlier, picks, _shares(weights), measured, carried, strict=True)
+    return [
+        (replace(_task_plan(stage, view, rows), share=share, distance=distance, carried=owed), rows)
+        for view, rows, share, distance, owed in parts
+    ]
 
 
 def _pick(
@@ -150,6 +174,13 @@ def _hashes(stage: StageView) -> dict[str, str]:
         "embeddings": _hash([info.embeddings for info in (*infos, stage.new.task.info)]),
         **log,
     }
+
+
+def _hash_of(general: StageView) -> str:
+    """Hash of all that the choice among general tasks comes from."""
+    infos = [view.task.info for view in general.earlier]
+    log = general.log.plain(info.name for info in infos) if general.has_looked_at("log") else []
+    return _hash([[(info.name, info.content, info.tags, info.embeddings) for info in infos], log])
 
 
 def _hash(parts: object) -> str:

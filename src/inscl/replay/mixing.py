@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inscl.data.example import Example
+from inscl.data.everyday import everyday
+from inscl.data.example import Example, example_key
 from inscl.data.mixture import MixtureRow, in_time
 from inscl.errors import PlanError
 from inscl.memory.memory import Memory
 from inscl.memory.task import Task
+from inscl.replay.general import is_shipped
 from inscl.replay.plan import Plan, TaskPlan
 
 
@@ -44,6 +46,8 @@ def replayed_rows(made: Plan, memory: Memory) -> list[MixtureRow]:
 
 
 def _find(part: TaskPlan, memory: Memory) -> Iterator[Example]:
+    if part.general and is_shipped(part.name, memory):
+        return _find_shipped(part)
     if part.name not in memory:
         raise PlanError(f"The plan replays task '{part.name}', which the memory no longer has. Plan again.")
     task = memory.task(part.name)
@@ -54,6 +58,14 @@ def _find(part: TaskPlan, memory: Memory) -> Iterator[Example]:
     if any(place is None or place not in train for place in places):
         raise PlanError(f"Task '{part.name}' has changed since the plan was made. Plan again with `inscl plan`.")
     return (_bare(row) for row in task.examples(places))
+
+
+def _find_shipped(part: TaskPlan) -> Iterator[Example]:
+    known = {example_key(row).hex(): row for row in everyday()}
+    keys = [key for i in part.instructions for key in i.rows]
+    if any(key not in known for key in keys):
+        raise PlanError(f"The plan replays '{part.name}' of another release of inscl. Plan again with `inscl plan`.")
+    return (known[key] for key in keys)
 
 
 def _bare(example: Example) -> Example:

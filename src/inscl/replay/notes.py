@@ -1,6 +1,7 @@
 """What a reader of a plan should know: caps, measures that do not discriminate, what is never replayed."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from inscl.replay.budget import DEFAULT_BUDGET
 from inscl.replay.parts import PARTS
@@ -12,10 +13,30 @@ from inscl.replay.views import StageView
 _Note = Callable[[Plan, StageView], str | None]
 
 
-def notes_of(made: Plan, stage: StageView) -> tuple[str, ...]:
-    """The notes of a plan, a sentence each; where nothing is replayed, only what is asked of the training."""
-    replays = STRATEGIES[made.strategy].budget is not None and made.tasks
-    return tuple(said for note in (_NOTES if replays else (_asked,)) if (said := note(made, stage)))
+def notes_of(made: Plan, stage: StageView, general: int = 0) -> tuple[str, ...]:
+    """The notes of a plan, a sentence each; where nothing is replayed, only what is asked of the training.
+
+    `general` is how much of the budget goes to general tasks, of which a note of their own tells.
+    """
+    learnt = replace(made, tasks=made.learnt, total=made.total - general)
+    replays = STRATEGIES[made.strategy].budget is not None and learnt.tasks
+    notes = [note(learnt, stage) for note in (_NOTES if replays else (_asked,))]
+    return tuple(said for said in (*notes, _general(made, general)) if said)
+
+
+def _general(made: Plan, asked: int) -> str | None:
+    if not made.general:
+        return None
+    tasks = [task for task in made.tasks if task.general]
+    if not tasks:
+        return f"strategy '{made.strategy}' replays nothing, of general tasks neither"
+    count, available = sum(task.count for task in tasks), sum(task.available for task in tasks)
+    all_of = f", all that there are for the {asked:,} asked for" if count == available < asked else ""
+    first = "" if made.learnt else "; no task was learnt before, so the rest of the budget is not used"
+    return (
+        f"{count:,} of the replayed rows ({100 * made.general:g} % of the budget{all_of}) are of general tasks, "
+        f"{_listed([repr(task.name) for task in tasks], 3)}, which are not scored{first if made.general < 1 else ''}"
+    )
 
 
 def _default(made: Plan, stage: StageView) -> str | None:

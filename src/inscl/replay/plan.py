@@ -66,6 +66,7 @@ class TaskPlan:
     weight: Annotated[_Finite, Field(ge=0)] = 1.0  # of the loss on these rows
     repeats: Annotated[int, Field(ge=1, le=_MOST_REPEATS)] = 1  # times each chosen row is shown
     carried: _Finite | None = None  # examples it is owed still; None where the strategy carries nothing
+    general: bool = False  # what the model could do before, and not a task that it learnt
     instructions: tuple[InstructionPlan, ...] = ()  # those with a chosen row
 
 
@@ -98,12 +99,14 @@ class Plan:
     versions, hashes
         What the plan depends on besides its inputs' names.
     tasks : tuple of TaskPlan
-        Earlier tasks in the order of the memory.
+        Earlier tasks in the order of the memory, then general ones.
     notes : tuple of str
         What a reader should know: caps reached, instructions that are never replayed, measures that do not
         discriminate.
     training : mapping from str to float
         What the strategy asks of the stage's training (see `inscl.replay.parts`).
+    general : float
+        The share of the budget that was asked for general tasks.
     source : mapping, optional
         Where the new data are and how they are read; not part of the plan's value.
     """
@@ -123,12 +126,18 @@ class Plan:
     tasks: tuple[TaskPlan, ...]
     notes: tuple[str, ...] = ()
     training: Mapping[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
+    general: Annotated[float, Field(ge=0, le=1)] = 0.0
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def count(self) -> int:
         """Distinct examples replayed."""
         return sum(task.count for task in self.tasks)
+
+    @property
+    def learnt(self) -> tuple[TaskPlan, ...]:
+        """The earlier tasks without the general ones: those that are scored."""
+        return tuple(task for task in self.tasks if not task.general)
 
     @property
     def tokens(self) -> int:
@@ -139,11 +148,14 @@ class Plan:
         """The plan as plain JSON-able data, without `source`."""
         plain = asdict(self)
         del plain["source"]
-        if not self.training:
-            del plain["training"]
+        for unasked in ("training", "general"):  # as plans were before there was such a thing
+            if not plain[unasked]:
+                del plain[unasked]
         for task in plain["tasks"]:
             if task["carried"] is None:
                 del task["carried"]
+            if not task["general"]:
+                del task["general"]
         return plain
 
     def replayed(self) -> list[dict[str, Any]]:

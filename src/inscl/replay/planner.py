@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from inscl.memory.task import Task, check_name
 from inscl.memory.task_tables import Recipe, write_task
 from inscl.memory.writing import read_sides
 from inscl.replay.budget import DEFAULT_BUDGET, Budget
+from inscl.replay.general import check_share, general_tasks
 from inscl.replay.log import ReplayLog
 from inscl.replay.making import make_plan
 from inscl.replay.mixing import mixture_rows
@@ -66,6 +68,7 @@ def plan(
     insinfo: str | None = None,
     settings: Settings | None = None,
     earlier: Sequence[str] | None = None,
+    general: float | None = None,
     log: Callable[[], ReplayLog] | None = None,
     tags: Mapping[bytes, Sequence[str]] | None = None,
     shares: Shares = Shares(),
@@ -94,7 +97,11 @@ def plan(
     settings : Settings, optional
         Says both, and how tags are cleaned; so it is not given beside `weights` or `insinfo`.
     earlier : sequence of str, optional
-        The earlier tasks, in order; default all remembered tasks but `name`.
+        The earlier tasks, in order; default all remembered tasks but `name` and those that are marked general.
+    general : float, optional
+        The share of the budget, above 0 and at most 1, that goes to general tasks: those that the memory marks so, or,
+        where it has none, everyday instructions that come with inscl. The strategy chooses between them as it does
+        between earlier tasks, and they count as none.
     log : callable, optional
         Gives what earlier stages replayed, for strategies that look at it; default what the memory has logged of the
         stages of other tasks than `name`.
@@ -108,22 +115,26 @@ def plan(
     Raises
     ------
     PlanError
-        For an unknown strategy, weight or InsInfo, an impossible budget, a seed below 0, or `weights` or `insinfo`
-        beside `settings`.
+        For an unknown strategy, weight or InsInfo, an impossible budget or share, a seed below 0, or `weights` or
+        `insinfo` beside `settings`.
     """
     check_name(name)
     chosen = STRATEGIES.named(strategy)
     if seed < 0:
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)
+    share = 0.0 if general is None else check_share(general)
     derived = _derived.setdefault(memory, Derived(memory.encode, memory.distances))
     settings = chosen.settle(strategy, _settings(memory, weights, insinfo, settings))
     with memory.reading():
         new, keep, report = _new_task(memory, name, data, tags, shares, reading)
-        views = [derived.view(task) for task in memory.open(earlier) if task.info.name != name]
-        check_encoders([view.task for view in views], memory.encode.identity)
-        stage = StageView(derived.view(new), views, seed, settings, derived, log or partial(_logged, memory, name))
-        made = make_plan(stage, name, strategy, chosen, asked)
+        tasks = [task for task in memory.open(earlier) if task.info.name != name and (earlier or not task.info.general)]
+        whole, besides = _recipe(memory, {}, Shares(0.0, 0.0)), {name, *(task.info.name for task in tasks)}
+        with general_tasks(memory, whole, besides) if share else nullcontext([]) as beside:
+            check_encoders([*tasks, *beside], memory.encode.identity)
+            views, pool = ([derived.view(task) for task in some] for some in (tasks, beside))
+            stage = StageView(derived.view(new), views, seed, settings, derived, log or partial(_logged, memory, name))
+            made = make_plan(stage, name, strategy, chosen, asked, pool, share)
     if data is not None and _is_path(data):
         source = {"data": [str(part) for part in data] if isinstance(data, list) else str(data), **reading}
         made = replace(made, source={**source, "shares": asdict(shares)})
@@ -196,19 +207,20 @@ def _new_task(
         return memory.task(name), None, None
     folder = tempfile.TemporaryDirectory(prefix="inscl-")
     if measured:
-        recipe = Recipe(
-            encode=memory.encode,
-            encoder=memory.encode.identity,
-            tagger=memory.tagger,
-            own_tags=tags or {},
-            shares=shares,
-        )
+        recipe = _recipe(memory, tags or {}, shares)
     else:
         recipe = Recipe(encode=_unencoded, encoder="", tagger=_Untagged(), shares=shares)
     options = dict(reading)
     dev, test = options.pop("dev", None), options.pop("test", None)
     report = ReadReport()
     return write_task(name, read_sides(data, dev, test, report, options), folder.name, recipe), folder, report
+
+
+def _recipe(memory: Memory, tags: Mapping[bytes, Sequence[str]], shares: Shares) -> Recipe:
+    """How rows become a task that is encoded and tagged as the memory's are."""
+    return Recipe(
+        encode=memory.encode, encoder=memory.encode.identity, tagger=memory.tagger, own_tags=tags, shares=shares
+    )
 
 
 class _Untagged:

@@ -104,7 +104,8 @@ class Agreement:
 def survey(memory: Memory, names: Sequence[str] = (), *, insinfo: str = DEFAULT_INSINFO) -> Survey:
     """Tags of remembered tasks and the InsInfo of their instructions. The memory is not changed.
 
-    Everything is counted over the instructions of all remembered tasks, as a plan for a next task would.
+    Everything is counted over the instructions of all remembered tasks, as a plan for a next task would; of general
+    tasks only over those that are named.
 
     Parameters
     ----------
@@ -239,7 +240,7 @@ def _open(memory: Memory, names: Sequence[str], insinfo: str) -> tuple[Pool, dic
     """The pool of all remembered tasks, and each task; `names` must be among them."""
     settings = settings_for(memory, insinfo=insinfo)
     memory.open(names)
-    tasks = memory.open()
+    tasks = [task for task in memory.open() if not task.info.general or task.info.name in names]
     check_encoders(tasks, memory.encode.identity)
     derived = Derived(memory.encode)
     views = {task.info.name: derived.view(task) for task in tasks}

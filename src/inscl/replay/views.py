@@ -190,6 +190,12 @@ class StageView:
         self.number = len(earlier) + 1
         self._derived, self._read_log = derived, read_log
 
+    def beside(self, earlier: list[TaskView]) -> "StageView":
+        """The same stage, with the same draws, seen with other earlier tasks."""
+        other = StageView(self.new, earlier, self.seed, self.settings, self._derived, lambda: self.log)
+        other.number = self.number
+        return other
+
     def rng(self, *about: str) -> np.random.Generator:
         """The generator of this seed, this stage and whatever `about` names (a task)."""
         return np.random.default_rng([self.seed, self.number, int.from_bytes(key_of(*about), "big")])

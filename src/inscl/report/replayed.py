@@ -210,7 +210,7 @@ def _all_instructions(
     ).existing()
     derived, tagged = Derived(memory.encode), any(i.tags for i in chosen)
     with memory.reading():
-        new, *earlier = (derived.view(task) for task in memory.open([plan.name, *(task.name for task in plan.tasks)]))
+        new, *earlier = (derived.view(task) for task in memory.open([plan.name, *(task.name for task in plan.learnt)]))
         pool = StageView(new, earlier, plan.seed, _settings(plan), derived).pool
         counts = {(i.task, i.text): i.chosen for i in chosen}
         return tuple(

@@ -137,9 +137,10 @@ class ContinualCallback(TrainerCallback):
             )
 
     def _tasks(self, replayed: bool = False) -> list[Task]:
-        """The earlier tasks, perhaps only those of which rows were replayed, and the new one."""
+        """The earlier tasks, or those of which rows were replayed, general ones too; and the new one."""
         memory = self.replay.memory
-        parts = [part for part in self.replay.plan.tasks if part.name in memory and (part.count or not replayed)]
+        parts = [part for part in self.replay.plan.tasks if (part.count if replayed else not part.general)]
+        parts = [part for part in parts if part.name in memory]
         return [*(memory.task(part.name) for part in parts), self.replay.new]
 
     def _record(self, args: Any) -> dict[str, Any]:

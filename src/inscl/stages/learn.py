@@ -25,6 +25,7 @@ from inscl.models.loading import identity, load_tokenizer
 from inscl.models.precision import choose_dtype
 from inscl.provenance import versions
 from inscl.replay.budget import DEFAULT_BUDGET, Budget
+from inscl.replay.general import is_shipped, training_rows
 from inscl.replay.plan import Plan
 from inscl.replay.planner import Replay, plan, resume
 from inscl.replay.strategies import STRATEGIES
@@ -87,6 +88,7 @@ def learn(
     strategy: str = "inscl",
     seed: int = 0,
     weights: str = "frequency",
+    general: float | None = None,
     config: StageConfig = StageConfig(),
     test_rows: int | None = TEST_ROWS,
     tags: Mapping[bytes, Any] | None = None,
@@ -109,7 +111,7 @@ def learn(
         Where to start: a Hub id, a folder, an embedded model's name. None starts from the last finished stage.
     out : path, optional
         Folder of the new model; ``models/NAME`` by default.
-    budget, strategy, seed, weights
+    budget, strategy, seed, weights, general
         As in `inscl.replay.planner.plan`.
     config : StageConfig
         How to train and score; `inscl.training.config.stage_config` reads one from YAML.
@@ -141,6 +143,7 @@ def learn(
         "strategy": strategy,
         "seed": seed,
         "weights": weights,
+        "general": general,
         "test_rows": test_rows,
         "config": config.plain(),
     }
@@ -153,7 +156,7 @@ def learn(
             stage = _found_again(folder.path / PLAN, memory, data, shares, reading)
         else:
             _clear(folder, memory)
-            options = {"tags": tags, "shares": shares, **reading}
+            options = {"general": general, "tags": tags, "shares": shares, **reading}
             stage = plan(memory, name, data, budget=budget, strategy=strategy, seed=seed, weights=weights, **options)
             known = known or {**asked, "dtype": choose_dtype(config.dtype), "versions": versions()}
             _write_request(folder, known, stage.plan)
@@ -183,7 +186,7 @@ def _carry_out(
 
     if not (folder.path / MIXTURE).exists():
         folder.mix(folder.rows(stage, trainer, start, step("answer the replayed rows")), _is_chat(stage))
-    tasks = [*(stage.memory.task(task.name) for task in stage.plan.tasks), stage.new]
+    tasks = [*(stage.memory.task(task.name) for task in stage.plan.learnt), stage.new]
     asked = {task.info.name: rows for task in tasks if (rows := rows_of(task, "test", test_rows))}
     # Answers that the earlier stage already gave to the same rows are found in its folder.
     answers = Path(start) / PREDICTIONS / "test" if (Path(start) / REQUEST).exists() else None
@@ -283,7 +286,7 @@ def _found_again(path: Path, memory: Memory, data: object, shares: Shares, readi
 
 def _is_chat(stage: Replay) -> bool:
     """Whether one task of the mixture is a chat, which makes all rows chats."""
-    earlier = stage.memory.open([task.name for task in stage.plan.tasks])
+    earlier = stage.memory.open([task.name for task in stage.plan.tasks if not is_shipped(task.name, stage.memory)])
     return any(info.form == "chat" for info in [stage.new.info, *(task.info for task in earlier)])
 
 
@@ -311,8 +314,9 @@ def _trainer(config: StageConfig, memory: Memory, stage: Replay) -> Trainer:
     from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelTrainer
 
     def answers(task: str) -> Any:
-        found = stage.new if task == stage.plan.name else memory.task(task)
-        return rows_of(found, "train", ANSWERS_LOOKED_AT)
+        if task == stage.plan.name:
+            return rows_of(stage.new, "train", ANSWERS_LOOKED_AT)
+        return training_rows(memory, task, ANSWERS_LOOKED_AT)
 
     chat = _is_chat(stage)
     return ModelTrainer(config, answers=answers, chat=lambda: chat)

@@ -1,0 +1,89 @@
+"""General tasks: what the model could do before, replayed beside the tasks that it learnt.
+
+They are remembered tasks that are marked so, or, where none is, the everyday instructions that come with inscl.
+"""
+
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+
+from inscl.data.everyday import everyday
+from inscl.data.example import Example
+from inscl.errors import PlanError
+from inscl.memory.memory import Memory
+from inscl.memory.task import Task, rows_of
+from inscl.memory.task_tables import Recipe, write_task
+
+EVERYDAY = "inscl/everyday"  # what plans call the instructions that come with inscl
+
+
+@contextmanager
+def general_tasks(memory: Memory, recipe: Recipe, besides: Collection[str]) -> Iterator[list[Task]]:
+    """The memory's general tasks but those named `besides`, or what comes with inscl, written as the recipe says.
+
+    Raises
+    ------
+    PlanError
+        If another task has the name of what comes with inscl.
+    """
+    remembered = [task for task in memory.open() if task.info.general and task.info.name not in besides]
+    if remembered:
+        yield remembered
+    elif EVERYDAY in memory or EVERYDAY in besides:
+        raise PlanError(
+            f"A task is called '{EVERYDAY}', as what comes with inscl is. Give it another name, or mark a task general "
+            "with `inscl add --general`."
+        )
+    else:
+        with tempfile.TemporaryDirectory(prefix="inscl-") as folder:
+            yield [write_task(EVERYDAY, everyday(), folder, recipe)]
+
+
+def is_shipped(name: str, memory: Memory) -> bool:
+    """Whether a plan's task is what comes with inscl."""
+    return name == EVERYDAY and name not in memory
+
+
+def training_rows(memory: Memory, name: str, limit: int | None = None) -> Sequence[Example]:
+    """Training rows of a plan's task, remembered or not."""
+    return everyday()[:limit] if is_shipped(name, memory) else rows_of(memory.task(name), "train", limit)
+
+
+def check_share(share: float) -> float:
+    """A share of the replay.
+
+    Raises
+    ------
+    PlanError
+        Unless it lies in (0, 1].
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise PlanError(
+            f"The general share of the replay is {share!r}; wanted one above 0, at most 1, such as 0.1 (on the command "
+            "line: 10%)."
+        )
+    return float(share)
+
+
+def share_in(text: str) -> float:
+    """The share in ``10%`` or ``0.1``.
+
+    >>> share_in("10%"), share_in("0.1")
+    (0.1, 0.1)
+    """
+    text = text.strip()
+    try:
+        share = float(f"{text[:-1]}e-2") if text.endswith("%") else float(text)
+    except ValueError:
+        raise PlanError(f"The general share of the replay is '{text:.40}'; wanted a share such as 10%.") from None
+    return check_share(share)
+
+
+def part_of(total: int, share: float) -> int:
+    """A share of a budget, to the nearest whole, halves up.
+
+    >>> part_of(50, 0.29)
+    15
+    """
+    return int(Fraction(repr(float(share))) * total + Fraction(1, 2))
