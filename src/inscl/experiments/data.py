@@ -134,8 +134,8 @@ def _of_checkout(tasks: Checkout, config: StreamConfig) -> dict[str, dict[str, A
 
 
 def _of_files(files: TaskFiles | General, config: StreamConfig) -> dict[str, Any]:
-    given = files.model_dump(exclude={"share"}, exclude_none=True)
-    paths = {side: config.locate(given[side]) for side in ("dev", "test") if side in given}
+    given: dict[str, Any] = files.model_dump(exclude={"share"}, exclude_none=True)
+    paths: dict[str, Any] = {side: config.locate(given[side]) for side in ("dev", "test") if side in given}
     return {**given, **paths, "data": _one_or_many([config.locate(path) for path in files.data or ()])}
 
 

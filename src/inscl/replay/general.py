@@ -50,7 +50,7 @@ def training_rows(memory: Memory, name: str, limit: int | None = None) -> Sequen
     return everyday()[:limit] if is_shipped(name, memory) else rows_of(memory.task(name), "train", limit)
 
 
-def check_share(share: float) -> float:
+def check_share(share: object) -> float:
     """A share of the replay.
 
     Raises

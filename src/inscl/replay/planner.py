@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -130,7 +130,8 @@ def plan(
         new, keep, report = _new_task(memory, name, data, tags, shares, reading)
         tasks = [task for task in memory.open(earlier) if task.info.name != name and (earlier or not task.info.general)]
         whole, besides = _recipe(memory, {}, Shares(0.0, 0.0)), {name, *(task.info.name for task in tasks)}
-        with general_tasks(memory, whole, besides) if share else nullcontext([]) as beside:
+        found: AbstractContextManager[list[Task]] = general_tasks(memory, whole, besides) if share else nullcontext([])
+        with found as beside:
             check_encoders([*tasks, *beside], memory.encode.identity)
             views, pool = ([derived.view(task) for task in some] for some in (tasks, beside))
             stage = StageView(derived.view(new), views, seed, settings, derived, log or partial(_logged, memory, name))
