@@ -10,7 +10,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLE
 help:
 	@echo "make demo   a real small model forgets, and replay keeps it (under 3 minutes on 2 idle cores)"
 	@echo "make test   linters, types and all tests"
-	@echo "make torture  kills, full disks, damage and mutated inputs at each call and file (about an hour)"
+	@echo "make torture  kills, full disks, damage and mutated inputs at each call and file (hours)"
 	@echo "make audit  licences of the dependencies, and known advisories against the pinned versions"
 	@echo "make docs   the documentation site, in site/"
 	@echo "make bench  what each part of planning costs against the plain way, in one table (about 5 minutes)"

@@ -155,7 +155,11 @@ def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Section], sect
         case "missing":
             return line, f"`{where}` is missing."
         case "extra_forbidden":
-            return line, f"`{where}` is not known here.{suggest(place[-1], _keys_at(detail['loc'], model, sections))}"
+            key = detail["loc"][-1]  # of the file, whatever it begins with
+            return (
+                line,
+                f"`{where or key}` is not known here.{suggest(str(key), _keys_at(detail['loc'], model, sections))}",
+            )
         case "value_error":
             text = str(detail["ctx"]["error"])
             return line, f"`{where}` {text}" if where and not text.startswith("`") else text

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from inscl.core.scoring import SCORERS, exact_match
 from inscl.core.stats import Estimate, mean_interval, score_interval
@@ -61,8 +63,17 @@ class RowScores:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "RowScores":
-        """What `to_dict` gave."""
-        return cls(plain["rows"], plain["instructions"], plain["capped"], plain.get("keys", []))
+        """What `to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        found = _schema().validate_python(plain)
+        if any(len(values) != found.n for values in found.rows.values()):
+            raise ValueError("a score does not have a value for each row")
+        return found
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], scorer: str) -> "RowScores":
@@ -75,6 +86,11 @@ class RowScores:
             scores["loss"] = [(row.loss or 0.0) / max(row.tokens, 1) for row in predictions]
         keys = [row_key(row.instruction, row.input, row.references) for row in predictions]
         return cls(scores, instructions_of(predictions), sum(row.capped for row in predictions), keys)
+
+
+@cache
+def _schema() -> TypeAdapter[RowScores]:
+    return TypeAdapter(RowScores)
 
 
 def row_key(instruction: str, input: str, references: Sequence[str]) -> str:

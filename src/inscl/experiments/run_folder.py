@@ -8,15 +8,15 @@ kept/             what leaves frozen layers (see `inscl.models.kept`); it may be
 results.parquet   every number (see `inscl.experiments.results`), also as CSV
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from inscl.errors import InsclError
 from inscl.evaluation.predictions import Prediction
@@ -27,7 +27,7 @@ from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan, expert_job, joint
 from inscl.experiments.results import FINAL, Reference, Stream, StreamKey, StreamResult, TableRow, stream_key, to_table
 from inscl.files import whole_file
 from inscl.replay.plan import Plan
-from inscl.stages.folder import StageFolder, read_json
+from inscl.stages.folder import SCORES, StageFolder, damaged, read_json
 from inscl.training.checkpoints import write_json
 
 FORMAT = 1
@@ -35,6 +35,23 @@ RECORD, _STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "resu
 _COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
 _LIKE_A_FORMULA = r"^(?:[\t\r\n]|\s*['=+@＝＋＠－-])"
 _UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
+
+
+class _Entry(BaseModel):
+    """A stream in the list of streams."""
+
+    strategy: str
+    budget: str
+    order: str
+    seed: int
+    tasks: Annotated[list[str], Field(min_length=1)]
+    stages: list[str]
+
+    @model_validator(mode="after")
+    def _one_stage_a_task(self) -> Self:
+        if len(self.stages) != len(self.tasks):
+            raise ValueError("wanted a stage a task")
+        return self
 
 
 class FinishedStage:
@@ -62,7 +79,10 @@ class FinishedStage:
     def costs(self) -> dict[str, float]:
         """What training took."""
         trained = self._folder.read().get("trained", {})
-        return {name: float(trained[name]) for name in _COSTS if name in trained}
+        try:
+            return {name: float(trained[name]) for name in _COSTS if name in trained}
+        except (TypeError, ValueError) as error:
+            raise damaged(self._folder.path / SCORES, error) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +187,7 @@ class RunFolder:
 
     def write_table(self, table: pa.Table) -> None:
         """Write the table of all numbers; each file is the old one or the new one, never half."""
-        from pyarrow import parquet
-
-        write_tables(self.path, {CSV: (write_csv, table), PARQUET: (parquet.write_table, table)})
+        write_tables(self.path, {CSV: (write_csv, table), PARQUET: (write_parquet, table)})
 
     # ---------------------------------------------------------------- where things are
 
@@ -191,13 +209,19 @@ class RunFolder:
     @cached_property
     def config(self) -> StreamConfig:
         """The recorded configuration; settings that this version does not know are left out."""
-        known = {key: value for key, value in self.record["config"].items() if key in StreamConfig.model_fields}
-        return StreamConfig.model_validate(known)
+        try:
+            known = {key: value for key, value in self.record["config"].items() if key in StreamConfig.model_fields}
+            return StreamConfig.model_validate(known)
+        except (AttributeError, ValueError) as error:
+            raise damaged(self.path / RECORD, error) from error
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks in the order of the configuration."""
-        return tuple(self.record.get("tasks") or self.streams[0].tasks)
+        tasks = self.record.get("tasks") or self.streams[0].tasks
+        if not isinstance(tasks, list | tuple | dict) or not all(isinstance(task, str) for task in tasks):
+            raise damaged(self.path / RECORD, TypeError("its tasks are no names"))
+        return tuple(tasks)
 
     @cached_property
     def streams(self) -> tuple[StreamFolder, ...]:
@@ -205,12 +229,12 @@ class RunFolder:
         if not (self.path / _STREAMS).exists():
             return ()
         try:
-            listed = json.loads((self.path / _STREAMS).read_text(encoding="utf-8"))
-            return tuple(self._stream(entry) for entry in listed)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InsclError(
-                f"{self.path / _STREAMS} is damaged ({error!r}). Remove it, and run the same `inscl run` again."
-            ) from error
+            listed = TypeAdapter(list[_Entry]).validate_json((self.path / _STREAMS).read_bytes(), strict=True)
+            if len({frozenset(entry.tasks) for entry in listed}) > 1:
+                raise ValueError("its streams have different tasks")
+        except ValueError as error:  # pydantic's too
+            raise damaged(self.path / _STREAMS, error) from error
+        return tuple(self._stream(entry.model_dump()) for entry in listed)
 
     def _stream(self, entry: Mapping[str, Any]) -> StreamFolder:
         return StreamFolder(
@@ -223,12 +247,10 @@ class RunFolder:
     @cached_property
     def table(self) -> pa.Table:
         """Every number: the run's own table if it covers all streams, else made from what is scored so far."""
-        from pyarrow import parquet
-
         path = self.path / PARQUET
         if path.exists():
-            table = parquet.read_table(path)
-            if self._listed <= _finished(table):
+            table = _whole(path)
+            if table is not None and self._listed <= _finished(table):
                 return table
         results = [result for result in self.results() if result.stages]
         try:
@@ -359,6 +381,24 @@ def write_tables(folder: Path, tables: Mapping[str, tuple[Callable[[pa.Table, An
     for name, (write, table) in tables.items():
         with whole_file(folder / name, "wb") as file:
             write(table, file)
+
+
+def write_parquet(table: pa.Table, file: Any) -> None:
+    """Write a table whose pages have checksums."""
+    from pyarrow import parquet
+
+    parquet.write_table(table, file, write_page_checksum=True)
+
+
+def _whole(path: Path) -> pa.Table | None:
+    """A table as it was written; None of one that is damaged, which can be made from the scores again."""
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path, page_checksum_verification=True)
+        return table if {*StreamKey._fields, "metric", "value"} <= {*table.column_names} else None
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def write_csv(table: pa.Table, file: Any) -> None:

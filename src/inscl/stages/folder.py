@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from inscl.data.example import Example, example_key
 from inscl.data.mixture import MixtureRow, write_mixture
-from inscl.errors import InsclError
+from inscl.errors import InsclError, first_line
 from inscl.evaluation.predictions import Prediction, answer_sets
 from inscl.evaluation.scores import RowScores
 from inscl.memory.task import Task, rows_of
@@ -164,7 +164,10 @@ class StageFolder:
 
     def scores(self, side: str = "test") -> dict[str, RowScores]:
         """What was scored so far."""
-        return {task: RowScores.from_dict(plain) for task, plain in self.read().get(side, {}).items()}
+        try:
+            return {task: RowScores.from_dict(plain) for task, plain in self.read().get(side, {}).items()}
+        except (AttributeError, ValueError) as error:
+            raise damaged(self.path / SCORES, error) from error
 
     def answers(self, side: str = "test") -> dict[str, list[Prediction]]:
         """The answers behind the scores; a task is left out whose answers are gone or belong to other rows."""
@@ -232,7 +235,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, RecursionError) as error:
-        raise InsclError(f"{path} is damaged ({error}). Remove it, and run the same command again.") from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> InsclError:
+    """What is said of a file whose content is not what was written."""
+    return InsclError(f"{path} is damaged ({first_line(error)}). Remove it, and run the same command again.")
 
 
 def _as_chat(rows: Iterable[MixtureRow]) -> Iterable[MixtureRow]:

@@ -135,11 +135,18 @@ def parquet_rows(path: Path, wanted: Collection[str], told: PartReport) -> Itera
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         check_promise(path, file.metadata.num_rows * len(names), told.limit)  # each value takes a byte at least
+        _begin_groups(file)
         columns = [name for name in names if name in wanted] or None
         told.unread.update(set(names) - set(columns or names))
         told.unread.update(f"{name} (repeated column)" for name in names if names.count(name) > 1)
         batches = file.iter_batches(batch_size=_rows_at_once(file.metadata, told.limit), columns=columns)
         yield from table_records(_bounded(batches, path, told.limit), told)
+
+
+def _begin_groups(file: Any) -> None:
+    """Let a reader begin each group of rows, which tells of damage; its bare metadata would end the process."""
+    for group in range(file.num_row_groups):
+        next(file.iter_batches(batch_size=1, row_groups=[group]), None)
 
 
 def _rows_at_once(metadata: Any, limit: int) -> int:
