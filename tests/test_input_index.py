@@ -3,8 +3,10 @@
 import shutil
 
 import lance
+import pyarrow as pa
 import pytest
 
+from inscl.memory.cache_table import KEY, CacheTable, checks, damage_of
 from inscl.memory.input_index import InputIndex, version_key
 from inscl.memory.memory import Memory
 from inscl.memory.task import Task
@@ -113,3 +115,15 @@ def test_without_a_folder_every_task_is_looked_into(tmp_path, looked_into):
     others = {name: memory.task(name) for name in "bc"}
     assert InputIndex(None).shared(memory.task("a"), {task.folder[-32:]: task for task in others.values()})[0] == 40
     assert sorted(set(looked_into)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("table", ["inputs.lance", "0-distances.lance"])
+def test_a_table_without_rows_is_whole(tmp_path, table):
+    """Who was killed between making it and the first rows, or removed the last task, leaves one."""
+    number = pa.int64() if table == "inputs.lance" else pa.float64()
+    empty = pa.table({"first": pa.array([], KEY), "value": pa.array([], number)})
+    lance.write_dataset(empty.append_column("check", pa.array([], pa.uint64())), str(tmp_path / table))
+    assert damage_of(str(tmp_path / table), None) == ""
+    assert CacheTable("the cache", str(tmp_path / table)).find(first=[bytes(16)]) is None
+    assert CacheTable("the cache", str(tmp_path / table)).counts("first") == {}
+    assert len(checks(empty)) == 0

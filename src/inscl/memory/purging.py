@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from inscl.errors import DamageError
+from inscl.errors import DamageError, MemoryStateError
 from inscl.llm.replies import forget_replies
 from inscl.memory.cache_table import keep_only, tidy
 from inscl.memory.catalogue import State
@@ -38,7 +38,7 @@ def purge_alone(store: Store, state: State) -> None:
     if state.dead:
         _forget(store, state)
     for name in store.place.listing("cache"):
-        with suppress(DamageError):  # `verify` tells
+        with suppress(MemoryStateError):  # a full disk or damage costs speed; `verify` tells
             tidy(f"{store.place.uri}/cache/{name}", store.place.storage)
     # Last: until here the dead rows say that there is something to delete.
     store.catalogue.rewrite([commit.row() for commit in state.condensed()], state.version)
