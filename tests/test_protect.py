@@ -1,5 +1,7 @@
 """Averages of weights against dense arithmetic, for whole weights and for adapters."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -116,3 +118,24 @@ def test_an_adapter_whose_weights_are_no_product_is_refused(model):
     with pytest.raises(ConfigError, match="Train LoRA on linear layers without DoRA"):
         StartCallback(net, Protection(interpolate=0.1))
     StartCallback(net, Protection(l2_start=0.1))  # a pull is no average
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "protect.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "settings", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL), ids=["averages", "freeze", "osf"]
+)
+def test_a_stage_is_trained_with_the_settings_of_the_guide(model, mixture, tmp_path, settings):
+    config = stage_config(
+        settings.replace("freeze_bottom_layers: 24", "freeze_bottom_layers: 1"),
+        batch_size=8,
+        dtype="float32",
+        training={"learning_rate": 1e-2},
+    )
+    train_stage(mixture, model, tmp_path / "out", config, seed=3)
+    start, end = merged(model), merged(tmp_path / "out")
+    assert not torch.equal(start[PLACE], end[PLACE])
+    if config.protect.freeze_bottom_layers:
+        below = PLACE.replace("layers.1", "layers.0")
+        assert torch.equal(start[below], end[below])
