@@ -10,6 +10,7 @@ MODEL is a folder, a model on the Hub, or `smollm2-135m`, the small one that `in
 import sys
 
 import torch
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
@@ -22,11 +23,12 @@ def main(model: str, task: str, data: str) -> None:
     model = resolve(model)
     replay = plan(Memory("memory"), task, data, budget_per_task=4)  # what to replay
     continual = ContinualCallback(replay, rows=20)  # remembers the task, scores the earlier ones
+    tokenizer = AutoTokenizer.from_pretrained(model)
     trainer = SFTTrainer(
         AutoModelForCausalLM.from_pretrained(model, dtype="float32"),
         args=SFTConfig(
             f"models/{task}",
-            learning_rate=1e-4,
+            learning_rate=1e-3,
             num_train_epochs=2,
             per_device_train_batch_size=8,
             logging_steps=1,
@@ -35,10 +37,12 @@ def main(model: str, task: str, data: str) -> None:
         ),
         train_dataset=replay.mixture(),
         callbacks=[continual],
-        processing_class=AutoTokenizer.from_pretrained(model),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
     )
     trainer.train()
-    trainer.save_model()
+    trainer.model.merge_and_unload().save_pretrained(f"models/{task}")  # whole, so that the next month starts from it
+    tokenizer.save_pretrained(f"models/{task}")
     for name, score in continual.scores.items():
         print(f"{name}: ROUGE-L {100 * score.rouge_l:.1f} on {score.n} test rows")
 

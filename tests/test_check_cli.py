@@ -262,3 +262,12 @@ def test_mistakes_take_one_line(command, words, message):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_model_that_nobody_has_scored_is_scored_to_be_compared_with(command):
+    of_model = command("check", "july", "--against", "june", "--config", "stage.yaml", "--json")
+    assert command("evaluate", "june", "--config", "stage.yaml", "--out", "june.json")[0] == 0
+    of_file = command("check", "july", "--against", "june.json", "--config", "stage.yaml", "--json")
+    assert of_model[0] == of_file[0]
+    found, wanted = (json.loads(out) for _, out, _ in (of_model, of_file))
+    assert found["findings"] == wanted["findings"]

@@ -180,7 +180,7 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     assert main(["plan", "weather", "weather.jsonl", "--budget", "20", "--general", "10%", "--out", "plan.json"]) == 0
     out = capsys.readouterr().out
     assert "chat (general)" in out
-    assert "2 of the replayed rows (10 % of the budget) are of general tasks, 'chat', which are not scored" in out
+    assert "general tasks give 2 of the replayed rows (10 % of the budget), and are not scored: 'chat'" in out
     assert main(["mix", "plan.json", "--out", "mixture.jsonl"]) == 0
     assert main(["plan", "weather", "weather.jsonl", "--general", "some"]) == 2
 

@@ -40,6 +40,24 @@ def test_a_hub_that_cannot_be_reached_is_told_once(monkeypatch, caplog):
     assert len(caplog.records) == 1
 
 
+def test_a_hub_that_cannot_be_reached_is_tried_once(monkeypatch):
+    transformers, hub = pytest.importorskip("transformers"), pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    asked: list[dict[str, object]] = []
+
+    def nothing_there(*_, **options):
+        asked.append(options)
+        raise OSError("It is not in the cache.")
+
+    for kind in ("AutoTokenizer", "AutoConfig"):
+        monkeypatch.setattr(getattr(transformers, kind), "from_pretrained", nothing_there)
+    for loaded in (models.load_tokenizer, lambda name: models._weights(name, "float32")):
+        with pytest.raises(InsclError, match="not in the cache"):
+            loaded("nobody/nothing")
+    assert [options["local_files_only"] for options in asked] == [True, True]
+
+
 def test_a_model_that_cannot_be_read_says_what_was_wanted(tmp_path):
     with pytest.raises(InsclError, match="cannot be loaded"):
         models.load(tmp_path)

@@ -26,7 +26,7 @@ from inscl.experiments.run_folder import RunFolder, run_of
 from inscl.files import whole_file
 from inscl.memory.memory import Memory
 from inscl.memory.task import Task, rows_of
-from inscl.models.loading import RECORD, LoadedModel, load, load_tokenizer, resolve
+from inscl.models.loading import EMBEDDED, RECORD, LoadedModel, load, load_tokenizer, resolve
 from inscl.models.precision import choose_dtype, ready
 from inscl.provenance import versions
 from inscl.stages.folder import StageFolder, read_json, stage_of
@@ -190,6 +190,12 @@ def read_assessment(place: str | Path) -> Assessment:
         f"'{place}' is neither a file of scores (inscl evaluate --out FILE) nor the folder of a finished stage. "
         "Give one of these."
     )
+
+
+def is_bare_model(place: str | Path) -> bool:
+    """Whether there is a model and nothing that inscl has scored: one to be scored, to be compared with."""
+    bare = (Path(place) / "config.json").exists() and stage_of(Path(place)) is None
+    return bare or (str(place) == EMBEDDED and not Path(place).exists())
 
 
 def with_perplexity(assessment: Assessment, dtype: str) -> Assessment:

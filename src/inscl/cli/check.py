@@ -20,7 +20,9 @@ def check(
     ],
     against: Annotated[
         Path,
-        typer.Option("--against", help="What to compare with: a file of `inscl evaluate --out`, or a finished stage."),
+        typer.Option(
+            "--against", help="What to compare with: a file of `inscl evaluate --out`, a finished stage, or a model."
+        ),
     ],
     *,
     max_drop: Annotated[float, typer.Option("--max-drop", help="Largest drop of a task allowed, in points.")] = 2.0,
@@ -61,9 +63,10 @@ def check(
 
     prepare_libraries()
     from inscl.check import formats, gate
-    from inscl.check.assessment import memory_of, read_assessment
+    from inscl.check.assessment import assess, is_bare_model, memory_of, read_assessment
     from inscl.check.result import Tolerance
     from inscl.errors import ConfigError
+    from inscl.training.config import StageConfig
 
     if out is not None and out.absolute() == against.absolute():
         raise ConfigError(f"`--out` would replace the reference '{against}'. Name another file.")
@@ -78,10 +81,13 @@ def check(
     for file, _ in forms:
         if _plain(file):
             file.unlink()  # what an earlier call said must not be taken for this one's
-    reference = read_assessment(against)
     settings = None if config is None else read_settings(config)
     kept = open_memory(memory or str(memory_of(against) or "memory"), quiet=output.quiet)
     with StageView(quiet=output.quiet) as view:
+        if is_bare_model(against):
+            reference = assess(kept, against, config=settings or StageConfig(), progress=view.show)
+        else:
+            reference = read_assessment(against)
         result = gate.check(
             asked_of(server, model) if server else model,
             reference,

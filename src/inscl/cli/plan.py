@@ -1,5 +1,6 @@
 """inscl plan | mix"""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,6 +60,9 @@ def plan(
     return 1 if lines else 0
 
 
+_SMALL_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # in the command for TRL where none is named
+
+
 @command("inscl mix plan.json --format axolotl --out mixture.jsonl")
 def mix(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="File that `inscl plan --out` wrote.")],
@@ -69,7 +73,8 @@ def mix(
         str, typer.Option("--format", help="trl, axolotl, llamafactory, messages, or inscl (parts kept apart).")
     ] = "trl",
     model: Annotated[
-        str | None, typer.Option("--model", help="The model you train; llamafactory needs its end-of-text token.")
+        str | None,
+        typer.Option("--model", help="The model you train; llamafactory needs its end-of-text token, trl names it."),
     ] = None,
     replay_only: Annotated[bool, typer.Option("--replay-only", help="Only the replayed rows.")] = False,
     memory: EncodingOptions,
@@ -95,7 +100,7 @@ def mix(
         )
     else:
         say(f"{written.rows:,} rows, {written.replayed:,} of them replayed, written to {out}")
-    for line in _how_to_use(written, made, out, format):
+    for line in _how_to_use(written, made, out, format, model):
         output.remark(line)
 
 
@@ -109,10 +114,13 @@ def _rows(made: "Plan", kept: "Memory", data: list[str] | None, *, replay_only: 
         return replayed_rows(made, kept)
 
 
-def _how_to_use(written: "Written", made: "Plan", out: Path, format: str) -> Iterator[str]:
-    """What lies beside the mixture, and what it cannot hold."""
+def _how_to_use(written: "Written", made: "Plan", out: Path, format: str, model: str | None) -> Iterator[str]:
+    """What lies beside the mixture, and what it cannot hold; for TRL the command that trains with it."""
     for name in [*written.files][1:]:
         yield f"how to use it: {out.with_name(name)}"
+        if format == "trl":
+            words = ["trl", "sft", "--config", str(out.with_name(name)), "--model_name_or_path", model or _SMALL_MODEL]
+            yield f"train: {shlex.join([*words, '--output_dir', f'{out.stem}-model'])}"
     if outside := [part for part in made.training if part != "late"]:
         parts = ", ".join(outside)
         yield f"the strategy asks of the training what no file holds: {parts}; `inscl learn` does it"

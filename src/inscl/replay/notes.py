@@ -34,8 +34,8 @@ def _general(made: Plan, asked: int) -> str | None:
     all_of = f", all that there are for the {asked:,} asked for" if count == available < asked else ""
     first = "" if made.learnt else "; no task was learnt before, so the rest of the budget is not used"
     return (
-        f"{count:,} of the replayed rows ({100 * made.general:g} % of the budget{all_of}) are of general tasks, "
-        f"{_listed([repr(task.name) for task in tasks], 3)}, which are not scored{first if made.general < 1 else ''}"
+        f"general tasks give {count:,} of the replayed rows ({100 * made.general:g} % of the budget{all_of}), and are "
+        f"not scored: {_listed([repr(task.name) for task in tasks], 3)}{first if made.general < 1 else ''}"
     )
 
 
