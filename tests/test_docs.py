@@ -54,7 +54,20 @@ BEFORE = {"tags.md": ["add may examples/months/may.jsonl", "add june examples/mo
 # Pages that begin where another has ended.
 PARSED_PAGES = {"gate.md": "the models of the walk-through; tests/test_check.py runs the commands"}
 # Programs that are not ours: nothing of theirs is parsed.
-OTHERS = {"axolotl", "llamafactory-cli", "mlflow", "trackio", "tensorboard", "vllm", "ollama", "curl", "export", "cat", "cp", "trl"}
+OTHERS = {
+    "axolotl",
+    "llamafactory-cli",
+    "mlflow",
+    "trackio",
+    "tensorboard",
+    "vllm",
+    "ollama",
+    "curl",
+    "export",
+    "cat",
+    "cp",
+    "trl",
+}
 OURS = ("inscl", "pip", "make", "python", "torchrun", "accelerate")
 RUN_PYTHON = ("../README.md", "add-a-strategy.md", "first-minute.md")
 
