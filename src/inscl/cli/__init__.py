@@ -11,7 +11,22 @@ from typing import Any
 
 import typer
 
-from inscl.cli import check, demo, doctor, evaluate, forgetting, learn, memory, plan, report, run, survey, tag, watch
+from inscl.cli import (
+    check,
+    demo,
+    doctor,
+    evaluate,
+    forgetting,
+    learn,
+    memory,
+    plan,
+    pool,
+    report,
+    run,
+    survey,
+    tag,
+    watch,
+)
 from inscl.cli.application import app
 from inscl.cli.printing import remark
 from inscl.errors import InsclError
@@ -29,6 +44,7 @@ __all__ = [
     "main",
     "memory",
     "plan",
+    "pool",
     "report",
     "run",
     "survey",

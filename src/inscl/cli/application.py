@@ -14,7 +14,7 @@ from inscl.cli.printing import say
 # The order of `inscl --help`; a test finds a command that stands in no section.
 SECTIONS = {
     "Try it": ("demo",),
-    "The memory": ("add", "tag", "survey", "tasks", "show", "remove", "verify"),
+    "The memory": ("add", "pool", "tag", "survey", "tasks", "show", "remove", "verify"),
     "One stage": ("plan", "mix", "learn", "evaluate", "check"),
     "Experiments": ("run", "watch", "forgetting", "report"),
     "Trouble": ("doctor",),
