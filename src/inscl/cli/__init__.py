@@ -52,7 +52,7 @@ __all__ = [
     "watch",
 ]
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 
 # Typer brings a click of its own and names this class nowhere: it is what a bad parameter is.
 _UsageError: Any = typer.BadParameter.__base__
@@ -77,7 +77,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if code is None:
             raise
         return code
-    if result == INTERRUPTED:  # Typer turns Ctrl-C into this code
+    if result == _INTERRUPTED:  # Typer turns Ctrl-C into this code
         return _interrupted()
     return result if isinstance(result, int) else 0
 
@@ -123,4 +123,4 @@ def _complaint(error: Any) -> str:
 
 def _interrupted() -> int:
     remark("inscl: interrupted; nothing committed is lost. Run the same command again to go on.")
-    return INTERRUPTED
+    return _INTERRUPTED

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class _TrainingOptions:
     """How to train and score."""
 
     config: ConfigOption = None
@@ -65,7 +65,7 @@ def learn(
         bool, typer.Option("--show-row", help="Show one row of each form, token by token, as it is trained.")
     ] = False,
     replay: ReplayOptions,
-    training: TrainingOptions,
+    training: _TrainingOptions,
     reading: DataOptions,
     memory: EncodingOptions,
     output: OutputOptions,

@@ -69,12 +69,17 @@ def _parts(table: "Table", width: int) -> list["Table"]:
     most = max(12, width // (3 * names))
     room = width - sum(min(wide, most) for wide in widths[:names]) - 2
     widths = [wide if column.no_wrap else min(wide, most) for wide, column in zip(widths, table.columns, strict=True)]
+    return [_columns(table, [*range(names), *group], names, most) for group in _groups(widths, names, room)]
+
+
+def _groups(widths: Sequence[int], first: int, room: int) -> list[list[int]]:
+    """The columns from `first` on, as many to a group as fit in the room, at least one."""
     groups: list[list[int]] = [[]]
-    for i in range(names, len(widths)):
+    for i in range(first, len(widths)):
         if groups[-1] and sum(widths[j] for j in [*groups[-1], i]) > room:
             groups.append([])
         groups[-1].append(i)
-    return [_columns(table, [*range(names), *group], names, most) for group in groups]
+    return groups
 
 
 def _width(column: "Column") -> int:

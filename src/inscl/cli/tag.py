@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 _OPENAI = "https://api.openai.com/v1"  # asked only when named: instructions do not leave the machine by default
 
-Prices = tuple[float | None, float | None]  # per million tokens asked and answered
+_Prices = tuple[float | None, float | None]  # per million tokens asked and answered
 
 
-class Kind(StrEnum):
+class _Kind(StrEnum):
     """Who tags."""
 
     KEYPHRASE = "keyphrase"
@@ -32,10 +32,10 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class TaggerOptions:
+class _TaggerOptions:
     """Who tags, and how it is asked."""
 
-    tagger: Annotated[Kind, typer.Option("--tagger", help="Who tags.")] = Kind.KEYPHRASE
+    tagger: Annotated[_Kind, typer.Option("--tagger", help="Who tags.")] = _Kind.KEYPHRASE
     model: Annotated[
         str | None, typer.Option("--model", help="The server's name for it; locally a Hub id, folder or smollm2-135m.")
     ] = None
@@ -43,11 +43,11 @@ class TaggerOptions:
 
     def check(self, address: str | None, *, batch: bool, dry_run: bool) -> None:
         """Say what is missing before anything is read."""
-        if batch and self.tagger is not Kind.SERVER:
+        if batch and self.tagger is not _Kind.SERVER:
             raise typer.BadParameter("--batch-out and --batch-in need --tagger server and --model.")
-        if self.tagger is not Kind.KEYPHRASE and self.model is None:
+        if self.tagger is not _Kind.KEYPHRASE and self.model is None:
             raise typer.BadParameter(f"--tagger {self.tagger} needs --model, the name of the model that tags.")
-        if self.tagger is Kind.SERVER and address is None and not (batch or dry_run):
+        if self.tagger is _Kind.SERVER and address is None and not (batch or dry_run):
             raise typer.BadParameter(f"--tagger server needs --server, such as http://localhost:8000/v1 or {_OPENAI}.")
 
     def identity(self) -> str:
@@ -56,10 +56,10 @@ class TaggerOptions:
         from inscl.tags.keyphrase import KeyphraseTagger
         from inscl.tags.model import model_identity
 
-        if self.tagger is Kind.KEYPHRASE:
+        if self.tagger is _Kind.KEYPHRASE:
             return KeyphraseTagger().identity
         model = str(self.model)
-        return model_identity(model if self.tagger is Kind.SERVER else identity(model))
+        return model_identity(model if self.tagger is _Kind.SERVER else identity(model))
 
     def asker(self, asking: AskingOptions, store: Path | None = None) -> "Asker":
         """Who asks the server; OpenAI's where none is named, which only a batch's questions may go to."""
@@ -75,7 +75,7 @@ def tag(
         ),
     ] = None,
     *,
-    tagger: TaggerOptions,
+    tagger: _TaggerOptions,
     asking: AskingOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would ask and cost; ask nothing.")] = False,
     price_in: Annotated[float | None, typer.Option("--price-in", min=0, help="Per million tokens asked.")] = None,
@@ -114,7 +114,7 @@ def tag(
 
 
 def _tags_of(
-    who: TaggerOptions, asking: AskingOptions, batch_in: Path | None, *, quiet: bool
+    who: _TaggerOptions, asking: AskingOptions, batch_in: Path | None, *, quiet: bool
 ) -> "Callable[[dict[bytes, str], Path], Tagging]":
     """What makes tags of instructions, with a file for what was answered already."""
     from inscl.tags.batch import read_batch
@@ -126,10 +126,10 @@ def _tags_of(
     def make(instructions: dict[bytes, str], store: Path) -> "Tagging":
         if batch_in is not None:
             return read_batch(batch_in, instructions, model, offline)
-        if who.tagger is Kind.KEYPHRASE:
+        if who.tagger is _Kind.KEYPHRASE:
             return tag_offline(offline, instructions)
         with counting("tagging", quiet=quiet) as tell:
-            if who.tagger is Kind.SERVER:
+            if who.tagger is _Kind.SERVER:
                 return tag_with(who.asker(asking, store), instructions, offline, tell)
             from inscl.tags.local import LocalModel
 
@@ -138,11 +138,11 @@ def _tags_of(
     return make
 
 
-def _estimate(work: "Work", tagger: Kind, prices: Prices) -> dict[str, Any]:
+def _estimate(work: "Work", tagger: _Kind, prices: _Prices) -> dict[str, Any]:
     from inscl.tags.prompt import tag_question
 
     tokens = 0, 0
-    if tagger is not Kind.KEYPHRASE:
+    if tagger is not _Kind.KEYPHRASE:
         tokens = work.estimate(lambda text: tag_question(text).messages[0]["content"])
     return {
         "tagger": work.tagger,
@@ -155,7 +155,7 @@ def _estimate(work: "Work", tagger: Kind, prices: Prices) -> dict[str, Any]:
     }
 
 
-def _summary(done: "Done", prices: Prices) -> dict[str, Any]:
+def _summary(done: "Done", prices: _Prices) -> dict[str, Any]:
     tagging = done.tagging
     return {
         "tagger": done.work.tagger,
@@ -173,7 +173,7 @@ def _summary(done: "Done", prices: Prices) -> dict[str, Any]:
     }
 
 
-def _cost(tokens_in: int, tokens_out: int, prices: Prices) -> float | None:
+def _cost(tokens_in: int, tokens_out: int, prices: _Prices) -> float | None:
     """What tokens cost, in the currency of the prices; None without prices."""
     if prices == (None, None):
         return None

@@ -80,7 +80,7 @@ def wasserstein(
     return min(max(value, 0.0), 2.0)
 
 
-class Debiased(NamedTuple):
+class _Debiased(NamedTuple):
     """An estimate, which may be negative, and its standard error."""
 
     value: float
@@ -89,7 +89,7 @@ class Debiased(NamedTuple):
 
 def debiased(
     a: ArrayLike, b: ArrayLike, weights_a: ArrayLike | None = None, weights_b: ArrayLike | None = None
-) -> Debiased:
+) -> _Debiased:
     """How far two tasks lie apart, without the floor from the spread within them.
 
     Each set is taken for a sample of its task's instructions. `wasserstein` is then well above 0 even between halves of
@@ -109,7 +109,7 @@ def debiased(
 
     Returns
     -------
-    Debiased
+    _Debiased
         Computed in time and memory that grow with n + m.
 
     Raises
@@ -137,7 +137,7 @@ def debiased(
     value = (of_x + of_y) / 2 - across
     without_x = (x_left + of_y) / 2 - (across - p * (x @ mean_y)) / (1 - p)
     without_y = (of_x + y_left) / 2 - (across - q * (y @ mean_x)) / (1 - q)
-    return Debiased(value, float(np.sqrt(_jackknife(value, without_x, p) + _jackknife(value, without_y, q))))
+    return _Debiased(value, float(np.sqrt(_jackknife(value, without_x, p) + _jackknife(value, without_y, q))))
 
 
 def _mean_within(x: Floats, p: Floats) -> tuple[float, Floats]:

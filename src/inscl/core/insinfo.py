@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-NEIGHBOURS = 5
+_NEIGHBOURS = 5
 _BLOCK = 1 << 20  # distances computed at a time: 8 MiB
 
 
@@ -96,7 +96,7 @@ def mean_insinfo(tags: Sequence[Collection[str]], pool: Sequence[Collection[str]
     ]
 
 
-def density_insinfo(embeddings: ArrayLike, neighbours: int = NEIGHBOURS) -> list[float]:
+def density_insinfo(embeddings: ArrayLike, neighbours: int = _NEIGHBOURS) -> list[float]:
     """How alone each instruction stands: mean of ``1 - cos`` to its `neighbours` nearest others, without tags.
 
     Where the pool is dense, many instructions say nearly the same and any of them stands for the rest; where it is

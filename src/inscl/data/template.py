@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from inscl.data.chat_form import ChatForm, Conversation, form_for, rendered, to_messages
 from inscl.data.example import Example
 from inscl.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEMPLATE_ID = "inscl-plain-1"
 CHAT_ID = "inscl-chat-2"  # of what is done to a conversation before a tokenizer's own template renders it
@@ -48,7 +51,7 @@ class PromptIds(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class _Piece:
     """A stretch of tokens that is trained or not."""
 
     ids: list[int]
@@ -68,7 +71,7 @@ def render(example: Example) -> Rendered:
     return Rendered(f"Instruction:\n{example.instruction.strip()}{given}\n\nAnswer:\n", answer)
 
 
-def tokenise(example: Example, tokenizer: Any, *, max_length: int, chat: bool) -> Tokens | None:
+def tokenise(example: Example, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, chat: bool) -> Tokens | None:
     """Tokens and labels of one training row.
 
     Parameters
@@ -104,13 +107,13 @@ def tokenise(example: Example, tokenizer: Any, *, max_length: int, chat: bool) -
     return Tokens(ids, labels, truncated, _remark(form, example, fitting))
 
 
-def answer_ids(example: Example, tokenizer: Any, *, chat: bool) -> list[int]:
+def answer_ids(example: Example, tokenizer: "PreTrainedTokenizerBase", *, chat: bool) -> list[int]:
     """Tokens of the answer and its end, as they are trained after the prompt of `prompt_ids`."""
     pieces = _pieces(example, tokenizer, chat, form_for(example, tokenizer) if chat else ChatForm())
     return next(piece.ids for piece in reversed(pieces) if piece.trained)
 
 
-def end_ids(tokenizer: Any, *, chat: bool) -> frozenset[int]:
+def end_ids(tokenizer: "PreTrainedTokenizerBase", *, chat: bool) -> frozenset[int]:
     """Tokens that end an answer: the end of text and, in chats, what the template ends a turn with."""
     ends = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     if chat:
@@ -118,19 +121,19 @@ def end_ids(tokenizer: Any, *, chat: bool) -> frozenset[int]:
     return frozenset(ends)
 
 
-def prompt_ids(example: Example, tokenizer: Any, *, max_length: int, chat: bool) -> PromptIds:
+def prompt_ids(example: Example, tokenizer: "PreTrainedTokenizerBase", *, max_length: int, chat: bool) -> PromptIds:
     """Tokens that generation starts from: those of training, with all of `max_length` for the prompt.
 
     A prompt whose instruction alone is longer than `max_length` stays as it is: a question that has lost its
     instruction cannot be answered.
     """
 
-    def prompt(row: Example) -> list[Piece]:
+    def prompt(row: Example) -> list[_Piece]:
         if not chat:
-            return [Piece([*_begin(tokenizer), *_ids(tokenizer, render(row).prompt)], trained=False)]
+            return [_Piece([*_begin(tokenizer), *_ids(tokenizer, render(row).prompt)], trained=False)]
         turns = form.apply(row)
         return [
-            Piece(_ids(tokenizer, rendered(tokenizer, turns.messages[:-1], turns.tools, prompt=True)), trained=False)
+            _Piece(_ids(tokenizer, rendered(tokenizer, turns.messages[:-1], turns.tools, prompt=True)), trained=False)
         ]
 
     form = form_for(example, tokenizer) if chat else ChatForm()
@@ -150,7 +153,7 @@ def row_named(task: str, number: int) -> Iterator[None]:
         raise DataError(f"Task '{task}', row {number}: {error}") from error
 
 
-def check_known(ids: Sequence[int], tokenizer: Any, vocabulary: int | None) -> None:
+def check_known(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", vocabulary: int | None) -> None:
     """Refuse tokens that the model has no embedding for.
 
     Raises
@@ -182,11 +185,11 @@ def check_length(tokens: int, positions: int | None) -> None:
 
 
 def _cut_to_fit(
-    example: Example, chat: bool, max_length: int, pieces: Callable[[Example], list[Piece]]
-) -> tuple[list[Piece], bool] | None:
+    example: Example, chat: bool, max_length: int, pieces: Callable[[Example], list[_Piece]]
+) -> tuple[list[_Piece], bool] | None:
     """Pieces of the row with the longest beginning of its input that fits, and whether something was cut."""
 
-    def fitting(keep: int | None) -> list[Piece] | None:
+    def fitting(keep: int | None) -> list[_Piece] | None:
         made = pieces(example if keep is None else _with_input(example, keep, chat))
         return made if sum(len(piece.ids) for piece in made) <= max_length else None
 
@@ -205,20 +208,20 @@ def _cut_to_fit(
     return best, True
 
 
-def _pieces(example: Example, tokenizer: Any, chat: bool, form: ChatForm) -> list[Piece]:
+def _pieces(example: Example, tokenizer: "PreTrainedTokenizerBase", chat: bool, form: ChatForm) -> list[_Piece]:
     return _chat_pieces(form.apply(example), tokenizer) if chat else _plain_pieces(example, tokenizer)
 
 
-def _plain_pieces(example: Example, tokenizer: Any) -> list[Piece]:
+def _plain_pieces(example: Example, tokenizer: "PreTrainedTokenizerBase") -> list[_Piece]:
     prompt, completion = render(example)
     begin, head, end = _begin(tokenizer), _ids(tokenizer, prompt), _end(tokenizer)
     whole = _ids(tokenizer, prompt + completion)
     # A tokenizer may join across the seam; generation cannot, so training must not either.
     answer = whole[len(head) :] if whole[: len(head)] == head else _ids(tokenizer, completion)
-    return [Piece([*begin, *head], trained=False), Piece([*answer, end], trained=True)]
+    return [_Piece([*begin, *head], trained=False), _Piece([*answer, end], trained=True)]
 
 
-def _chat_pieces(conversation: Conversation, tokenizer: Any) -> list[Piece]:
+def _chat_pieces(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase") -> list[_Piece]:
     messages = conversation.messages
     turns = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and turn.get("train", True)]
     if not turns or turns[-1] != len(messages) - 1:
@@ -235,33 +238,35 @@ def _chat_pieces(conversation: Conversation, tokenizer: Any) -> list[Piece]:
     return pieces
 
 
-def _pieces_of_turns(conversation: Conversation, turns: Sequence[int], tokenizer: Any) -> list[Piece] | None:
+def _pieces_of_turns(
+    conversation: Conversation, turns: Sequence[int], tokenizer: "PreTrainedTokenizerBase"
+) -> list[_Piece] | None:
     """The conversation cut before and after each trained turn; None if the template has no such seams."""
     messages, tools = conversation.messages, conversation.tools
     whole, done = rendered(tokenizer, messages, tools), ""
-    pieces: list[Piece] = []
+    pieces: list[_Piece] = []
     for turn in turns:
         before = rendered(tokenizer, messages[:turn], tools, prompt=True)
         after = rendered(tokenizer, messages[: turn + 1], tools)
         if not (before.startswith(done) and after.startswith(before) and whole.startswith(after)):
             return None
-        pieces.append(Piece(_ids(tokenizer, before[len(done) :]), trained=False))
+        pieces.append(_Piece(_ids(tokenizer, before[len(done) :]), trained=False))
         pieces += _answer_pieces(_ids(tokenizer, after[len(before) :]), tokenizer, last=turn == turns[-1])
         done = after
     return pieces
 
 
-def _answer_pieces(ids: list[int], tokenizer: Any, *, last: bool) -> list[Piece]:
+def _answer_pieces(ids: list[int], tokenizer: "PreTrainedTokenizerBase", *, last: bool) -> list[_Piece]:
     """An assistant turn up to the token that ends it is trained, what the template writes after that is not."""
     ends = [i for i, token in enumerate(ids) if token == tokenizer.eos_token_id]
     ends = ends or [i for i, token in enumerate(ids) if token in _special(tokenizer)]
     if not ends:  # a template of words alone; only after the last turn does nothing follow
-        return [Piece([*ids, _end(tokenizer)] if last else ids, trained=True)]
+        return [_Piece([*ids, _end(tokenizer)] if last else ids, trained=True)]
     cut = ends[-1] + 1
-    return [Piece(ids[:cut], trained=True), Piece(ids[cut:], trained=False)]
+    return [_Piece(ids[:cut], trained=True), _Piece(ids[cut:], trained=False)]
 
 
-def _remark(form: ChatForm, example: Example, pieces: Sequence[Piece]) -> str:
+def _remark(form: ChatForm, example: Example, pieces: Sequence[_Piece]) -> str:
     if not form.whole:
         return "the chat template leaves out part of a conversation"
     asked = [turn for turn in to_messages(example) if turn["role"] == "assistant" and turn.get("train", True)]
@@ -271,7 +276,7 @@ def _remark(form: ChatForm, example: Example, pieces: Sequence[Piece]) -> str:
     return "what an assistant says before it is asked is not trained" if len(turns) < len(asked) else ""
 
 
-def _end(tokenizer: Any) -> int:
+def _end(tokenizer: "PreTrainedTokenizerBase") -> int:
     if tokenizer.eos_token_id is None:
         raise DataError(
             "The tokenizer has no end-of-text token, so that no answer would end. Set one (`eos_token` in "
@@ -280,21 +285,21 @@ def _end(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def _special(tokenizer: Any) -> frozenset[int]:
+def _special(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     """Ids of the tokens that are no text: marks of turns and ends."""
     marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(marked | set(tokenizer.all_special_ids))
 
 
 @lru_cache(maxsize=8)
-def _begin(tokenizer: Any) -> tuple[int, ...]:
+def _begin(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     """Tokens that the tokenizer puts before a text; one that also puts an end after it must not do so in a prompt."""
     bare, whole = _ids(tokenizer, "a"), list(tokenizer("a")["input_ids"])
     starts = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
     return tuple(whole[: starts[0]]) if starts else ()
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def _ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -54,7 +54,7 @@ class _Entry(BaseModel):
         return self
 
 
-class FinishedStage:
+class _FinishedStage:
     """A stage that is scored: row scores, answers and plan, each read when first asked for."""
 
     def __init__(self, folder: StageFolder) -> None:
@@ -107,9 +107,9 @@ class StreamFolder:
     scorer: str
 
     @cached_property
-    def stages(self) -> tuple[FinishedStage, ...]:
+    def stages(self) -> tuple[_FinishedStage, ...]:
         """The stages that are scored, the first first."""
-        found = map(FinishedStage, self.folders)
+        found = map(_FinishedStage, self.folders)
         wanted = (self.tasks[: number + 1] for number in range(1, len(self.tasks) + 1))  # learnt ones, and the next
         scored = takewhile(lambda pair: pair[0].scores.keys() >= set(pair[1]), zip(found, wanted, strict=False))
         return tuple(stage for stage, _ in scored)
@@ -313,7 +313,7 @@ class RunFolder:
         cut = self._stream({**entry, "stages": entry["stages"][:stage]})
         return replace(self.result(cut), tasks=stream.tasks[:stage])
 
-    def _joint_result(self, seed: int, stage: FinishedStage) -> StreamResult:
+    def _joint_result(self, seed: int, stage: _FinishedStage) -> StreamResult:
         """Joint training as a stream of one stage."""
         return StreamResult(
             stream=self._columns(StreamKey("joint", "", _UPPER_BOUND_ORDER, seed)),
@@ -349,8 +349,8 @@ class RunFolder:
         known = {task: [scores for scores in models if scores] for task, models in found.items()}
         return known if seeds and known == found else None
 
-    def _joint_stage(self, seed: int) -> FinishedStage:
-        return FinishedStage(self.stage(joint_job(self.tasks, seed).name))
+    def _joint_stage(self, seed: int) -> _FinishedStage:
+        return _FinishedStage(self.stage(joint_job(self.tasks, seed).name))
 
     def final_rows(self) -> dict[StreamKey, FinalRows]:
         """What makes up the final Relative Gain of each finished stream, row by row.

@@ -9,7 +9,6 @@ import numpy as np
 from inscl.errors import ConfigError
 from inscl.experiments.run_folder import StreamFolder
 
-_EVER_RIGHT, _DROP = 0.5, 0.3
 _ROUNDING = 1e-9  # 0.7 - 0.4 is a little less than 0.3
 
 
@@ -19,14 +18,12 @@ class ForgettingRule:
 
     Attributes
     ----------
-    ever_right : float
-        The best earlier score from which on a row was once right.
-    drop : float
-        How far its score now lies below that best, at least.
+    ever_right, drop : float
+        The best earlier score from which on a row was once right, and how far its score now lies below it, at least.
     """
 
-    ever_right: float = _EVER_RIGHT
-    drop: float = _DROP
+    ever_right: float = 0.5
+    drop: float = 0.3
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inscl.errors import MemoryStateError
-from inscl.memory.trouble import told
+from inscl.memory.trouble import explained
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class CacheTable:
     def find(self, **keys: Collection[bytes]) -> pa.Table | None:
         """Rows that are whole and whose columns hold one of the keys asked for; None if there is none."""
         try:
-            with told(self._what):
+            with explained(self._what):
                 return self._found(keys)
         except MemoryStateError as error:  # out of reach or damaged: what it holds can be computed again
             _log.warning("%s could not be read (%s)", self._what, error)
@@ -54,7 +54,7 @@ class CacheTable:
     def counts(self, column: str) -> dict[bytes, int]:
         """How many rows hold each key; nothing where the table cannot be read."""
         try:
-            with told(self._what):
+            with explained(self._what):
                 table = _open_table(self._uri, self._storage)
                 stored = [] if table is None else pc.value_counts(table.to_table(columns=[column])[column])
                 return {entry["values"].as_py(): entry["counts"].as_py() for entry in stored}
@@ -65,7 +65,7 @@ class CacheTable:
     def append(self, table: pa.Table) -> None:
         """Add rows, in one commit."""
         try:
-            with told(self._what):
+            with explained(self._what):
                 _append(table.append_column(_CHECK, pa.array(checks(table))), self._uri, self._storage)
         except MemoryStateError as error:  # a read-only or full disk loses speed, not results
             _log.warning("%s could not be written (%s)", self._what, error)
@@ -83,7 +83,7 @@ class CacheTable:
 def damage_of(uri: str, storage: dict[str, str] | None) -> str:
     """What is wrong with a cache table, in a sentence; empty if nothing is."""
     try:
-        with told("cannot be read"):
+        with explained("cannot be read"):
             table = _open_table(uri, storage)
             rows = None if table is None else table.to_table()
             damaged = 0 if rows is None else rows.num_rows - _that_hold(rows).num_rows
@@ -102,7 +102,7 @@ def keep_only(keys: Collection[bytes] | None, uri: str, storage: dict[str, str] 
     DamageError
         If the table cannot be read.
     """
-    with told("the cache"):
+    with explained("the cache"):
         table = _open_table(uri, storage)
         if table is None:
             return
@@ -115,7 +115,7 @@ def keep_only(keys: Collection[bytes] | None, uri: str, storage: dict[str, str] 
 
 def tidy(uri: str, storage: dict[str, str] | None) -> None:
     """Put a table of many small pieces together and delete what it was before; the caller holds the memory alone."""
-    with told("the cache"):
+    with explained("the cache"):
         table = _open_table(uri, storage)
         if table is not None and len(table.get_fragments()) > _PIECES:
             table.optimize.compact_files()

@@ -20,7 +20,7 @@ from lance.commit import CommitConflictError
 
 from inscl.errors import DamageError, MemoryStateError
 from inscl.memory.place import Place
-from inscl.memory.trouble import REPAIR, told
+from inscl.memory.trouble import REPAIR, explained
 
 _PAUSES = (0.01, 0.05, 0.2)  # seconds until a ledger that cannot be read is read again: it may just be rewritten
 
@@ -195,7 +195,7 @@ class Ledger:
 
     def _newest(self) -> Page | None:
         """What Lance reads, unchecked."""
-        with told(f"{self.name} of the memory at '{self._place.path}'"):
+        with explained(f"{self.name} of the memory at '{self._place.path}'"):
             table = self._open()
             if table is None:
                 return None
@@ -222,7 +222,7 @@ class Ledger:
             )
 
     def _changing(self) -> Any:
-        return told(f"The memory at '{self._place.path}' cannot be changed")
+        return explained(f"The memory at '{self._place.path}' cannot be changed")
 
     def _create(self) -> None:
         """Make an empty table, unless another writer is faster.

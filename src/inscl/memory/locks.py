@@ -19,7 +19,7 @@ import pyarrow.fs
 
 from inscl.errors import ConfigError, MemoryStateError
 from inscl.memory.place import found_in
-from inscl.memory.trouble import told
+from inscl.memory.trouble import explained
 
 _Notice = Callable[[str], None]
 
@@ -87,7 +87,7 @@ class FileLock:
 
     @contextmanager
     def _open(self, name: str, *, to_read: bool = False) -> Iterator[int]:
-        with told(f"The memory at '{self._folder}'"):
+        with explained(f"The memory at '{self._folder}'"):
             descriptor = self._descriptor(self._folder / name, to_read)
         try:
             yield descriptor

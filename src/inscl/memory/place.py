@@ -12,7 +12,7 @@ import pyarrow.fs
 
 from inscl.errors import DamageError, DataError, first_line
 from inscl.files import whole_file
-from inscl.memory.trouble import told
+from inscl.memory.trouble import explained
 
 _PARTIAL = ".partial"  # end of a file's name until it is whole
 
@@ -161,7 +161,7 @@ class Place:
         return found
 
     def _told(self, name: str = "") -> AbstractContextManager[None]:
-        return told(f"{name} of the memory at '{self.path}'" if name else f"The memory at '{self.path}'")
+        return explained(f"{name} of the memory at '{self.path}'" if name else f"The memory at '{self.path}'")
 
 
 def found_in(fs: pyarrow.fs.FileSystem, folder: str, *, recursive: bool = False) -> list[pyarrow.fs.FileInfo]:

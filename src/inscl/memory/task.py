@@ -19,7 +19,7 @@ import pyarrow as pa
 from inscl.data.example import SPLITS, Example, Split, load_chat
 from inscl.errors import DataError
 from inscl.memory.encoder import Embeddings
-from inscl.memory.trouble import told
+from inscl.memory.trouble import explained
 
 BATCH = 8192  # rows handed to Arrow at once
 _SMALL = 100_000  # rows of a task whose keys are read once instead of at every draw
@@ -109,7 +109,7 @@ class Task:
         return self._open("examples")
 
     def _told(self) -> AbstractContextManager[None]:
-        return told(f"Task '{self.info.name}'")
+        return explained(f"Task '{self.info.name}'")
 
     def _open(self, table: str) -> Any:
         self.check(table)

@@ -19,7 +19,7 @@ from inscl.data.split import TRAIN, UNSET, Keys, Shares, assign_sides
 from inscl.errors import DataError
 from inscl.memory.encoder import Encoded
 from inscl.memory.task import BATCH, OWN_TAGS, TagsBy, Task, TaskInfo, estimate_tokens
-from inscl.memory.trouble import told
+from inscl.memory.trouble import explained
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
@@ -83,7 +83,7 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
         stream = pa.RecordBatchReader.from_batches(
             _example_schema(recipe.compression), _example_batches(columns, rows, recipe.compression)
         )
-        with told(f"Task '{name}' cannot be written"):
+        with explained(f"Task '{name}' cannot be written"):
             lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=recipe.storage)
             lance.write_dataset(stream, f"{folder}/examples.lance", storage_options=recipe.storage)
     info = _describe(name, columns, table, tags, form, duplicates, recipe)
@@ -121,7 +121,7 @@ def write_tags(task: Task, tagged: Mapping[bytes, TagsBy], tagger: str, folder: 
     for name, values in (("tags", tags), ("tagger", taggers)):
         at = table.schema.get_field_index(name)
         table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
-    with told(f"Task '{task.info.name}' cannot be written"):
+    with explained(f"Task '{task.info.name}' cannot be written"):
         lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=task.storage)
     info = replace(
         task.info,
@@ -247,7 +247,7 @@ class _Spool:
     def _spill(self) -> None:
         if self._batches:
             table = pa.Table.from_batches(self._batches, _SPOOLED)
-            with told("The folder for temporary files"):
+            with explained("The folder for temporary files"):
                 lance.write_dataset(table, self._file, mode="append" if self._spilled else "create")
         self._batches, self._spilled = [], True
 

@@ -12,7 +12,7 @@ _UNREACHED = re.compile(r"bucket|AWS Error|error sending request|dispatch failur
 
 
 @contextmanager
-def told(what: str, advice: str = REPAIR) -> Iterator[None]:
+def explained(what: str, advice: str = REPAIR) -> Iterator[None]:
     """Turn what goes wrong underneath into one line about `what`, the beginning of a sentence.
 
     Raises

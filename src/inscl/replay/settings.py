@@ -17,7 +17,7 @@ DEFAULT_INSINFO = "paper"
 
 
 @dataclass(frozen=True)
-class Measure:
+class _Measure:
     """A way to measure how much each instruction of a pool says."""
 
     about: str
@@ -25,10 +25,10 @@ class Measure:
     score: Callable[..., list[float]]  # of the merged tags, or the embeddings, of all instructions
 
 
-INSINFO: Mapping[str, Measure] = {
-    "paper": Measure("rarity of its tags, summed (the paper)", "tags", insinfo),
-    "mean": Measure("rarity per tag, which does not grow with their number", "tags", mean_insinfo),
-    "density": Measure("distance to the nearest other instructions, without tags", "embeddings", density_insinfo),
+INSINFO: Mapping[str, _Measure] = {
+    "paper": _Measure("rarity of its tags, summed (the paper)", "tags", insinfo),
+    "mean": _Measure("rarity per tag, which does not grow with their number", "tags", mean_insinfo),
+    "density": _Measure("distance to the nearest other instructions, without tags", "embeddings", density_insinfo),
 }
 
 

@@ -26,12 +26,12 @@ def equally(stage: StageView) -> list[float]:
     return [1.0] * len(stage.earlier)
 
 
-def by_size(stage: StageView) -> list[float]:
+def _by_size(stage: StageView) -> list[float]:
     """In proportion to the training rows each has."""
     return [float(view.rows) for view in stage.earlier]
 
 
-def by_loss_increase(stage: StageView) -> list[float]:
+def _by_loss_increase(stage: StageView) -> list[float]:
     """More from tasks that are forgotten more: the ratio of their perplexity now to that when they were learnt."""
     return [float(np.exp(min(stage.loss_increase(view), _MOST_INCREASE))) for view in stage.earlier]
 
@@ -45,13 +45,13 @@ def by_insinfo(stage: StageView, view: TaskView, count: int) -> Rows:
     return select.insinfo(view.counts.tolist(), scores, count, stage.rng("task", view.name))
 
 
-def by_fresh_insinfo(stage: StageView, view: TaskView, count: int) -> Rows:
+def _by_fresh_insinfo(stage: StageView, view: TaskView, count: int) -> Rows:
     """As `by_insinfo`, where what earlier stages replayed counts for less, and its rows come last."""
     scores = [stage.insinfo[key] for key in view.keys]
     return select.insinfo(view.counts.tolist(), scores, count, stage.rng("task", view.name), stage.times(view))
 
 
-def by_rotation(stage: StageView, view: TaskView, count: int) -> Rows:
+def _by_rotation(stage: StageView, view: TaskView, count: int) -> Rows:
     """What earlier stages replayed least, and among equals what stands best for the rest."""
     return rotate(
         view.counts.tolist(),
@@ -63,7 +63,7 @@ def by_rotation(stage: StageView, view: TaskView, count: int) -> Rows:
     )
 
 
-def by_surprise(stage: StageView, view: TaskView, count: int) -> Rows:
+def _by_surprise(stage: StageView, view: TaskView, count: int) -> Rows:
     """Rows whose loss has risen most since their task was learnt; those that were not measured come last, by chance."""
     rises, mixed = stage.log.increases(view.name), stage.rng("task", view.name).permutation(view.rows)
     order = sorted(mixed.tolist(), key=lambda row: -rises.get(view.row_keys[row].hex(), -np.inf))
@@ -84,7 +84,7 @@ def diverse_instruction(stage: StageView, view: TaskView, count: int) -> Rows:
     return select.diverse_instruction(view.counts.tolist(), view.embeddings, stage.new.embeddings, count, rng)
 
 
-_ROTATE = Strategy("equal shares, what was replayed least first", equally, by_rotation)
+_ROTATE = Strategy("equal shares, what was replayed least first", equally, _by_rotation)
 
 STRATEGIES = Strategies(
     {
@@ -96,7 +96,7 @@ STRATEGIES = Strategies(
         "inscl-mean": Strategy("inscl, with InsInfo per tag", by_distance, by_insinfo, "mean"),
         "inscl-density": Strategy("inscl, with InsInfo from embeddings", by_distance, by_insinfo, "density"),
         "inscl-rotate": Strategy(
-            "inscl, where what was replayed before counts for less", by_distance, by_fresh_insinfo
+            "inscl, where what was replayed before counts for less", by_distance, _by_fresh_insinfo
         ),
         "rotate": _ROTATE,
         "steady": replace(
@@ -105,15 +105,15 @@ STRATEGIES = Strategies(
         ),
         "rgd": Strategy(
             "more from tasks whose loss has risen more, random rows",
-            by_loss_increase,
+            _by_loss_increase,
             at_random,
             carry=True,
             losses=True,
         ),
-        "surprise": Strategy("equal shares, rows whose loss has risen most", equally, by_surprise, losses=True),
+        "surprise": Strategy("equal shares, rows whose loss has risen most", equally, _by_surprise, losses=True),
         "dynamic": Strategy("more from distant tasks, random rows", by_distance, at_random),
         "insinfo": Strategy("equal shares, informative instructions first", equally, by_insinfo),
-        "proportional": Strategy("shares by task size, random rows", by_size, at_random),
+        "proportional": Strategy("shares by task size, random rows", _by_size, at_random),
         "prototype-data": Strategy(
             "equal shares, rows nearest the centroids of the task's data", equally, prototype_data
         ),

@@ -20,7 +20,7 @@ _Held = TypeVar("_Held")
 
 
 @dataclass(frozen=True)
-class TagUse:
+class _TagUse:
     """A tag after merging, and what carries it."""
 
     tag: str
@@ -32,7 +32,7 @@ class TagUse:
 
 
 @dataclass(frozen=True)
-class InstructionUse:
+class _InstructionUse:
     """An instruction, its merged tags and its InsInfo."""
 
     key: str  # hex
@@ -60,9 +60,9 @@ class Survey:
         What merging warns of, or ''.
     insinfo : str
         The InsInfo that `instructions` are ranked by: a name in `inscl.replay.settings.INSINFO`.
-    tags : tuple of TagUse
+    tags : tuple of _TagUse
         Tags of the tasks asked for, the most frequent first.
-    instructions : tuple of InstructionUse
+    instructions : tuple of _InstructionUse
         Instructions of the tasks asked for, the highest InsInfo first.
     """
 
@@ -75,8 +75,8 @@ class Survey:
     radius: float
     warning: str
     insinfo: str
-    tags: tuple[TagUse, ...]
-    instructions: tuple[InstructionUse, ...]
+    tags: tuple[_TagUse, ...]
+    instructions: tuple[_InstructionUse, ...]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def survey(memory: Memory, names: Sequence[str] = (), *, insinfo: str = DEFAULT_
         warning=merged.warning,
         insinfo=insinfo,
         tags=tuple(
-            TagUse(
+            _TagUse(
                 tag=tag,
                 here=here[tag],
                 instructions=everywhere[tag],
@@ -158,7 +158,7 @@ def survey(memory: Memory, names: Sequence[str] = (), *, insinfo: str = DEFAULT_
             for tag in by_frequency
         ),
         instructions=tuple(
-            InstructionUse(key.hex(), pool.texts[key], tuple(homes[key]), tuple(sorted(tags[key])), scores[key])
+            _InstructionUse(key.hex(), pool.texts[key], tuple(homes[key]), tuple(sorted(tags[key])), scores[key])
             for key in by_score
         ),
     )

@@ -17,11 +17,11 @@ from inscl.report.page import write_run_report, write_stage_report
 from inscl.report.reading import summarize
 from inscl.report.stage import is_stage, summarize_stage
 
-HOST = "127.0.0.1"
+_HOST = "127.0.0.1"
 _NEWS = ("scores.json", "streams.json", "run.json", "learn.json", "results.parquet")
 
 
-def write_page(source: Path, out: Path) -> bool:
+def _write_page(source: Path, out: Path) -> bool:
     """Write the page of a run or stage as far as it is; whether that was the last word.
 
     What has nothing to show yet gets a page that says so.
@@ -67,9 +67,9 @@ class LivePage:
         if not source.is_dir():
             raise ConfigError(f"There is no folder '{source}' to watch. Name the folder of a run or of a stage.")
         self._source, self._out, self._every = source, out, every
-        self._finished, self._seen = write_page(source, out), threading.Event()
+        self._finished, self._seen = _write_page(source, out), threading.Event()
         try:
-            self._server = ThreadingHTTPServer((HOST, port), partial(_Handler, page=self, directory=str(out)))
+            self._server = ThreadingHTTPServer((_HOST, port), partial(_Handler, page=self, directory=str(out)))
         except OSError as error:
             raise ConfigError(f"Port {port} cannot be used ({error.strerror}). Give another with --port.") from error
         self._server.daemon_threads = True
@@ -78,7 +78,7 @@ class LivePage:
     @property
     def address(self) -> str:
         """Where a browser finds it."""
-        return f"http://{HOST}:{self.port}/"
+        return f"http://{_HOST}:{self.port}/"
 
     @property
     def refresh(self) -> float | None:
@@ -98,7 +98,7 @@ class LivePage:
             while not self._finished:
                 time.sleep(self._every)
                 if (now := _news(self._source)) != known:
-                    known, self._finished = now, write_page(self._source, self._out)
+                    known, self._finished = now, _write_page(self._source, self._out)
             tell("finished; the page stays until it was loaded once more")
             self._seen.wait(patience)
         finally:
@@ -120,7 +120,7 @@ class _Handler(SimpleHTTPRequestHandler):
         super().__init__(*args, **more)
 
     def do_GET(self) -> None:
-        if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
+        if self.headers.get("Host", "").rpartition(":")[0] not in (_HOST, "localhost"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
         super().do_GET()

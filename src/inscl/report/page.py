@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from importlib.util import find_spec
@@ -34,6 +34,7 @@ KINDS = ("svg", "png")
 _EXAMPLES_SHOWN = 60
 _FEW_DIFFERENCES = 10  # more are folded away, but for those of the best
 _PNG_ZOOM = 2.0
+_Drawn = Mapping[str, Figure | Sequence[Figure] | None]  # by their names in a template
 _OURS = re.compile(
     r"((scores|budget|insinfo)-\d+|relative-gain|forgetting|distances|kinds|shares|headline|frontier|trend|loss)\.(svg|png)"
 )
@@ -74,8 +75,11 @@ def write_run_report(
     out.mkdir(parents=True, exist_ok=True)
     pages = _write_answers(out, facts, folders)
     examples, shown = _by_task(facts)
-    page = _render(
+    return _write_report(
+        out,
         "run.html.j2",
+        drawn,
+        figures,
         facts=facts,
         title=", ".join(run.name for run in facts.runs),
         models=list(dict.fromkeys(run.model for run in facts.runs)),
@@ -90,17 +94,12 @@ def write_run_report(
         pages=pages,
         configs=_write_configs(out, facts.runs),
         tasks_of=_tasks_of,
-        files=figures,
         **_lines_shown(facts.lines),
         **_differences(facts.differences, best.label if best else ""),
-        **drawn,
     )
-    _write_figures(out / "figures", _flat(drawn.values()), figures)
-    _write(out / "index.html", page)
-    return out / "index.html"
 
 
-def _run_figures(facts: Facts, best: str) -> dict[str, Figure | Sequence[Figure] | None]:
+def _run_figures(facts: Facts, best: str) -> _Drawn:
     """The figures of a run's page by their names in its template; the line `best` is shown first."""
     return {
         "headline": draw.headline_figure(facts),
@@ -125,22 +124,19 @@ def write_plan_report(
     facts, out = facts or summarize_plan(plan), Path(out)
     _check(figures)
     info = plan_insinfo(facts)
-    drawn = {"shares": draw.share_figure(facts), "info": draw.insinfo_figure(0, info) if info else None}
+    drawn: _Drawn = {"shares": draw.share_figure(facts), "info": draw.insinfo_figure(0, info) if info else None}
     named = {"verdict": "In short", "shares": "Shares", "insinfo": "InsInfo", "instructions": "Instructions"}
     shown = {"shares": facts.tasks, "insinfo": info, "instructions": facts.tasks}
     sections = [(key, name) for key, name in named.items() if shown.get(key, True)]
-    page = _render(
+    return _write_report(
+        out,
         "plan.html.j2",
+        drawn,
+        figures,
         plan=facts,
         verdict=plan_verdict(facts),
         sections=[*sections, ("provenance", "Provenance")],
-        files=figures,
-        **drawn,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    _write_figures(out / "figures", _flat(drawn.values()), figures)
-    _write(out / "index.html", page)
-    return out / "index.html"
 
 
 # ---------------------------------------------------------------- the page
@@ -149,21 +145,21 @@ def write_plan_report(
 def write_stage_report(
     stage: str | Path, out: str | Path, *, figures: Sequence[str] = KINDS, facts: StageFacts | None = None
 ) -> Path:
-    """Write the report of a stage of `inscl learn`: what it changed, and the months before it.
-
-    Arguments and result are those of `write_run_report`, for the folder of a stage.
-    """
+    """Write the report of a stage of `inscl learn`, as `write_run_report` does: what changed, and the months before."""
     facts, out = facts or summarize_stage(stage), Path(out)
     _check(figures)
-    drawn = {
+    drawn: _Drawn = {
         "trend": draw.trend_figure(facts),
         "shares": draw.share_figure(facts.plan) if facts.plan else None,
         "loss": draw.loss_figure(facts),
     }
     named = {"lost": "Lost answers", "gained": "Gained answers", "replay": "Replay", "loss": "Training"}
     shown = {"lost": facts.lost, "gained": facts.gained, "replay": drawn["shares"], "loss": drawn["loss"]}
-    page = _render(
+    return _write_report(
+        out,
         "stage.html.j2",
+        drawn,
+        figures,
         stage=facts,
         verdict=stage_verdict(facts),
         tasks=[_stage_row(task) for task in facts.tasks],
@@ -171,13 +167,7 @@ def write_stage_report(
         enough_rows=enough_rows(),
         moved=100 * CHANGED_BY,
         most=_EXAMPLES_SHOWN,
-        files=figures,
-        **drawn,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    _write_figures(out / "figures", _flat(drawn.values()), figures)
-    _write(out / "index.html", page)
-    return out / "index.html"
 
 
 def _stage_row(task: StageTask) -> tuple[str, ...]:
@@ -185,6 +175,15 @@ def _stage_row(task: StageTask) -> tuple[str, ...]:
     change = (minus(task.change.mean, sign=True), spread(task.change, sign=True) or "–")
     name = f"{task.task} (new)" if task.new else task.task
     return name, before, minus(task.after.mean), spread(task.after) or "–", *change, str(task.after.n)
+
+
+def _write_report(out: Path, template: str, drawn: _Drawn, figures: Sequence[str], **content: object) -> Path:
+    """Write a page, then its figures as files of the kinds `figures`; the page's path."""
+    page = _render(template, files=figures, **content, **drawn)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_figures(out / "figures", _flat(drawn.values()), figures)
+    _write(out / "index.html", page)
+    return out / "index.html"
 
 
 def _render(template: str, **content: object) -> str:

@@ -21,6 +21,14 @@ _MOST_MONTHS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Month:
+    """A stage of the chain that leads to this one: its model's mean score on each task, in points."""
+
+    name: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageTask:
     """A task's score before and after the stage, in points, on the same test rows."""
 
@@ -29,14 +37,6 @@ class StageTask:
     before: float
     after: Estimate
     change: Estimate
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Month:
-    """A stage of the chain that leads to this one: its model's mean score on each task, in points."""
-
-    name: str
-    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)

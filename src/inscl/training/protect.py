@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from inscl.errors import ConfigError
 from inscl.models.parts import below, layers_to_freeze
@@ -111,7 +111,7 @@ class StartCallback(TrainerCallback):
             save_file({name: p.contiguous() for name, p in self.average.items()}, checkpoint / _AVERAGE)
 
     @torch.no_grad()
-    def on_train_begin(self, args: Any, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, args: TrainingArguments, *_: object, **__: object) -> None:
         """The weights are on their device by now."""
         self.to(args.device)
 
@@ -124,7 +124,7 @@ class StartCallback(TrainerCallback):
                     parameter.grad.add_(parameter - self.start[name], alpha=self.protection.l2_start)
 
     @torch.no_grad()
-    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         """Move the average; the first step begins it, so that nothing of the start is left in it."""
         decay = self.protection.ema
         share = (1 - decay) / (1 - decay**state.global_step)

@@ -28,7 +28,7 @@ _FILE = "tracking.json"
 PROJECT = "inscl"  # of trackio, if `training` names none
 TENSORBOARD = "tensorboard"  # folder of its files in a stage's
 # Fields of `training` that say where the loss is shown, and nothing about the model.
-FIELDS = frozenset(
+TRACKER_FIELDS = frozenset(
     {"report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
 )
 

@@ -31,7 +31,7 @@ from inscl.training.stage import Stage, StageRecord, become
 
 _logger = logging.getLogger(__name__)
 
-_WITHOUT_EFFECT = tracking.FIELDS | {"per_device_train_batch_size"}  # fields that change nothing of the result
+_WITHOUT_EFFECT = tracking.TRACKER_FIELDS | {"per_device_train_batch_size"}  # on the result
 
 
 def train_stage(

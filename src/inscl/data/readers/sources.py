@@ -19,7 +19,7 @@ from inscl.data.readers.files import (
 )
 from inscl.data.readers.forms import Numbered, detect_form, is_conversation
 from inscl.data.readers.report import Dropped, PartReport, ReadReport
-from inscl.data.readers.tables import BATCH, table_records
+from inscl.data.readers.tables import ROWS_AT_ONCE, table_records
 from inscl.errors import DataError, require
 
 HEAD = 100  # records looked at to tell a form
@@ -197,7 +197,7 @@ def _from_dataset(data: Any, name: str, wanted: Collection[str], split: Split | 
 
     def records(told: PartReport) -> Iterator[Numbered]:
         told.unread.update(unread)
-        return table_records(table.iter(batch_size=BATCH), told)
+        return table_records(table.iter(batch_size=ROWS_AT_ONCE), told)
 
     return Source(name, "datasets", records, split)
 

@@ -15,7 +15,7 @@ from inscl.data.readers.forms import Numbered
 from inscl.data.readers.json_files import lines_of
 from inscl.data.readers.report import PartReport
 
-BATCH = 1024  # rows of a table turned into Python at once
+ROWS_AT_ONCE = 1024  # rows of a table turned into Python at once
 
 _AT_ONCE = 2  # records of the largest size that may be in memory at once
 
@@ -154,7 +154,7 @@ def _rows_at_once(metadata: Any, limit: int) -> int:
     largest = 1
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         largest = max(largest, sum(_longest(group.column(i), group.num_rows) for i in range(group.num_columns)))
-    return max(1, min(BATCH, _AT_ONCE * limit // largest))
+    return max(1, min(ROWS_AT_ONCE, _AT_ONCE * limit // largest))
 
 
 def _longest(column: Any, rows: int) -> int:

@@ -1,13 +1,13 @@
-"""A figure as a value, and what all kinds of figures share: scales, legends, and numbers as cells of their tables."""
+"""A figure as a value, and what all kinds of figures share: scales and legends."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from inscl.core.stats import Estimate
 from inscl.report.figures.draw import SERIES, Drawing, fit, light_rules, ticks, width_of
-from inscl.report.words import minus, spread
+from inscl.report.figures.table import Table
+from inscl.report.words import minus
 
 WIDTH = 760.0
 LABEL_WIDTH = 150.0  # room for the names of tasks
@@ -51,14 +51,6 @@ class Figure:
         about = Markup("<desc>{}</desc>").format(self.finding)
         paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
         return f'<svg xmlns="http://www.w3.org/2000/svg" class="fig" {size}>{about}{style}{paper}{self.svg}</svg>\n'
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """The numbers of a figure."""
-
-    head: Sequence[str]
-    rows: Iterable[Sequence[str]]
 
 
 def figure(
@@ -133,14 +125,3 @@ def legend(drawn: Drawing, names: Sequence[str], y: float = 14) -> float:
 def style_of(k: int) -> str:
     """Colour and dashes of the k-th line."""
     return f"s{k % SERIES}"
-
-
-def estimate_text(found: Estimate) -> str:
-    """A mean, with its interval where there is enough for one."""
-    ends = found.shown
-    return minus(found.mean) + (f" ({minus(ends[0])} to {minus(ends[1])})" if ends else "")
-
-
-def estimate_cells(found: Estimate, *, sign: bool = False) -> tuple[str, str, str]:
-    """Mean, interval and streams, as cells of a table."""
-    return minus(found.mean, sign=sign), spread(found), str(found.n if found.over == "streams" else 1)

@@ -6,19 +6,8 @@ from dataclasses import dataclass
 from inscl.core.stats import Estimate
 from inscl.report.facts import Facts
 from inscl.report.figures.draw import Drawing
-from inscl.report.figures.figure import (
-    WIDTH,
-    Figure,
-    Scale,
-    Table,
-    across,
-    estimate_cells,
-    estimate_text,
-    figure,
-    legend,
-    style_of,
-    upwards,
-)
+from inscl.report.figures.figure import WIDTH, Figure, Scale, across, figure, legend, style_of, upwards
+from inscl.report.figures.table import Table, estimate_cells, estimate_text
 
 _LEFT, _RIGHT, _HEIGHT = 52.0, WIDTH - 20, 260.0
 _MORE = 1.02  # times the tokens of the cheapest: below that, costs are the same

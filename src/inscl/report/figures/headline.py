@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from inscl.report.facts import Facts, StreamFacts
 from inscl.report.figures.draw import Drawing, fit
-from inscl.report.figures.figure import WIDTH, Figure, Scale, Table, figure, legend, style_of, upwards
+from inscl.report.figures.figure import WIDTH, Figure, Scale, figure, legend, style_of, upwards
+from inscl.report.figures.table import Table
 from inscl.report.stage import StageFacts
 
 _KEPT = 0.8  # of the score when it was learnt

@@ -7,7 +7,8 @@ from statistics import fmean
 from inscl.core.stats import Estimate
 from inscl.report.facts import Facts, StreamFacts
 from inscl.report.figures.draw import RAMP, Drawing, fit, width_of
-from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, Table, figure
+from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, figure
+from inscl.report.figures.table import Table
 from inscl.report.words import spread
 
 _CELL, _MOST_CELL = 28.0, 64.0  # height of a cell, and its width at most

@@ -1,7 +1,8 @@
 """The loss of training over its steps."""
 
 from inscl.report.figures.draw import Drawing
-from inscl.report.figures.figure import WIDTH, Figure, Scale, Table, across, figure, style_of, upwards
+from inscl.report.figures.figure import WIDTH, Figure, Scale, across, figure, style_of, upwards
+from inscl.report.figures.table import Table
 from inscl.report.stage import StageFacts
 
 _LEFT, _TOP, _HEIGHT, _MARKS = 52.0, 12.0, 180.0, 60

@@ -5,7 +5,8 @@ from statistics import fmean
 
 from inscl.report.facts import Facts
 from inscl.report.figures.draw import Drawing, apart, fit, width_of
-from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, Table, across, figure, upwards
+from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, across, figure, upwards
+from inscl.report.figures.table import Table
 from inscl.report.plan import PlanFacts, PlanTask
 from inscl.report.replayed import BudgetFacts, InsInfoFacts, InstructionFacts, StageBudget
 

@@ -5,17 +5,8 @@ from dataclasses import dataclass
 
 from inscl.report.facts import Facts, LineFacts
 from inscl.report.figures.draw import Drawing, apart, fit, width_of
-from inscl.report.figures.figure import (
-    WIDTH,
-    Figure,
-    Scale,
-    Table,
-    estimate_cells,
-    estimate_text,
-    figure,
-    style_of,
-    upwards,
-)
+from inscl.report.figures.figure import WIDTH, Figure, Scale, figure, style_of, upwards
+from inscl.report.figures.table import Table, estimate_cells, estimate_text
 
 TOP, HEIGHT, LEFT = 14.0, 330.0, 52.0
 _Bound = tuple[str, float]  # its name, and its Relative Gain

@@ -4,19 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from inscl.report.facts import Facts, LineFacts, TaskFacts
 from inscl.report.figures.draw import Drawing, fit
-from inscl.report.figures.figure import (
-    LABEL_WIDTH,
-    WIDTH,
-    Figure,
-    Scale,
-    Table,
-    across,
-    estimate_cells,
-    estimate_text,
-    figure,
-    legend,
-    style_of,
-)
+from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, across, figure, legend, style_of
+from inscl.report.figures.table import Table, estimate_cells, estimate_text
 from inscl.report.forgotten import COUNTS, KindFacts
 from inscl.report.words import minus
 
