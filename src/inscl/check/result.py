@@ -167,9 +167,8 @@ class CheckResult:
 
     Attributes
     ----------
-    model, reference : str
-    score : str
-        The score that was compared.
+    model, reference, score : str
+        Which model, what it was compared with, and by which score.
     limits : Tolerance
     findings : tuple of TaskCheck
         Tasks in the order of the reference; the general text last.
