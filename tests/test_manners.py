@@ -170,11 +170,11 @@ def test_a_misspelt_field_of_the_trainer_is_named_too():
 MANY = """
 import sys
 from inscl.cli import main
-from inscl.cli.view import StageView
+from inscl.cli.view import StageProgress
 for line in sys.argv[1:]:
     main(line.split())
 print("BAR", flush=True)
-with StageView() as view:
+with StageProgress() as view:
     view.show("training", 1, 2, 0.5)
 """
 LINES = ("tasks", "show billing", "verify", "--help", "show nosuch", "doctor --quick")

@@ -58,7 +58,7 @@ def check(
     output: OutputOptions,
 ) -> None:
     """The gate before a release: exit with 1 where a task dropped by more than is allowed."""
-    from inscl.cli.view import StageView
+    from inscl.cli.view import StageProgress
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
@@ -83,7 +83,7 @@ def check(
             file.unlink()  # what an earlier call said must not be taken for this one's
     settings = None if config is None else read_settings(config)
     kept = open_memory(memory or str(memory_of(against) or "memory"), quiet=output.quiet)
-    with StageView(quiet=output.quiet) as view:
+    with StageProgress(quiet=output.quiet) as view:
         if is_bare_model(against):
             reference = assess(kept, against, config=settings or StageConfig(), progress=view.show)
         else:

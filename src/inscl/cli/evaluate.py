@@ -45,7 +45,7 @@ def evaluate(
     output: OutputOptions,
 ) -> None:
     """Score a model on the test rows of every remembered task, and its perplexity on a general text."""
-    from inscl.cli.view import StageView
+    from inscl.cli.view import StageProgress
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
@@ -54,7 +54,7 @@ def evaluate(
 
     kept = memory.open(quiet=output.quiet).existing()
     settings = read_settings(config)
-    with StageView(quiet=output.quiet) as view:
+    with StageProgress(quiet=output.quiet) as view:
         made = assess(
             kept,
             asked_of(server, model) if server else model or last_model(kept),

@@ -83,10 +83,10 @@ def learn(
                 _show_rows(made, model)
             _print_cost(made.plan, settings, output.json)
         return
-    from inscl.cli.view import StageView
+    from inscl.cli.view import StageProgress
     from inscl.stages.learn import learn as learn_stage
 
-    with StageView(quiet=output.quiet) as view:
+    with StageProgress(quiet=output.quiet) as view:
         done = learn_stage(
             memory.open(quiet=output.quiet),
             name,

@@ -25,14 +25,14 @@ def pool(
     output: OutputOptions,
 ) -> None:
     """A model's own answers to a set of prompts, to be replayed as general data. Goes on if interrupted."""
-    from inscl.cli.view import StageView
+    from inscl.cli.view import StageProgress
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
     from inscl.evaluation.pool import read_prompts, write_pool
 
     asked = None if prompts is None else read_prompts(prompts)
-    with StageView(quiet=output.quiet) as view:
+    with StageProgress(quiet=output.quiet) as view:
         done = write_pool(
             asked_of(server, model) if server else model,
             out,

@@ -102,7 +102,7 @@ class RunView(_View):
         return f"about {_duration((time.monotonic() - self.begun) / gained * (1 - done))} left"
 
 
-class StageView(_View):
+class StageProgress(_View):
     """What one stage is doing, its step, loss and time left."""
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -136,7 +136,7 @@ class StageView(_View):
 @contextmanager
 def counting(doing: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A view of many equal steps, told how many are done and of how many."""
-    with StageView(quiet=quiet) as view:
+    with StageProgress(quiet=quiet) as view:
         yield lambda done, total: view.show(doing, done, total, None)
 
 
