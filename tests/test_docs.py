@@ -40,7 +40,7 @@ needs_encoder = pytest.mark.skipif(
 PARSED = {
     r"^inscl demo": "trains a real model for minutes; tests/test_demo.py runs it",
     r"^inscl run": "trains for hours, or on data of the reader's; tests/test_run.py runs the command",
-    r"^inscl (report|forgetting)": "needs a finished run; their own tests run them",
+    r"^inscl (report|forgetting|watch)": "needs a finished run; their own tests run them",
     r"^inscl check": "needs scores of an earlier model; its own tests run it",
     r"^inscl tag\b": "needs a server or a real model; its own tests run it",
     r"--server|--url|https?://": "needs a server; the tests of servers run it",
