@@ -192,7 +192,7 @@ def _markdown(heads: list[str], rows: list[list[str]]) -> str:
 
 
 TABLES = {"gate": gate, "primary": primary, "arms": arms, "streams": streams, "distances": distances}
-PAGE = HERE.parent / "docs" / "results.md"
+PAGES = (HERE.parent / "docs" / "results.md", HERE.parent / "README.md")
 
 
 def filled(page: str) -> str:
@@ -205,13 +205,14 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
-    """Print every table of a set, or write those that the page names."""
+    """Print every table of a set, or write those that the pages name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", default="confirming", help="folder beside this file")
-    parser.add_argument("--write", action="store_true", help="write them into docs/results.md")
+    parser.add_argument("--write", action="store_true", help="write them into docs/results.md and README.md")
     arguments = parser.parse_args()
     if arguments.write:
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        for page in PAGES:
+            page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         table = scores(HERE / arguments.set)
         print(*(made(table) for made in TABLES.values()), sep="\n\n")
