@@ -109,7 +109,8 @@ def test_every_command_has_json_and_quiet_and_an_example(command, capsys):
 
 
 # Options that share a name with one of a group and mean something else.
-ANOTHER = {("mix", "--format"), ("check", "--memory"), ("demo", "--seed"), ("demo", "--workers"), ("run", "--workers")}
+ANOTHER = {("add", "--general"), ("mix", "--format"), ("check", "--memory"), ("demo", "--seed")}
+ANOTHER |= {("demo", "--workers"), ("run", "--workers")}
 GROUPS = (OutputOptions, EncodingOptions, DataOptions, ReplayOptions, AskingOptions)
 
 

@@ -16,7 +16,7 @@ from inscl.core.scoring import SCORERS
 from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow
 from inscl.data.row_check import check_rows
-from inscl.errors import DataError, InsclError
+from inscl.errors import DataError, InsclError, first_line
 from inscl.evaluation.evaluate import answer_limit, predict
 from inscl.evaluation.perplexity import Perplexity, perplexity
 from inscl.evaluation.predictions import Prediction
@@ -273,7 +273,7 @@ def _read_file(path: Path) -> Assessment:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain.get(_MARK) != 1:
             raise KeyError(_MARK)
-        tasks = {task: _checked(task, RowScores.from_dict(rows)) for task, rows in plain["tasks"].items()}
+        tasks = {task: _from_file(task, rows) for task, rows in plain["tasks"].items()}
         general = None if plain["perplexity"] is None else Perplexity(**plain["perplexity"])
         return Assessment(
             plain["model"], plain["identity"], plain["settings"], tasks, general, plain.get("versions", {})
@@ -282,21 +282,31 @@ def _read_file(path: Path) -> Assessment:
         if isinstance(error, InsclError):
             raise
         raise DataError(
-            f"'{path}' is no file of scores that this version reads ({type(error).__name__}: {error}). Write one with "
-            "`inscl evaluate MODEL --out FILE`."
+            f"'{path}' is no file of scores that this version reads ({type(error).__name__}: {first_line(error)}). "
+            "Write one with `inscl evaluate MODEL --out FILE`."
         ) from error
+
+
+def _from_file(task: str, plain: Mapping[str, Any]) -> RowScores:
+    """What a file holds of a task; looked at as it stands there, since a schema would make numbers of texts."""
+    _check_scores(task, plain["rows"], len(plain["instructions"]), len(plain["keys"]))
+    return RowScores.from_dict(plain)
 
 
 def _checked(task: str, rows: RowScores) -> RowScores:
     """Scores of one row each, between 0 and 1."""
-    for name, values in rows.rows.items():
+    _check_scores(task, rows.rows, rows.n, len(rows.keys))
+    return rows
+
+
+def _check_scores(task: str, scores: Mapping[str, Sequence[Any]], n: int, n_keys: int) -> None:
+    for name, values in scores.items():
         good = all(isinstance(v, int | float) and math.isfinite(v) and (v <= 1 or name == "loss") for v in values)
-        if not good or not len(values) == rows.n == len(rows.keys) or (values and min(values) < 0):
+        if not good or not len(values) == n == n_keys or (values and min(values) < 0):
             raise DataError(
-                f"The scores '{name}' of task '{task}' are not one number between 0 and 1 for each of its {rows.n} "
+                f"The scores '{name}' of task '{task}' are not one number between 0 and 1 for each of its {n} "
                 "rows. Write the file anew with `inscl evaluate MODEL --out FILE`."
             )
-    return rows
 
 
 def _of_stage(stage: StageFolder) -> Assessment:

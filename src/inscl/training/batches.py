@@ -112,7 +112,7 @@ def _weighted(rows: Sequence[TokenRow], loss: _Loss) -> list[TokenRow]:
     Examples
     --------
     >>> rows = [TokenRow([0, 1, 2], [-100, 1, 2], weight=3.0), TokenRow([0, 1], [-100, 1], weight=1.0)]
-    >>> [row.weight for row in weighted(rows, "row")]  # of 2 tokens and of 1
+    >>> [row.weight for row in _weighted(rows, "row")]  # of 2 tokens and of 1
     [0.75, 0.5]
     """
     answers = [row.answers for row in rows]
