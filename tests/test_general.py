@@ -15,8 +15,8 @@ from inscl.data.example import example_key
 from inscl.data.mixture import read_mixture
 from inscl.errors import ConfigError, PlanError
 from inscl.memory.memory import Memory
-from inscl.replay.budget import Budget
-from inscl.replay.general import EVERYDAY, part_of, share_in
+from inscl.replay.budget import Budget, share_of
+from inscl.replay.general import EVERYDAY, share_in
 from inscl.replay.mixing import replayed_rows
 from inscl.replay.plan import Plan
 from inscl.replay.planner import plan, resume
@@ -157,7 +157,7 @@ def test_what_is_no_share_is_refused(text):
 
 @given(st.integers(0, 100_000), st.integers(1, 100))
 def test_parts_are_rounded_as_they_are_written(total, percent):
-    assert part_of(total, percent / 100) == (2 * total * percent + 100) // 200  # integers are the oracle
+    assert share_of(total, percent / 100) == (2 * total * percent + 100) // 200  # integers are the oracle
 
 
 def test_a_task_with_the_name_of_what_comes_with_inscl_is_told(memory):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -12,6 +13,7 @@ from inscl.evaluation.scores import RowScores
 from inscl.report.figures import loss_figure, trend_figure
 from inscl.report.page import write_stage_report
 from inscl.report.stage import summarize_stage
+from inscl.stages.folder import SCORES
 from inscl.stages.learn import REQUEST
 from test_learn import StageTrainer, learn_month
 
@@ -106,6 +108,30 @@ def test_a_stage_that_has_not_scored_says_how_to_go_on(tmp_path, months):
     (begun / REQUEST).write_bytes((months[0].folder / REQUEST).read_bytes())
     with pytest.raises(InsclError, match=r"has not scored its model yet.*inscl learn"):
         write_stage_report(begun, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (REQUEST, lambda known: known.pop("name")),
+        (REQUEST, lambda known: known.update(config={})),
+        (REQUEST, lambda known: known.update(start=3)),
+        (SCORES, lambda known: known.pop("before")),
+        (SCORES, lambda known: known["before"].pop("may")),
+        (SCORES, lambda known: known["before"]["may"]["rows"].pop("rouge_l")),
+        (SCORES, lambda known: known["test"].update(may=3)),
+    ],
+)
+def test_a_damaged_stage_is_one_line_that_names_the_file(months, tmp_path, capsys, name, change):
+    stage = tmp_path / "july"
+    copytree(months[-1].folder, stage)
+    known = json.loads((stage / name).read_text())
+    change(known)
+    (stage / name).write_text(json.dumps(known))
+    assert main(["report", str(stage), "--out", str(tmp_path / "page")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} is damaged" in line
+    assert not (tmp_path / "page").exists()
 
 
 def test_a_chain_that_was_moved_is_found_beside_the_stage(months, tmp_path):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
+from http.server import SimpleHTTPRequestHandler
 from shutil import copytree
 
 import pytest
@@ -55,6 +56,21 @@ def test_a_run_is_shown_as_it_grows_and_the_server_ends_with_it(tmp_path):
         assert answer.getheader("Refresh") is None
     with pytest.raises(ConnectionRefusedError):
         get(page)
+
+
+def test_who_was_given_an_earlier_page_has_not_seen_the_last_one(tmp_path, monkeypatch):
+    page = LivePage(made_run(tmp_path / "run", stages_done=2), tmp_path / "page", every=0.1)
+    send = SimpleHTTPRequestHandler.do_GET
+
+    def ends_meanwhile(handler):
+        send(handler)
+        page._finished = True
+
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", ends_meanwhile)
+    with served(page, patience=2):
+        get(page)
+        time.sleep(0.5)  # it would have ended by now
+        assert get(page)[0].status == 200
 
 
 def test_a_finished_stage_is_served_until_nobody_comes(tmp_path):

@@ -72,6 +72,17 @@ class Estimate:
         """The ends as words and figures show them: none where there is too little to tell."""
         return self.ends if self.enough else None
 
+    @property
+    def in_points(self) -> "Estimate":
+        """The estimate of a score or share, times 100.
+
+        >>> found = Estimate(mean=0.5, low=0.25, high=0.75).in_points
+        >>> found.mean, found.ends
+        (50.0, (25.0, 75.0))
+        """
+        low, high = (None if end is None else 100 * end for end in (self.low, self.high))
+        return replace(self, mean=100 * self.mean, low=low, high=high)
+
     def __neg__(self) -> "Estimate":
         """The estimate of the opposite."""
         low, high = (None if end is None else -end for end in (self.high, self.low))

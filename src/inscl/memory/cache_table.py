@@ -203,7 +203,7 @@ def _words(column: pa.Array) -> npt.NDArray[np.uint16]:
     """The 16-bit words of each row of a column: a key, a list of float16, a mark or a number of 64 bits."""
     words: npt.NDArray[np.uint16]
     if column.type == KEY:
-        words = np.frombuffer(column.buffers()[1] or b"", np.uint16).reshape(-1, 8)
+        words = np.frombuffer(column.buffers()[1], np.uint16).reshape(-1, 8)
         return words[column.offset : column.offset + len(column)]
     if pa.types.is_fixed_size_list(column.type):
         return np.ascontiguousarray(matrix(pa.chunked_array([column]))).view(np.uint16)

@@ -1,12 +1,14 @@
 """How much a stage may replay: a count, a share of the new task's rows, or a number of tokens."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, TypeVar
 
 from inscl.errors import PlanError
 
 _Unit = Literal["examples", "tokens"]
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,7 @@ class Budget:
 
     def total(self, new_rows: int, earlier: int) -> int:
         """Budget of the stage, in its unit: a share is rounded to the nearest whole, halves up."""
-        amount = self.amount
-        if isinstance(amount, float):  # as it was written: the float 0.29 lies below 29 %, and 29 % of 50 rows is 14.5
-            amount = int(Fraction(repr(amount)) * new_rows + Fraction(1, 2))
+        amount = share_of(new_rows, self.amount) if isinstance(self.amount, float) else self.amount
         return amount * (earlier if self.per_task else 1)
 
     @property
@@ -88,11 +88,35 @@ def amount_in(text: str) -> int | float:
     PlanError
         If the text is neither.
     """
-    text = text.strip()
     try:
-        return float(f"{text[:-1]}e-2") if text.endswith("%") else int(text)
+        return number_in(text, int)
     except ValueError:
-        raise PlanError(f"The budget is '{text}'; wanted a whole number such as 200, or a share such as 5%.") from None
+        raise PlanError(
+            f"The budget is '{text.strip()}'; wanted a whole number such as 200, or a share such as 5%."
+        ) from None
+
+
+def number_in(text: str, plain: Callable[[str], _Number]) -> float | _Number:
+    """The number that a text writes in per cent, or as `plain` reads it.
+
+    Raises
+    ------
+    ValueError
+        If it writes none.
+    """
+    text = text.strip()
+    return float(f"{text[:-1]}e-2") if text.endswith("%") else plain(text)
+
+
+def share_of(total: int, share: float) -> int:
+    """A share of a whole, to the nearest whole number, halves up.
+
+    The share is taken as it was written: the float 0.29 lies below 29 %, and 29 % of 50 is 14.5.
+
+    >>> share_of(50, 0.29)
+    15
+    """
+    return int(Fraction(repr(float(share))) * total + Fraction(1, 2))
 
 
 # What a plan replays that asks for nothing else: replay then costs the same part of every stage's training, however

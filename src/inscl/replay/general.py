@@ -6,7 +6,6 @@ They are remembered tasks that are marked so, or, where none is, the everyday in
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
 
 from inscl.data.everyday import everyday
 from inscl.data.example import Example
@@ -14,6 +13,7 @@ from inscl.errors import PlanError
 from inscl.memory.memory import Memory
 from inscl.memory.task import Task, rows_of
 from inscl.memory.task_tables import Recipe, write_task
+from inscl.replay.budget import number_in
 
 EVERYDAY = "inscl/everyday"  # what plans call the instructions that come with inscl
 
@@ -72,18 +72,10 @@ def share_in(text: str) -> float:
     >>> share_in("10%"), share_in("0.1")
     (0.1, 0.1)
     """
-    text = text.strip()
     try:
-        share = float(f"{text[:-1]}e-2") if text.endswith("%") else float(text)
+        share = number_in(text, float)
     except ValueError:
-        raise PlanError(f"The general share of the replay is '{text:.40}'; wanted a share such as 10%.") from None
+        raise PlanError(
+            f"The general share of the replay is '{text.strip():.40}'; wanted a share such as 10%."
+        ) from None
     return check_share(share)
-
-
-def part_of(total: int, share: float) -> int:
-    """A share of a budget, to the nearest whole, halves up.
-
-    >>> part_of(50, 0.29)
-    15
-    """
-    return int(Fraction(repr(float(share))) * total + Fraction(1, 2))

@@ -9,8 +9,7 @@ import numpy as np
 
 from inscl.core.budget import allocate, allocate_carried
 from inscl.provenance import versions_of
-from inscl.replay.budget import Budget
-from inscl.replay.general import part_of
+from inscl.replay.budget import Budget, share_of
 from inscl.replay.notes import notes_of
 from inscl.replay.plan import InstructionPlan, NewTask, Plan, TaskPlan
 from inscl.replay.registry import Rows, Selector, Strategy
@@ -34,7 +33,7 @@ def make_plan(
     """
     new = stage.new
     total = asked.total(new.rows, len(stage.earlier)) if chosen.budget else 0
-    apart = part_of(total, share)
+    apart = share_of(total, share)
     beside = stage.beside(list(general))
     tasks = [
         *_planned(stage, total - apart, chosen, asked),

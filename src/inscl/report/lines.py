@@ -175,16 +175,15 @@ def _scores(rows: _Rows, scorer: str) -> dict[int, dict[str, Estimate]]:
     found: dict[int, dict[str, Estimate]] = {}
     for row in rows:
         if row["metric"] == scorer and row["value"] is not None:
-            low, high = (None if row[end] is None else 100 * row[end] for end in ("low", "high"))
             score = Estimate(
-                mean=100 * row["value"],
-                low=low,
-                high=high,
+                mean=row["value"],
+                low=row["low"],
+                high=row["high"],
                 n=row["n"] or 0,
                 clusters=row.get("clusters"),
                 over="test rows" if row["n"] else "",
             )
-            found.setdefault(row["stage"], {})[row["task"]] = score
+            found.setdefault(row["stage"], {})[row["task"]] = score.in_points
     return found
 
 

@@ -86,9 +86,8 @@ class LivePage:
         return None if self._finished else self._every
 
     def served(self) -> None:
-        """Note that somebody has seen the page as it is now."""
-        if self._finished:
-            self._seen.set()
+        """Note that somebody has seen the last page."""
+        self._seen.set()
 
     def serve(self, tell: Callable[[str], None] = lambda message: None, patience: float = 60.0) -> None:
         """Serve until the work has ended and its last page was seen, or nobody has come to see it for a while."""
@@ -123,8 +122,9 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.headers.get("Host", "").rpartition(":")[0] not in (_HOST, "localhost"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
+        is_last = self._page.refresh is None
         super().do_GET()
-        if self.path in ("/", "/index.html"):
+        if is_last and self.path in ("/", "/index.html"):
             self._page.served()
 
     def list_directory(self, path: Any) -> None:

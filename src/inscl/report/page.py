@@ -139,9 +139,6 @@ def write_plan_report(
     )
 
 
-# ---------------------------------------------------------------- the page
-
-
 def write_stage_report(
     stage: str | Path, out: str | Path, *, figures: Sequence[str] = KINDS, facts: StageFacts | None = None
 ) -> Path:
@@ -175,6 +172,9 @@ def _stage_row(task: StageTask) -> tuple[str, ...]:
     change = (minus(task.change.mean, sign=True), spread(task.change, sign=True) or "–")
     name = f"{task.task} (new)" if task.new else task.task
     return name, before, minus(task.after.mean), spread(task.after) or "–", *change, str(task.after.n)
+
+
+# ---------------------------------------------------------------- the page
 
 
 def _write_report(out: Path, template: str, drawn: _Drawn, figures: Sequence[str], **content: object) -> Path:

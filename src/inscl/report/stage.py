@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from inscl.core.stats import Estimate, mean_interval
 from inscl.errors import InsclError
 from inscl.evaluation.predictions import Prediction
@@ -13,11 +15,25 @@ from inscl.report.forgotten import ForgottenExample
 from inscl.report.plan import PlanFacts, summarize_plan
 from inscl.report.verdict import Sentence
 from inscl.report.words import duration, minus, plural, spread, thousands
-from inscl.stages.folder import StageFolder, read_json
+from inscl.stages.folder import SCORES, StageFolder, damaged, read_json
 from inscl.stages.learn import REQUEST
 
+_Both = tuple[RowScores, RowScores]  # before and after
 CHANGED_BY = 0.3  # of a row's score, from which on an answer counts as lost or gained
 _MOST_MONTHS = 60
+
+
+class _Settings(BaseModel):
+    scorer: str
+
+
+class _Request(BaseModel):
+    """What is needed of the file in which a stage notes what it was asked."""
+
+    name: str
+    start: str
+    config: _Settings
+    finished: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +110,23 @@ def summarize_stage(path: str | Path) -> StageFacts:
         If nothing was scored in the folder yet.
     """
     folder = StageFolder(Path(path), inner="")
-    known = read_json(folder.path / REQUEST)
-    after = folder.scores()
-    if not after:
+    known = _asked(folder.path)
+    scorer, both = known.config.scorer, _both(folder, known.config.scorer)
+    if not both:
         raise InsclError(
             f"The stage in '{folder.path}' has not scored its model yet: there is nothing to report. "
             "Run the same `inscl learn` command again to go on."
         )
-    scorer, before = str(known["config"]["scorer"]), folder.scores("before")
-    changed = list(_changed_answers(folder, known, scorer))
+    changed = list(_changed_answers(folder, known, both))
     record = folder.read().get("trained", {})
     plan = folder.plan()
     return StageFacts(
-        name=str(known["name"]),
+        name=known.name,
         model=str(folder.path),
-        start=str(known["start"]),
+        start=known.start,
         scorer=scorer,
-        finished=bool(known.get("finished")),
-        tasks=tuple(_task(task, before[task], rows, scorer, known["name"]) for task, rows in after.items()),
+        finished=known.finished,
+        tasks=tuple(_task(task, *rows, scorer, known.name) for task, rows in both.items()),
         months=tuple(_months(folder.path, scorer)),
         lost=tuple(example for example in changed if example.score < example.best),
         gained=tuple(example for example in changed if example.score > example.best),
@@ -119,6 +134,25 @@ def summarize_stage(path: str | Path) -> StageFacts:
         losses=tuple(record.get("losses") or ()),
         training={key: record[key] for key in ("steps", "tokens", "seconds", "dtype", "device") if key in record},
     )
+
+
+def _asked(path: Path) -> _Request:
+    """What a stage's folder says of it."""
+    try:
+        return _Request.model_validate(read_json(path / REQUEST))
+    except ValidationError as error:
+        raise damaged(path / REQUEST, error) from error
+
+
+def _both(folder: StageFolder, scorer: str) -> dict[str, _Both]:
+    """Scores of each task before and after, of the same rows."""
+    before, after = folder.scores("before"), folder.scores()
+    for task, now in after.items():
+        then = before.get(task)
+        if then is None or then.n != now.n or not then.rows.keys() & now.rows.keys() & {scorer}:
+            wanted = f"no '{scorer}' of task '{task}' on the same rows before and after"
+            raise damaged(folder.path / SCORES, ValueError(wanted))
+    return {task: (before[task], now) for task, now in after.items()}
 
 
 def stage_verdict(facts: StageFacts) -> tuple[Sentence, ...]:
@@ -152,15 +186,11 @@ def _ends(found: Estimate) -> str:
 
 def _task(task: str, before: RowScores, after: RowScores, scorer: str, newest: str) -> StageTask:
     changes = [100 * (now - then) for now, then in zip(after.rows[scorer], before.rows[scorer], strict=True)]
-    score = after.estimate(scorer)
-    ends = (None, None) if score.ends is None else (100 * score.ends[0], 100 * score.ends[1])
     return StageTask(
         task=task,
         new=task == newest,
         before=100 * before.mean(scorer),
-        after=Estimate(
-            mean=100 * score.mean, low=ends[0], high=ends[1], n=score.n, clusters=score.clusters, over=score.over
-        ),
+        after=after.estimate(scorer).in_points,
         change=mean_interval(changes, after.instructions),
     )
 
@@ -172,31 +202,31 @@ def _months(path: Path, scorer: str) -> list[_Month]:
     here: Path | None = path
     while here is not None and here.resolve() not in seen and len(found) < _MOST_MONTHS:
         seen.add(here.resolve())
-        known, scores = read_json(here / REQUEST), StageFolder(here, inner="").scores()
+        known, scores = _asked(here), StageFolder(here, inner="").scores()
         means = {task: 100 * rows.mean(scorer) for task, rows in scores.items() if scorer in rows.rows}
-        found.append(_Month(name=str(known["name"]), scores=means))
-        here = _start_of(here, known)
+        found.append(_Month(name=known.name, scores=means))
+        here = _start_of(here, known.start)
     return found[::-1]
 
 
-def _start_of(path: Path, known: Mapping[str, object]) -> Path | None:
+def _start_of(path: Path, named: str) -> Path | None:
     """The folder of the stage that a stage started from, where it is one: as it was named, or beside this one."""
-    start = Path(str(known["start"]))
+    start = Path(named)
     return next((place for place in (start, path.parent / start.name) if is_stage(place)), None)
 
 
-def _changed_answers(folder: StageFolder, known: Mapping[str, object], scorer: str) -> Iterator[ForgottenExample]:
-    """Rows whose score moved far, the farthest of each task first."""
-    then, now = folder.scores("before"), folder.scores()
-    start = _start_of(folder.path, known)
-    earlier = StageFolder(start, inner="").answer_sets() if start else {}
-    after = folder.answers()
-    for task, scores in now.items():
-        sets = [*folder.answer_sets("before").get(task, []), *earlier.get(task, [])]
-        before = next((rows for rows in sets if then[task].are_of(rows)), None)
-        if before is None or task not in after or task == known["name"]:
+def _changed_answers(folder: StageFolder, known: _Request, both: Mapping[str, _Both]) -> Iterator[ForgottenExample]:
+    """Rows of earlier tasks whose score moved far, the farthest of each task first."""
+    scorer, start = known.config.scorer, _start_of(folder.path, known.start)
+    mine = folder.answer_sets("before")  # none where the stage that it started from had answered these rows
+    theirs = StageFolder(start, inner="").answer_sets() if start else {}
+    answers = folder.answers()
+    for task, (then, now) in both.items():
+        sets = [*mine.get(task, ()), *theirs.get(task, ())]
+        before = next((rows for rows in sets if then.are_of(rows)), None)
+        if before is None or task not in answers or task == known.name:
             continue
-        pairs = zip(then[task].rows[scorer], scores.rows[scorer], before, after[task], strict=True)
+        pairs = zip(then.rows[scorer], now.rows[scorer], before, answers[task], strict=True)
         moved = [pair for pair in pairs if abs(pair[1] - pair[0]) >= CHANGED_BY]
         yield from (_example(*pair) for pair in sorted(moved, key=lambda pair: -abs(pair[1] - pair[0])))
 
@@ -207,7 +237,7 @@ def _example(then: float, now: float, before: Prediction, after: Prediction) -> 
         task=after.task,
         instruction=after.instruction,
         input=after.input,
-        reference=after.references[0],
+        reference=(after.references or [""])[0],
         once=before.prediction,
         now=after.prediction,
         best=100 * then,
