@@ -253,6 +253,15 @@ def test_a_file_with_scores_that_cannot_be(tmp_path, bad):
         read_assessment(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize("bad", ["1", None, [1]])
+def test_row_scores_are_numbers_wherever_they_are_read(bad):
+    plain = scores_of([0.5, 1]).to_dict()
+    assert RowScores.from_dict(json.loads(json.dumps(plain))) == scores_of([0.5, 1])
+    plain["rows"]["rouge_l"][0] = bad
+    with pytest.raises(ValueError, match="rouge_l"):
+        RowScores.from_dict(plain)
+
+
 def stage_at(folder, task="t", answers=("a", "b"), scored=(1.0, 0.0)):
     """A finished stage as an earlier version left it: without keys beside the scores."""
     rows = [Prediction(task, "Say.", f"row {i}", ["a"], said, False, False, None, 0) for i, said in enumerate(answers)]

@@ -288,7 +288,7 @@ def _read_file(path: Path) -> Assessment:
 
 
 def _from_file(task: str, plain: Mapping[str, Any]) -> RowScores:
-    """What a file holds of a task; looked at as it stands there, since a schema would make numbers of texts."""
+    """What a file holds of a task; looked at as it stands there, so that the scores at fault can be named."""
     _check_scores(task, plain["rows"], len(plain["instructions"]), len(plain["keys"]))
     return RowScores.from_dict(plain)
 

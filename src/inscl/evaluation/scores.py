@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Strict, TypeAdapter
 
 from inscl.core.scoring import SCORERS, exact_match
 from inscl.core.stats import Estimate, mean_interval, score_interval
 from inscl.data.example import Example, instruction_key, key_of, normalise
 from inscl.evaluation.predictions import Prediction
+
+_Score = Annotated[float, Strict()]  # no text that can be read as one
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class RowScores:
         compared on rows with equal keys. Empty where it is not known.
     """
 
-    rows: Mapping[str, Sequence[float]]
+    rows: Mapping[str, Sequence[_Score]]
     instructions: Sequence[str]
     capped: int = 0
     keys: Sequence[str] = field(default_factory=list)
