@@ -1,6 +1,7 @@
 """A model's own answers as general data, from a tiny model."""
 
 import json
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,10 @@ import pytest
 import tiny
 from inscl.cli import main
 from inscl.data.everyday import everyday
+from inscl.data.example import Example
 from inscl.data.readers import read_examples
 from inscl.errors import DataError
+from inscl.evaluation import evaluate
 from inscl.evaluation import pool as module
 from inscl.evaluation.pool import read_prompts, write_pool
 from inscl.evaluation.predictions import Prediction
@@ -40,9 +43,8 @@ def test_finished_answers_are_written_and_the_others_counted(tmp_path, monkeypat
     found = list(read_examples(str(tmp_path / "pool.jsonl")))
     assert [(row.instruction, row.input) for row in found] == [(row.instruction, row.input) for row in rows[2:]]
     assert found[0].outputs == (f"to {rows[2].instruction}",)
-    tasks, options = asked[0]
-    assert sum(map(len, tasks.values())) == 120
-    assert options["chat"]
+    assert sum(len(rows) for tasks, _ in asked for rows in tasks.values()) == 120
+    assert all(options["chat"] for _, options in asked)
 
 
 def test_nothing_to_use_writes_nothing(tmp_path, monkeypatch):
@@ -68,6 +70,26 @@ def test_what_is_no_prompt_is_told(tmp_path, text):
     file.write_text(text)
     with pytest.raises(DataError, match="prompt"):
         read_prompts(file)
+
+
+def test_what_was_answered_before_a_kill_is_not_asked_again(tmp_path, monkeypatch):
+    model = tiny.save_model(tmp_path / "model")
+    prompts = [Example(f"Say {i}.") for i in range(40)]  # answered 16, 16 and 8 at a time
+    real, asked = evaluate.ask_model, []
+
+    def ask(weights, tokenizer, tasks, *rest):
+        asked.append(sum(map(len, tasks.values())))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(weights, tokenizer, tasks, *rest)
+
+    monkeypatch.setattr(evaluate, "ask_model", ask)
+    with pytest.raises(KeyboardInterrupt):
+        write_pool(model, tmp_path / "pool.jsonl", prompts, max_new_tokens=2)
+    assert len(list((tmp_path / "pool.jsonl.answers").iterdir())) == 1
+    with suppress(DataError):  # a model of random weights may finish no answer
+        write_pool(model, tmp_path / "pool.jsonl", prompts, max_new_tokens=2)
+    assert asked == [16, 16, 16, 8]
 
 
 def test_a_tiny_model_answers_and_an_interrupted_call_goes_on(tmp_path, monkeypatch, capsys):

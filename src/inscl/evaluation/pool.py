@@ -9,6 +9,7 @@ from inscl.data.everyday import everyday
 from inscl.data.example import Example
 from inscl.errors import DataError
 from inscl.evaluation.evaluate import predict
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.server import Server
 from inscl.files import whole_file
 from inscl.models.loading import load
@@ -93,16 +94,19 @@ def write_pool(
     """
     asked = list(everyday() if prompts is None else prompts)
     source = model if isinstance(model, Server) else load(model)
-    found = predict(
-        source,
-        {str(start): asked[start : start + _AT_ONCE] for start in range(0, len(asked), _AT_ONCE)},
-        max_new_tokens=max_new_tokens,
-        chat=isinstance(source, Server) or source.tokenizer.chat_template is not None,
-        loss=False,
-        out=out.with_name(out.name + _ANSWERS),
-        progress=progress,
-    )
-    answers = [answer for rows in found.values() for answer in rows]
+    answers: list[Prediction] = []
+    for start in range(0, len(asked), _AT_ONCE):  # each by itself: what `predict` is given at once may be lost at once
+        found = predict(
+            source,
+            {str(start): asked[start : start + _AT_ONCE]},
+            max_new_tokens=max_new_tokens,
+            chat=isinstance(source, Server) or source.tokenizer.chat_template is not None,
+            loss=False,
+            out=out.with_name(out.name + _ANSWERS),
+        )
+        answers += found[str(start)]
+        if progress is not None:
+            progress(len(answers), len(asked))
     unfinished = sum(answer.capped for answer in answers)
     kept = [answer for answer in answers if answer.prediction.strip() and not answer.capped]
     if not kept:
