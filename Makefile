@@ -8,7 +8,7 @@ TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLE
 .PHONY: help demo test torture audit lint docs bench dist clean
 
 help:
-	@echo "make demo   a real small model forgets, and replay keeps it (under 3 minutes on 2 idle cores)"
+	@echo "make demo   a real small model forgets, and replay keeps it (about 3 minutes on 2 cores)"
 	@echo "make test   linters, types and all tests"
 	@echo "make torture  kills, full disks, damage and mutated inputs at each call and file (hours)"
 	@echo "make audit  licences of the dependencies, and known advisories against the pinned versions"
