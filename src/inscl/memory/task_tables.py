@@ -145,13 +145,13 @@ class _Arrays:
     chat: npt.NDArray[np.bool_]  # (n,)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Text:
     """A distinct instruction while rows arrive: of texts that differ in white space, the smallest represents it."""
 
     key: bytes
     text: str
-    tags: set[str]
+    tags: frozenset[str] = frozenset()
 
 
 class _Spool:
@@ -174,7 +174,7 @@ class _Spool:
     def append(self, example: Example) -> None:
         number = self._number(example.instruction)
         if example.tags is not None:
-            self._texts[number].tags.update(example.tags)
+            self._texts[number].tags |= set(example.tags)
         if example.messages is None:
             chat = None
             length = estimate_tokens(example.instruction + example.input + example.outputs[0])
@@ -209,7 +209,7 @@ class _Spool:
             key = instruction_key(text)
             number = self._by_key.setdefault(key, len(self._texts))
             if number == len(self._texts):
-                self._texts.append(_Text(key, text, set()))
+                self._texts.append(_Text(key, text))
             self._texts[number].text = min(self._texts[number].text, text)
             self._numbers[text] = number
         return number
@@ -363,10 +363,10 @@ def _example_batches(columns: _Columns, rows: Any, compression: str | None) -> I
         at = slice(start, start + BATCH)
         texts = rows.take(columns.spooled[at]).combine_chunks().to_batches()[0]
         computed = [
-            pa.array(_as_bytes(columns.keys[at]), pa.binary(16)),
+            _stored(columns.keys[at]),
             pa.array(columns.sides[at]),
             pa.array(columns.instruction[at]),
-            pa.array(_as_bytes(columns.inputs[at]), pa.binary(16)),
+            _stored(columns.inputs[at]),
             pa.array(columns.tokens[at]),
         ]
         yield pa.record_batch([*computed, *texts.columns], schema)
@@ -430,7 +430,7 @@ def _as_keys(keys: list[bytes]) -> Keys:
     return np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
-def _as_bytes(keys: Keys) -> list[bytes]:
+def _stored(keys: Keys) -> pa.Array:
     """Keys as they are stored: 16 bytes each."""
-    raw = keys.astype(">u8").tobytes()
-    return [raw[i : i + 16] for i in range(0, len(raw), 16)]
+    raw = pa.py_buffer(keys.astype(">u8").tobytes())
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(keys), [None, raw])
