@@ -9,11 +9,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from inscl.data.readers import ReadReport, describe_drops, describe_ignored
+from inscl.data.readers import describe_drops, describe_ignored
 from inscl.data.row_check import CheckedRow, check_rows
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
@@ -139,7 +138,7 @@ def learn(
     asked = {
         "name": name,
         "start": str(start),
-        "budget": asdict(budget) if budget else known.get("budget", asdict(DEFAULT_BUDGET)),
+        "budget": _budget_asked(budget, known),
         "strategy": strategy,
         "seed": seed,
         "weights": weights,
@@ -158,15 +157,10 @@ def learn(
             _clear(folder, memory)
             options = {"general": general, "tags": tags, "shares": shares, **reading}
             stage = plan(memory, name, data, budget=budget, strategy=strategy, seed=seed, weights=weights, **options)
-            known = known or {**asked, "dtype": choose_dtype(config.dtype), "versions": versions()}
-            _write_request(folder, known, stage.plan)
-        if continued:
-            say(f"going on with the unfinished stage '{name}' in {folder.path}")
-        elif stage.report is not None:
-            say(_left_out(stage.report))
+            known = _write_request(folder, known, asked, config, stage.plan)
+        _say_how_it_begins(folder, stage, continued, say)
         if trainer is None:
-            for line in chain.from_iterable(row.lines() for row in checked_rows(stage, start)):
-                show(line)
+            _show_rows(stage, start, show)
             trainer = _trainer(config.model_copy(update={"dtype": known["dtype"]}), memory, stage)
         done = _carry_out(folder, stage, trainer, start, test_rows, progress)
         _track(folder.path, memory, done.after, name, config.scorer)
@@ -236,6 +230,11 @@ def _folder_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "stage"
 
 
+def _budget_asked(budget: Budget | None, known: Mapping[str, Any]) -> object:
+    """The budget as a plain value: the one given, else that of the stage begun before, else the default."""
+    return asdict(budget) if budget else known.get("budget", asdict(DEFAULT_BUDGET))
+
+
 def _same_request(known: dict[str, Any], asked: Mapping[str, object], folder: StageFolder) -> dict[str, Any]:
     """What the folder was begun with, if that is what is asked now; empty for a folder in which nothing was trained."""
     path = folder.path
@@ -298,16 +297,30 @@ def _clear(folder: StageFolder, memory: Memory) -> None:
         (folder.path / left).unlink(missing_ok=True)
 
 
-def _write_request(folder: StageFolder, known: Mapping[str, object], made: Plan) -> None:
-    """Write what was asked, then the plan."""
+def _write_request(
+    folder: StageFolder, known: dict[str, Any], asked: Mapping[str, object], config: StageConfig, made: Plan
+) -> dict[str, Any]:
+    """Write what was asked, then the plan; a request that is there already keeps its precision and versions."""
+    request = known or {**asked, "dtype": choose_dtype(config.dtype), "versions": versions()}
     folder.path.mkdir(parents=True, exist_ok=True)
-    write_json(folder.path / REQUEST, known)
+    write_json(folder.path / REQUEST, request)
     made.write(folder.path / PLAN)
+    return request
 
 
-def _left_out(report: ReadReport) -> str:
-    """What reading the new task's data left out."""
-    return " ".join(filter(None, [describe_drops(report) + ";", describe_ignored(report)])).rstrip(";")
+def _say_how_it_begins(folder: StageFolder, stage: Replay, continued: bool, say: _Say) -> None:
+    """Say that an interrupted stage goes on, or what reading the new task's data left out."""
+    if continued:
+        say(f"going on with the unfinished stage '{stage.plan.name}' in {folder.path}")
+    elif stage.report is not None:
+        parts = [describe_drops(stage.report) + ";", describe_ignored(stage.report)]
+        say(" ".join(filter(None, parts)).rstrip(";"))
+
+
+def _show_rows(stage: Replay, start: str | Path, show: _Say) -> None:
+    for row in checked_rows(stage, start):
+        for line in row.lines():
+            show(line)
 
 
 def _trainer(config: StageConfig, memory: Memory, stage: Replay) -> Trainer:
