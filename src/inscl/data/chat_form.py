@@ -10,10 +10,13 @@ says before anybody has asked is context: there is no prompt from which it could
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.data.example import Example, Message, Tool, normalise
 from inscl.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def to_messages(example: Example) -> list[Message]:
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
 
 
-def form_for(example: Example, tokenizer: Any) -> ChatForm:
+def form_for(example: Example, tokenizer: "PreTrainedTokenizerBase") -> ChatForm:
     """The form with the fewest changes in which the tokenizer's chat template takes a row, and shows all of it.
 
     Where no form shows everything, it is the first that the template takes.

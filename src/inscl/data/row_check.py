@@ -6,13 +6,16 @@ either, a model trains well and then answers badly, without an error anywhere.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.data.chat_form import to_messages
 from inscl.data.example import Example, said
 from inscl.data.mixture import MixtureRow
 from inscl.data.template import IGNORED, end_ids, prompt_ids, render, row_named, tokenise
 from inscl.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _NO_LIMIT = 10**7  # tokens
 
@@ -44,7 +47,7 @@ class CheckedRow:
         return [heading, shown, *([f"note: {self.remark}"] if self.remark else [])]
 
 
-def check_rows(rows: Sequence[MixtureRow], tokenizer: Any, *, chat: bool) -> list[CheckedRow]:
+def check_rows(rows: Sequence[MixtureRow], tokenizer: "PreTrainedTokenizerBase", *, chat: bool) -> list[CheckedRow]:
     """The first row of each form, checked.
 
     Parameters
@@ -77,7 +80,7 @@ def _form(example: Example) -> str:
     return "chat with tools" if calls else "chat"
 
 
-def _checked(row: MixtureRow, number: int, tokenizer: Any, chat: bool) -> CheckedRow:
+def _checked(row: MixtureRow, number: int, tokenizer: "PreTrainedTokenizerBase", chat: bool) -> CheckedRow:
     with row_named(row.task, number):
         tokens = tokenise(row.example, tokenizer, max_length=_NO_LIMIT, chat=chat)
         assert tokens is not None  # nothing is too long without a limit

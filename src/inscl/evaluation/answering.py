@@ -23,6 +23,8 @@ from inscl.evaluation.server import Server
 from inscl.models.loading import positions, vocabulary
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from inscl.evaluation.reading import ReferenceReading
     from inscl.models.kept import KeptStates
 
@@ -80,7 +82,7 @@ def ask_server(
 
 def ask_model(
     weights: Any,
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     tasks: Mapping[str, Sequence[Example]],
     asked: Asked,
     batch: dict[str, int],

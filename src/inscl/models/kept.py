@@ -100,7 +100,7 @@ class KeptStates:
         self._dtype = bottom.dtype if keeping.states == "auto" else getattr(torch, keeping.states)
         self._folder = keeping.folder / f"{bottom.digest.hex()}-{str(self._dtype).removeprefix('torch.')}"
         self._files: set[str] = set()
-        self._known: dict[bytes, Any] = {}
+        self._known: dict[bytes, torch.Tensor] = {}
 
     def keep(self, rows: Iterable[Sequence[int]]) -> bool:
         """Compute what is not kept yet of rows given as tokens; whether now all of them are.
@@ -123,11 +123,11 @@ class KeptStates:
         self._look()
         return True
 
-    def padded(self, rows: Sequence[Sequence[int]]) -> Any:
+    def padded(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """States of kept rows, (n_rows, longest, width), zeros at the end of shorter ones."""
         return torch.nn.utils.rnn.pad_sequence([self._known[_key(row)] for row in rows], batch_first=True)
 
-    def joined(self, rows: Sequence[Sequence[int]]) -> Any:
+    def joined(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """States of kept rows one after another, (1, total, width)."""
         return torch.cat([self._known[_key(row)] for row in rows])[None]
 
@@ -158,9 +158,9 @@ class KeptStates:
             return f"the states take {size / 1e9:.1f} GB more, with {free / 1e9:.1f} GB free on the disk"
         return ""
 
-    def _parts(self, rows: dict[bytes, Sequence[int]]) -> Iterator[dict[bytes, Any]]:
+    def _parts(self, rows: dict[bytes, Sequence[int]]) -> Iterator[dict[bytes, torch.Tensor]]:
         """The states of rows, so many at a time as one file holds."""
-        part: dict[bytes, Any] = {}
+        part: dict[bytes, torch.Tensor] = {}
         size = 0
         for batch in _batches(rows):
             width = max(len(row) for row in batch.values())
@@ -175,7 +175,7 @@ class KeptStates:
         if part:
             yield part
 
-    def _write(self, part: dict[bytes, Any]) -> None:
+    def _write(self, part: dict[bytes, torch.Tensor]) -> None:
         """Write a file; it is named by the rows it holds and by who writes it."""
         keys = np.frombuffer(b"".join(part), dtype=np.uint8).reshape(len(part), -1)
         content = {

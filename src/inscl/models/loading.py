@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.errors import InsclError, require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 EMBEDDED = "smollm2-135m"
 RECORD = "stage.json"  # written last into a finished stage's folder
@@ -53,7 +56,7 @@ class LoadedModel:
     """
 
     model: Any
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     base: str
     adapters: tuple[Path, ...] = ()
     identity: str = ""
@@ -123,7 +126,7 @@ def load(model: str | Path, *, dtype: str = "float32", merge: bool = True) -> Lo
     return loaded
 
 
-def load_tokenizer(model: str | Path) -> Any:
+def load_tokenizer(model: str | Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model: its own, or for adapters without one that of the model they stand on.
 
     Raises
@@ -136,7 +139,9 @@ def load_tokenizer(model: str | Path) -> Any:
     own = any((Path(place) / name).exists() for name in _TOKENIZER_FILES) or not Path(place).is_dir()
     where = place if own else resolve(base)
     with _one_line(f"The tokenizer of {where!r} cannot be read"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False, **_nearby(where))
+        tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(
+            where, trust_remote_code=False, **_nearby(where)
+        )
         if tokenizer.eos_token_id is None:
             tokenizer.eos_token = _configured_end(transformers, resolve(base), tokenizer)
         if tokenizer.pad_token_id is None:  # padding is masked, so that any token will do
@@ -242,7 +247,7 @@ def _refuse_quantised(config: Any, place: str) -> None:
         )
 
 
-def _fit(model: Any, tokenizer: Any, place: str) -> None:
+def _fit(model: Any, tokenizer: "PreTrainedTokenizerBase", place: str) -> None:
     """Tell the model how its tokenizer pads, and refuse a configuration that no answer could be asked with."""
     with _one_line(f"The configuration of {place!r} cannot be used"):
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -253,7 +258,7 @@ def _fit(model: Any, tokenizer: Any, place: str) -> None:
             raise ValueError(f"`eos_token_id` in generation_config.json is {ends!r}, not the number of a token")
 
 
-def _configured_end(transformers: Any, place: str, tokenizer: Any) -> str | None:
+def _configured_end(transformers: Any, place: str, tokenizer: "PreTrainedTokenizerBase") -> str | None:
     """The end token that the model's configuration names where its tokenizer names none."""
     config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False, **_nearby(place))
     ends = config.get_text_config().eos_token_id

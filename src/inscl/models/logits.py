@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from inscl.models.parts import head_at
 
 if TYPE_CHECKING:
+    import torch
+
     from inscl.models.kept import KeptStates
 
 
 def answer_logits(
-    model: Any, batch: Mapping[str, object], kept: "KeptStates | None" = None, wrapped: Any = None
+    model: Any, batch: Mapping[str, "torch.Tensor"], kept: "KeptStates | None" = None, wrapped: Any = None
 ) -> Any:
     """What the model says at every place that predicts an answer token, (n_answers, vocabulary).
 

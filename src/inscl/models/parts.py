@@ -42,13 +42,13 @@ def head_at(model: Any, index: Any) -> Iterator[None]:
         handle.remove()
 
 
-def layers_of(model: Any) -> Any:
+def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList:
     """The model's numbered layers as a `torch.nn.ModuleList`, bottom first; empty where it has none."""
     lists = (m for name, m in model.named_modules() if _LAYERS.search(name) and isinstance(m, torch.nn.ModuleList))
     return next(lists, torch.nn.ModuleList())
 
 
-def layers_to_freeze(model: Any, depth: int) -> Any:
+def layers_to_freeze(model: torch.nn.Module, depth: int) -> torch.nn.ModuleList:
     """The model's layers, of which the lowest `depth`, at least 1, shall be frozen.
 
     Raises
@@ -62,7 +62,7 @@ def layers_to_freeze(model: Any, depth: int) -> Any:
     return layers
 
 
-def below(model: Any, depth: int) -> list[Any]:
+def below(model: torch.nn.Module, depth: int) -> list[torch.nn.Parameter]:
     """Parameters registered before layer `depth`: embeddings of tokens and places, and the layers below it."""
     above = {id(parameter) for parameter in layers_of(model)[depth].parameters()}
     return list(takewhile(lambda parameter: id(parameter) not in above, model.parameters()))
@@ -140,7 +140,7 @@ class Bottom:
         return found[0]
 
     @contextmanager
-    def given(self, states: Any) -> Iterator[None]:
+    def given(self, states: torch.Tensor) -> Iterator[None]:
         """Run the layers above on `states`, (n_rows, length, width), and not the bottom on the tokens."""
         known = states.to(device=self.device, dtype=self.dtype)
         with self._letting_through(self._below), _answering(self._last, lambda _: self._like_a_layer(known)):
@@ -181,7 +181,7 @@ class Bottom:
             return "the frozen layers have dropout"
         return ""
 
-    def _like_a_layer(self, states: Any) -> Any:
+    def _like_a_layer(self, states: torch.Tensor) -> Any:
         return (states,) if self._form.as_tuple else states
 
     @contextmanager
@@ -216,7 +216,7 @@ def _answering(layer: Any, forward: Callable[..., object]) -> Iterator[None]:
             layer.forward = before
 
 
-def _draws(module: Any) -> bool:
+def _draws(module: torch.nn.Module) -> bool:
     """Whether a module draws at random in training."""
     rates = [getattr(module, name, 0.0) for name in ("attention_dropout", "dropout")]
     rates.append(module.p if isinstance(module, torch.nn.Dropout) else 0.0)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
 
 from inscl.core.scoring import SCORERS
 from inscl.data.example import Example
@@ -70,13 +70,19 @@ class ContinualCallback(TrainerCallback):
         self.added: Added | None = None
         self._places: dict[str, TrackedRun] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Note where the trackers have opened their runs: they close them before this callback's end."""
         if state.is_world_process_zero:
             self._places = open_trackers(args.report_to, tensorboard_folder(args))
 
     def on_train_end(
-        self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, **_: Any
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        processing_class: Any = None,
+        **_: object,
     ) -> None:
         """Remember, score and log; only training that ended well comes here."""
         if not state.is_world_process_zero:
@@ -111,7 +117,7 @@ class ContinualCallback(TrainerCallback):
                 return added
         return self.replay.memory.add(made.name, rows, **options)
 
-    def _score(self, args: Any, model: Any, tokenizer: Any) -> dict[str, TaskScore]:
+    def _score(self, args: Any, model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, TaskScore]:
         if self.rows == 0:
             return {}
         if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None):

@@ -26,6 +26,8 @@ from inscl.training.tracking import check_trackers
 from inscl.training.train import load_start, train_stage
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from inscl.models.kept import Keeping
 
 ANSWERS_LOOKED_AT = 1000  # training answers from which a task's longest answer is taken
@@ -147,7 +149,7 @@ class ModelTrainer:
         depth = self.config.protect.freeze_bottom_layers
         return Keeping(self._keep_in, depth, self.config.kept) if self._keep_in else None
 
-    def _limit(self, task: str, tokenizer: Any) -> int:
+    def _limit(self, task: str, tokenizer: "PreTrainedTokenizerBase") -> int:
         if self.config.max_new_tokens is not None:
             return self.config.max_new_tokens
         if task not in self._limits:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from inscl.data.mixture import MixtureRow, in_time
 from inscl.data.row_check import check_rows
 from inscl.data.template import IGNORED, check_known, check_length, row_named, tokenise
 from inscl.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _Loss = Literal["token", "row"]  # what a step's loss is the mean over
 
@@ -51,7 +54,7 @@ class TokenisedMixture:
 
 def tokenise_mixture(
     rows: Sequence[MixtureRow],
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     loss: _Loss = "token",
     *,

@@ -16,7 +16,7 @@ from inscl.models.parts import below, layers_to_freeze
 _AVERAGE = "average.safetensors"
 
 
-def freeze_bottom(model: Any, layers: int) -> list[Any]:
+def freeze_bottom(model: torch.nn.Module, layers: int) -> list[torch.nn.Parameter]:
     """Freeze the embeddings and the lowest `layers` layers; the parameters frozen here are returned.
 
     A tied output head is frozen with the embeddings.
@@ -95,7 +95,7 @@ class StartCallback(TrainerCallback):
         self.start = {name: p.detach().clone() for name, p in self.trained.items()}
         self.average = {name: moved.now() for name, moved in self.weights.items()} if protection.ema else {}
 
-    def to(self, device: Any) -> None:
+    def to(self, device: torch.device) -> None:
         """Move the copies to where the weights are trained."""
         self.start = {name: p.to(device) for name, p in self.start.items()}
         self.average = {name: p.to(device) for name, p in self.average.items()}
@@ -144,17 +144,17 @@ class _Whole:
     """A parameter that is trained as it is."""
 
     names: tuple[str]
-    parameter: Any
+    parameter: torch.nn.Parameter
 
-    def of(self, parts: Sequence[object]) -> Any:
+    def of(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """The weights that its parts make."""
         return parts[0]
 
-    def now(self) -> Any:
+    def now(self) -> torch.Tensor:
         """The weights of this moment, to keep."""
         return self.parameter.detach().clone()
 
-    def put(self, weights: Any) -> None:
+    def put(self, weights: torch.Tensor) -> None:
         """Set the weights."""
         self.parameter.copy_(weights)
 
@@ -169,19 +169,20 @@ class _LowRank:
     merge: bool
 
     @property
-    def parts(self) -> tuple[Any, Any]:
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.layer.lora_A[self.adapter].weight, self.layer.lora_B[self.adapter].weight
 
-    def of(self, parts: Sequence[Any]) -> Any:
+    def of(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """The weights that A and B make, (n_out, n_in)."""
         a, b = parts
-        return self.layer.scaling[self.adapter] * (b @ a)
+        made: torch.Tensor = self.layer.scaling[self.adapter] * (b @ a)
+        return made
 
-    def now(self) -> Any:
+    def now(self) -> torch.Tensor:
         """The weights of this moment, to keep."""
         return self.of([part.detach() for part in self.parts])
 
-    def put(self, weights: Any) -> None:
+    def put(self, weights: torch.Tensor) -> None:
         """Set the weights: exactly in the layer below, or the nearest ones of the adapter's rank."""
         a, b = self.parts
         if self.merge:

@@ -34,7 +34,7 @@ class SoftTargets:
     """
 
     def __init__(self, model: Any, rows: Sequence[TokenRow], collator: Collator, *, half: bool = False) -> None:
-        self._known: dict[tuple[int, ...], tuple[Any, Any]] = {}
+        self._known: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
         asked = [row for row in rows if row.soft]
         training = model.training
         model.eval()
@@ -58,7 +58,7 @@ class SoftTargets:
             own = torch.cat([torch.full(given.shape, 1 - row.soft), row.soft * shares[start:end].cpu()], dim=1)
             self._known[tuple(row.input_ids)] = ids, own
 
-    def of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """``target_ids`` and ``target_shares``, (n_answers, k), of the answer tokens of a batch, row by row."""
         found = [self._known.get(tuple(row["input_ids"])) or self._hard(row["labels"]) for row in rows]
         return {
@@ -66,7 +66,7 @@ class SoftTargets:
             "target_shares": torch.cat([shares for _, shares in found]),
         }
 
-    def _hard(self, labels: Sequence[int]) -> tuple[Any, Any]:
+    def _hard(self, labels: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """The given tokens alone, in the same form."""
         given = _given(labels)
         width = next(iter(self._known.values()))[0].shape[1]

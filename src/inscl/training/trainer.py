@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations.integration_utils import TensorBoardCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -107,12 +107,12 @@ class _TrackersCallback(TrainerCallback):
         wandb = sys.modules.get("wandb")
         self.inside = wandb is not None and wandb.run is not None  # a run of the caller's, which goes on afterwards
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """When the trackers, which come before this callback, have opened their runs."""
         if state.is_world_process_zero:
             Tracked(open_trackers(args.report_to, self.tensorboard), state.global_step).write(self.folder)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """When they have closed them; W&B's stays open, and would take the next stage's loss as well."""
         if state.is_world_process_zero:
             Tracked(Tracked.read(self.folder).places, state.global_step).write(self.folder)

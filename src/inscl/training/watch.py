@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from inscl.errors import InsclError
 
@@ -25,11 +25,11 @@ class Watch:
     steps: int
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    pending: list[Any] = field(default_factory=list)  # tensors, read together to spare the device
+    pending: list[torch.Tensor] = field(default_factory=list)  # tensors, read together to spare the device
     running: Any = None
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, loss: object) -> None:
+    def add(self, loss: torch.Tensor) -> None:
         """Add the loss of a part of the current step."""
         self.running = loss if self.running is None else self.running + loss
 
@@ -77,7 +77,7 @@ class StageCallback(TrainerCallback):
         self.watch, self.every, self.reading, self.progress = watch, every, reading, progress
         self.steps_here = 0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After every step of the optimizer."""
         self.watch.step()
         self.steps_here += 1
@@ -88,7 +88,8 @@ class StageCallback(TrainerCallback):
                 self.progress(state.global_step, state.max_steps, self.watch.losses[-1])
         if self.every is None and self.steps_here == _STEPS_TO_TIME:
             self.every = self._steps_between()
-        control.should_save = bool(self.every) and state.global_step % self.every == 0 and not last
+        every = self.every or 0  # 0: never
+        control.should_save = every != 0 and state.global_step % every == 0 and not last
 
     def _steps_between(self) -> int:
         """Steps in about five minutes, as the first process measures it, so that all processes agree."""
