@@ -9,18 +9,16 @@ cost is left out. Without --instructions each row has an instruction of its own.
 import argparse
 import json
 import random
-import resource
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.json
 
 from inscl import Memory
-
-WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "table", "invoice", "question"]
+from measuring import Tagger, cpu, peak
+from reading import alpaca, cpu_seconds
 
 
 class Encoder:
@@ -32,35 +30,11 @@ class Encoder:
         return np.random.default_rng(len(texts[0])).normal(size=(len(texts), 384))
 
 
-class Tagger:
-    """A tagger that needs no model."""
-
-    identity = "made up"
-
-    def __call__(self, texts: Sequence[str]) -> list[list[str]]:
-        return [["thing", "number"] for _ in texts]
-
-
 def write(path: Path, rows: int, instructions: int) -> None:
     rng = random.Random(0)
     with path.open("w") as file:
         for i in range(rows):
-            asked = {
-                "instruction": f"Rewrite number {i % instructions}.",
-                "input": f"{i} {' '.join(rng.choices(WORDS, k=25))}",
-            }
-            file.write(json.dumps({**asked, "output": " ".join(rng.choices(WORDS, k=20))}) + "\n")
-
-
-def cpu_seconds(call: Callable[[], object]) -> float:
-    began = time.process_time()
-    call()
-    return time.process_time() - began
-
-
-def peak() -> int:
-    """The most memory the process has had so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            file.write(json.dumps(alpaca(i, rng) | {"instruction": f"Rewrite number {i % instructions}."}) + "\n")
 
 
 def main() -> None:
@@ -73,9 +47,9 @@ def main() -> None:
         path = Path(folder) / "rows.jsonl"
         write(path, options.rows, instructions)
         memory = Memory(Path(folder) / "memory", encoder=Encoder(), tagger=Tagger())
-        added = cpu_seconds(lambda: memory.add("rows", path))
+        added, _ = cpu(lambda: memory.add("rows", path))
         used = peak()  # before pyarrow parses all at once
-        arrow = min(cpu_seconds(lambda: pyarrow.json.read_json(path)) for _ in range(3))
+        arrow = cpu_seconds(lambda: pyarrow.json.read_json(path))
     print(f"{options.rows:,} rows, {instructions:,} instructions: add {added:.2f} CPU s, {used} MiB")
     print(f"pyarrow parses them in {arrow:.2f}; ratio {added / arrow:.1f}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from inscl.core.orders import PAPER_ORDERS
+from measuring import peak
 
 CURRICULUM = PAPER_ORDERS["paper-curriculum"]
 CHECKOUT = Path(__file__).parents[2] / "shared" / "data" / "natural-instructions"
@@ -97,12 +98,6 @@ def real(checkout: Path) -> None:
     seconds_cli, _ = timed(lambda: subprocess.run(command, check=True, capture_output=True))
     print(f"`inscl plan`, all cached   {seconds_cli:8.2f} s")
     print(f"peak memory of this process {peak():7d} MiB")
-
-
-def peak() -> int:
-    """Peak resident memory of this process in MiB; Linux only (`ru_maxrss` would include the parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def growth() -> None:

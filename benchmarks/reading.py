@@ -10,13 +10,13 @@ import argparse
 import json
 import random
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.json
 
 from inscl.data.readers import read_examples
+from measuring import cpu
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "table", "invoice", "question"]
 TIMES = 5
@@ -39,12 +39,7 @@ def chat(i: int, rng: random.Random) -> dict[str, object]:
 
 
 def cpu_seconds(call: Callable[[], object]) -> float:
-    found = []
-    for _ in range(TIMES):
-        began = time.process_time()
-        call()
-        found.append(time.process_time() - began)
-    return min(found)
+    return min(cpu(call)[0] for _ in range(TIMES))
 
 
 def main() -> None:

@@ -151,7 +151,7 @@ class _Text:
 
     key: bytes
     text: str
-    tags: frozenset[str] = frozenset()
+    tags: set[str] | None = None  # None until a row brings some
 
 
 class _Spool:
@@ -173,8 +173,10 @@ class _Spool:
 
     def append(self, example: Example) -> None:
         number = self._number(example.instruction)
-        if example.tags is not None:
-            self._texts[number].tags |= set(example.tags)
+        if example.tags:
+            text = self._texts[number]
+            text.tags = text.tags or set()
+            text.tags.update(example.tags)
         if example.messages is None:
             chat = None
             length = estimate_tokens(example.instruction + example.input + example.outputs[0])
@@ -322,7 +324,7 @@ def _instruction_table(texts: list[_Text], columns: _Columns, recipe: Recipe) ->
 def _tags_of(texts: list[_Text], recipe: Recipe) -> tuple[list[tuple[str, ...]], list[str]]:
     """Tags of each instruction and who made them: the user's own first, then what is known, then the tagger."""
     known = recipe.known_tags
-    own = [text.tags | set(recipe.own_tags.get(text.key, ())) for text in texts]
+    own = [(text.tags or set()) | set(recipe.own_tags.get(text.key, ())) for text in texts]
     asked = [text for text, tags in zip(texts, own, strict=True) if not tags and text.key not in known]
     made = dict(zip((t.key for t in asked), recipe.tagger([t.text for t in asked]), strict=True)) if asked else {}
     tags: list[tuple[str, ...]] = []
