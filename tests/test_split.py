@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inscl.data.example import Example, input_key
-from inscl.data.split import DEV, TEST, TRAIN, UNSET, Assignment, Keys, Shares, Sides, assign_sides
+from inscl.data.split import DEV, TEST, TRAIN, UNSET, Assignment, Keys, Shares, Sides, assign_sides, distinct_keys
 from inscl.errors import DataError
 
 SHARES = st.sampled_from([Shares(), Shares(0.25, 0.25), Shares(0.05, 0.6), Shares(0.0, 0.2), Shares(0.1, 0.0)])
@@ -211,3 +211,11 @@ def test_dev_may_take_what_test_leaves_only_if_something_trains():
         Shares(0.5, 0.5)
     with pytest.raises(DataError, match="dev nan"):
         Shares(float("nan"), 0.2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30))
+def test_distinct_keys_are_those_that_numpy_finds(pairs):
+    keys = np.array(pairs, np.uint64).reshape(-1, 2)
+    distinct, row_of = distinct_keys(keys)
+    expected, inverse = np.unique(keys, axis=0, return_inverse=True)
+    assert np.array_equal(distinct, expected) and np.array_equal(row_of, inverse.reshape(-1))

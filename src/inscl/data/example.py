@@ -70,12 +70,12 @@ def key_of(*parts: str) -> bytes:
     >>> key_of("ab", "c") == key_of("a", "bc")
     False
     """
-    digest = blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.digest()
+    whole = b"".join([_counted(part.encode("utf-8", "surrogatepass")) for part in parts])
+    return blake2b(whole, digest_size=16).digest()
+
+
+def _counted(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
 
 
 def instruction_key(instruction: str) -> bytes:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from inscl.data.example import SPLITS, Example, dump_chat, example_key, input_key, instruction_key, said
-from inscl.data.split import TRAIN, UNSET, Keys, Shares, assign_sides
+from inscl.data.split import TRAIN, UNSET, Keys, Shares, assign_sides, distinct_keys
 from inscl.errors import DataError
 from inscl.memory.encoder import Encoded
 from inscl.memory.task import BATCH, OWN_TAGS, TagsBy, Task, TaskInfo, estimate_tokens
@@ -388,8 +388,8 @@ def _describe(
     for part in (columns.keys, columns.sides, columns.instruction):
         digest.update(np.ascontiguousarray(part).tobytes())
     vectors = table["embedding"].combine_chunks()
-    distinct = [len(np.unique(columns.inputs[columns.sides == s], axis=0)) for s in sides]
-    inputs = len(np.unique(columns.inputs, axis=0))
+    distinct = [len(distinct_keys(columns.inputs[columns.sides == s])[0]) for s in sides]
+    inputs = len(distinct_keys(columns.inputs)[0])
     return TaskInfo(
         name=name,
         content=digest.hexdigest(),
