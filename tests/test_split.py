@@ -218,4 +218,5 @@ def test_distinct_keys_are_those_that_numpy_finds(pairs):
     keys = np.array(pairs, np.uint64).reshape(-1, 2)
     distinct, row_of = distinct_keys(keys)
     expected, inverse = np.unique(keys, axis=0, return_inverse=True)
-    assert np.array_equal(distinct, expected) and np.array_equal(row_of, inverse.reshape(-1))
+    assert np.array_equal(distinct, expected)
+    assert np.array_equal(row_of, inverse.reshape(-1))

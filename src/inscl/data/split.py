@@ -106,7 +106,7 @@ def assign_sides(
 
 
 def distinct_keys(keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
-    """The distinct keys, ascending, and which of them each row has: as `np.unique` over rows, in a tenth of the time."""
+    """The distinct keys, ascending, and which of them each row has: as `np.unique` over rows, but faster."""
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     ordered = keys[order]
     fresh = np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)][: len(keys)]
