@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inscl.core.scoring import SCORERS
 from inscl.data.example import Example
@@ -26,7 +26,7 @@ from inscl.experiments.run_folder import RunFolder, run_of
 from inscl.files import whole_file
 from inscl.memory.memory import Memory
 from inscl.memory.task import Task, rows_of
-from inscl.models.loading import EMBEDDED, RECORD, LoadedModel, load, load_tokenizer, resolve
+from inscl.models.loading import RECORD, LoadedModel, load, load_tokenizer, resolve
 from inscl.models.precision import choose_dtype, ready
 from inscl.provenance import versions
 from inscl.stages.folder import StageFolder, read_json, stage_of
@@ -73,6 +73,14 @@ class Assessment:
         """The settings of a stage that scores in the same way."""
         known: dict[str, Any] = {key: self.settings.get(key) for key in SETTINGS}
         return stage_config(name=f"the settings of {self.model}", **known)
+
+    def with_perplexity(self, dtype: str) -> Self:
+        """The same with the perplexity of the general text, taken now if its stage still has the model."""
+        model = _known(self.model)
+        if self.perplexity is not None or not (Path(model) / RECORD).exists():
+            return self
+        loaded = _loaded(model, choose_dtype(dtype))
+        return replace(self, perplexity=perplexity(loaded.model, loaded.tokenizer))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON holds."""
@@ -190,27 +198,6 @@ def read_assessment(place: str | Path) -> Assessment:
         f"'{place}' is neither a file of scores (inscl evaluate --out FILE) nor the folder of a finished stage. "
         "Give one of these."
     )
-
-
-def is_bare_model(place: str | Path) -> bool:
-    """Whether there is a model and nothing that inscl has scored: one to be scored, to be compared with."""
-    bare = (Path(place) / "config.json").exists() and stage_of(Path(place)) is None
-    return bare or (str(place) == EMBEDDED and not Path(place).exists())
-
-
-def with_perplexity(assessment: Assessment, dtype: str) -> Assessment:
-    """The assessment with the perplexity of the general text, taken now if its stage still has the model."""
-    model = _known(assessment.model)
-    if assessment.perplexity is not None or not (Path(model) / RECORD).exists():
-        return assessment
-    loaded = _loaded(model, choose_dtype(dtype))
-    return replace(assessment, perplexity=perplexity(loaded.model, loaded.tokenizer))
-
-
-def memory_of(place: str | Path) -> Path | None:
-    """The memory of the run that a stage's folder belongs to; None where it is no run's."""
-    run = run_of(place)
-    return None if run is None else run.memory()
 
 
 def _rows(

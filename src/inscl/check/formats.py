@@ -53,53 +53,21 @@ def markdown(result: CheckResult) -> str:
     lines = [
         f"### {_SIGNS[result.outcome]}: `inscl check`",
         "",
-        f"{text(result.model)} against {text(result.reference)}: {text(summary(result))}",
+        f"{_shown(result.model)} against {_shown(result.reference)}: {_shown(result.summary)}",
         "",
         "| task | before | after | change | bounds | rows | outcome |",
         "|---|---:|---:|---:|---:|---:|---|",
         *(_row(found) for found in result.findings),
     ]
-    reasons = [f"- {text(line)}" for line in told(result)]
-    notes = [f"- {text(remark)}" for remark in result.remarks]
+    reasons = [f"- {_shown(line)}" for line in result.reasons()]
+    notes = [f"- {_shown(remark)}" for remark in result.remarks]
     return "\n".join([*lines, *(["", *reasons] if reasons else []), *(["", *notes] if notes else [])]) + "\n"
 
 
-def summary(result: CheckResult) -> str:
-    """The counts, and what was allowed, in one line."""
-    limits, counts = result.limits, {name: result.count(name) for name in ("fail", "pass", "cannot tell")}
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return (
-        f"{said}; a drop of {limits.max_drop:g} points of {result.score} x 100 is allowed, one of {limits.noticed:g} "
-        f"must not pass"
-    )
-
-
-def told(result: CheckResult) -> list[str]:
-    """A line for each task that did not pass, or passed although more was measured than is allowed."""
-    return [
-        f"{found.name}: {found.outcome}: {found.reason(result.limits)}"
-        for found in result.findings
-        if found.outcome != "pass" or found.over(result.limits)
-    ]
-
-
-def cells(found: TaskCheck) -> tuple[str, str, str, str, str, str, str]:
-    """Name, before, after, change, bounds, rows and outcome; the change of a perplexity is in percent."""
-    rows = f"{found.rows}" + (f" of {found.rows + left}" if (left := found.changed + found.missing) else "")
-    if (change := found.change) is None:
-        return found.name, "", "", "", "", rows, found.outcome
-    # A score that fell has a minus before it; a perplexity that rose has a plus.
-    sign, unit = (1, " %") if found.general else (-1, "")
-    low, high = sorted((sign * change.low, sign * change.high))
-    bounds = f"{low:+z.1f} … {high:+z.1f}{unit}"
-    shown = f"{sign * change.worse:+z.1f}{unit}"
-    return found.name, f"{change.before:.1f}", f"{change.after:.1f}", shown, bounds, rows, found.outcome
-
-
-def text(plain: str) -> str:
+def _shown(plain: str) -> str:
     """Strangers' text as Markdown that shows it as it is, on one line.
 
-    >>> print(text("a|b <i>`x`"))
+    >>> print(_shown("a|b <i>`x`"))
     a\\|b &lt;i&gt;\\`x\\`
     """
     line = " ".join(plain.split())
@@ -109,8 +77,8 @@ def text(plain: str) -> str:
 
 
 def _row(found: TaskCheck) -> str:
-    name, *numbers, outcome = cells(found)
-    return f"| {text(name)} | {' | '.join(numbers)} | {_SIGNS[outcome]} |"
+    name, *numbers, outcome = found.cells()
+    return f"| {_shown(name)} | {' | '.join(numbers)} | {_SIGNS[outcome]} |"
 
 
 def _xml(plain: str) -> str:

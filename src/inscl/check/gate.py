@@ -8,19 +8,21 @@ what was simulated.
 
 from pathlib import Path
 
-from inscl.check.assessment import Assessment, assess, read_assessment, with_perplexity
+from inscl.check.assessment import Assessment, assess, read_assessment
 from inscl.check.comparison import compare_assessments
 from inscl.check.result import CheckResult, Tolerance
 from inscl.errors import DataError
 from inscl.evaluation.server import Server
 from inscl.memory.memory import Memory
+from inscl.models.loading import EMBEDDED
+from inscl.stages.folder import stage_of
 from inscl.stages.learn import StageProgress
 from inscl.training.config import StageConfig
 
 
 def check(
     model: str | Path | Server,
-    reference: Assessment,
+    reference: Assessment | str | Path,
     memory: Memory,
     limits: Tolerance = Tolerance(),
     *,
@@ -36,8 +38,9 @@ def check(
     model : str, Path or Server
         As for `assess`. A file of its scores is compared as it is, and so is a finished stage that scored all rows of
         the reference in the same way, unless `config` or `out` is given.
-    reference : Assessment
-        See `inscl.check.assessment.read_assessment`.
+    reference : Assessment, str or Path
+        What to compare with, or where `inscl.check.assessment.read_assessment` finds it. A model that nobody has scored
+        is scored first.
     memory : Memory
         Where the rows are.
     limits, score
@@ -52,27 +55,45 @@ def check(
     InsclError
         If the model cannot be scored, or not compared.
     """
+    if not isinstance(reference, Assessment):
+        reference = _reference(reference, memory, config, progress)
     if not isinstance(model, Server) and Path(model).is_file():
         return compare_assessments(reference, read_assessment(model), limits, score=score)
-    settings = reference.config()
-    if config is not None:
-        settings = settings.model_copy(update={name: getattr(config, name) for name in config.model_fields_set})
+    settings = _settings(reference, config)
     general = limits.max_rise is not None and not isinstance(model, Server)
     if general:
-        reference = with_perplexity(reference, settings.dtype)
+        reference = reference.with_perplexity(settings.dtype)
         general = reference.perplexity is not None
-    new = None if isinstance(model, Server) or config or out else _scored_by_its_stage(model, reference)
+    new = None if config or out else _scored_by_its_stage(model, reference)
     if new is None:
         new = assess(
             memory, model, config=settings, only=reference.asked(), general=general, out=out, progress=progress
         )
     elif general:
-        new = with_perplexity(new, settings.dtype)
+        new = new.with_perplexity(settings.dtype)
     return compare_assessments(reference, new, limits, score=score)
 
 
-def _scored_by_its_stage(model: str | Path, reference: Assessment) -> Assessment | None:
+def _reference(place: str | Path, memory: Memory, config: StageConfig | None, progress: StageProgress) -> Assessment:
+    """What to compare with: what was scored already, or a bare model's scores, made now."""
+    bare = (Path(place) / "config.json").exists() and stage_of(Path(place)) is None
+    if bare or (str(place) == EMBEDDED and not Path(place).exists()):
+        return assess(memory, place, config=config or StageConfig(), progress=progress)
+    return read_assessment(place)
+
+
+def _settings(reference: Assessment, config: StageConfig | None) -> StageConfig:
+    """How the reference was scored, but for what `config` sets."""
+    settings = reference.config()
+    if config is None:
+        return settings
+    return settings.model_copy(update={name: getattr(config, name) for name in config.model_fields_set})
+
+
+def _scored_by_its_stage(model: str | Path | Server, reference: Assessment) -> Assessment | None:
     """What a model's stage scored, if that is all rows of the reference, in the same way."""
+    if isinstance(model, Server):
+        return None
     try:
         found = read_assessment(model)
     except DataError:

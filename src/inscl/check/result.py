@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from inscl.errors import ConfigError
 
@@ -160,6 +160,18 @@ class TaskCheck:
         """Whether more was measured than is allowed, whatever the outcome."""
         return self.change is not None and self.change.worse > limits.of(general=self.general)[0]
 
+    def cells(self) -> tuple[str, str, str, str, str, str, str]:
+        """Name, before, after, change, bounds, rows and outcome as texts; a perplexity's change is in percent."""
+        rows = f"{self.rows}" + (f" of {self.rows + left}" if (left := self.changed + self.missing) else "")
+        if (change := self.change) is None:
+            return self.name, "", "", "", "", rows, self.outcome
+        # A score that fell has a minus before it; a perplexity that rose has a plus.
+        sign, unit = (1, " %") if self.general else (-1, "")
+        low, high = sorted((sign * change.low, sign * change.high))
+        bounds = f"{low:+z.1f} … {high:+z.1f}{unit}"
+        shown = f"{sign * change.worse:+z.1f}{unit}"
+        return self.name, f"{change.before:.1f}", f"{change.after:.1f}", shown, bounds, rows, self.outcome
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -198,7 +210,25 @@ class CheckResult:
         """How many findings have this outcome."""
         return sum(finding.outcome == outcome for finding in self.findings)
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def summary(self) -> str:
+        """The counts, and what was allowed, in one line."""
+        limits, counts = self.limits, {name: self.count(name) for name in get_args(Outcome)}
+        said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return (
+            f"{said}; a drop of {limits.max_drop:g} points of {self.score} x 100 is allowed, one of "
+            f"{limits.noticed:g} must not pass"
+        )
+
+    def reasons(self) -> list[str]:
+        """A line for each task that did not pass, or passed although more was measured than is allowed."""
+        return [
+            f"{found.name}: {found.outcome}: {found.reason(self.limits)}"
+            for found in self.findings
+            if found.outcome != "pass" or found.over(self.limits)
+        ]
+
+    def to_dict(self) -> dict[str, object]:
         """As plain data that JSON holds."""
         findings = [{**asdict(finding), "reason": finding.reason(self.limits)} for finding in self.findings]
         limits = {**asdict(self.limits), "notice": self.limits.noticed}

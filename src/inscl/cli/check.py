@@ -1,5 +1,6 @@
 """inscl check"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,11 +63,9 @@ def check(
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
-    from inscl.check import formats, gate
-    from inscl.check.assessment import assess, is_bare_model, memory_of, read_assessment
+    from inscl.check import gate
     from inscl.check.result import Tolerance
     from inscl.errors import ConfigError
-    from inscl.training.config import StageConfig
 
     if out is not None and out.absolute() == against.absolute():
         raise ConfigError(f"`--out` would replace the reference '{against}'. Name another file.")
@@ -77,20 +76,13 @@ def check(
         alpha=alpha,
         undecided="fail" if strict else undecided,  # type: ignore[arg-type]  # it is checked there
     )
-    forms = [(file, form) for file, form in ((junit, formats.junit), (markdown, formats.markdown)) if file is not None]
-    for file, _ in forms:
-        if _plain(file):
-            file.unlink()  # what an earlier call said must not be taken for this one's
+    forms = _forms(junit, markdown)
     settings = None if config is None else read_settings(config)
-    kept = open_memory(memory or str(memory_of(against) or "memory"), quiet=output.quiet)
+    kept = open_memory(memory or _usual_memory(against), quiet=output.quiet)
     with StageProgress(quiet=output.quiet) as view:
-        if is_bare_model(against):
-            reference = assess(kept, against, config=settings or StageConfig(), progress=view.show)
-        else:
-            reference = read_assessment(against)
         result = gate.check(
             asked_of(server, model) if server else model,
-            reference,
+            against,
             kept,
             limits,
             config=settings,
@@ -108,16 +100,33 @@ def check(
         raise typer.Exit(1)
 
 
-def _print(result: "CheckResult") -> None:
-    from inscl.check.formats import cells, summary, told
+def _usual_memory(against: Path) -> str:
+    """The memory of the run that the reference is a stage of; "memory" where it is no run's."""
+    from inscl.experiments.run_folder import run_of
 
+    run = run_of(against)
+    return "memory" if run is None else str(run.memory())
+
+
+def _forms(junit: Path | None, markdown: Path | None) -> list[tuple[Path, Callable[["CheckResult"], str]]]:
+    """The files asked for, without what an earlier call said in them, and what writes each."""
+    from inscl.check import formats
+
+    asked = [(junit, formats.junit), (markdown, formats.markdown)]
+    for file, _ in asked:
+        if file is not None and _plain(file):
+            file.unlink()
+    return [(file, form) for file, form in asked if file is not None]
+
+
+def _print(result: "CheckResult") -> None:
     heads = [(name, "right") for name in ("before", "after", "change", "bounds", "rows")]
-    rows = [cells(found) for found in result.findings]
+    rows = [found.cells() for found in result.findings]
     print_table(table_of([("task", "left"), *heads, ("outcome", "left")], rows, title=f"{result.score} x 100"))
-    for line in told(result):
+    for line in result.reasons():
         say(line)
     loud = ", WHICH IS NO PASS" if result.outcome == "cannot tell" else ""
-    say(f"{result.outcome.upper()}{loud}: {summary(result)}.")
+    say(f"{result.outcome.upper()}{loud}: {result.summary}.")
     for line in result.remarks:
         remark(f"note: {line}")
     if loud and result.cleared:

@@ -1,7 +1,7 @@
 """From a memory and a new task to a replay plan, and a plan with its data found again."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -128,18 +128,34 @@ def plan(
     settings = chosen.settle(strategy, _settings(memory, weights, insinfo, settings))
     with memory.reading():
         new, keep, report = _new_task(memory, name, data, tags, shares, reading)
-        tasks = [task for task in memory.open(earlier) if task.info.name != name and (earlier or not task.info.general)]
-        whole, besides = _recipe(memory, {}, Shares(0.0, 0.0)), {name, *(task.info.name for task in tasks)}
-        found: AbstractContextManager[list[Task]] = general_tasks(memory, whole, besides) if share else nullcontext([])
-        with found as beside:
+        tasks = _earlier(memory, name, earlier)
+        with _beside(memory, {name, *(task.info.name for task in tasks)}, share) as beside:
             check_encoders([*tasks, *beside], memory.encode.identity)
             views, pool = ([derived.view(task) for task in some] for some in (tasks, beside))
             stage = StageView(derived.view(new), views, seed, settings, derived, log or partial(_logged, memory, name))
             made = make_plan(stage, name, strategy, chosen, asked, pool, share)
-    if data is not None and _is_path(data):
-        source = {"data": [str(part) for part in data] if isinstance(data, list) else str(data), **reading}
-        made = replace(made, source={**source, "shares": asdict(shares)})
-    return Replay(made, memory, new, keep, report)
+    return Replay(replace(made, source=_source(data, shares, reading)), memory, new, keep, report)
+
+
+def _earlier(memory: Memory, name: str, asked: Sequence[str] | None) -> list[Task]:
+    """The earlier tasks asked for, or all that are not general, without the new one."""
+    tasks = [task for task in memory.open(asked) if task.info.name != name]
+    return tasks if asked else [task for task in tasks if not task.info.general]
+
+
+def _beside(memory: Memory, besides: Set[str], share: float) -> AbstractContextManager[list[Task]]:
+    """The general tasks but those named `besides`; none where they have no share."""
+    if not share:
+        return nullcontext([])
+    return general_tasks(memory, _recipe(memory, {}, Shares(0.0, 0.0)), besides)
+
+
+def _source(data: object, shares: Shares, reading: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Where the new data are, and how they were read; None where no path says it."""
+    if not _is_path(data):
+        return None
+    places = [str(part) for part in data] if isinstance(data, list) else str(data)
+    return {"data": places, **reading, "shares": asdict(shares)}
 
 
 def _logged(memory: Memory, name: str) -> ReplayLog:
