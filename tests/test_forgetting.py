@@ -24,9 +24,8 @@ from inscl.experiments.config import parse_config
 from inscl.experiments.run import run
 from inscl.experiments.run_folder import RunFolder
 from inscl.forgetting import ForgettingRule, Verdict, analyse
-from inscl.forgetting.analysis import read_run
-from inscl.forgetting.rates import RowHistory, row_histories
-from inscl.forgetting.tables import forgotten_share
+from inscl.forgetting.fates import Tally
+from inscl.forgetting.rates import RowHistory
 from inscl.models.loading import RECORD
 from support import WordEncoder, WordTagger
 
@@ -147,7 +146,7 @@ def test_histories_are_exact_in_tenths(stages, ever_right, drop):
     stages = [*stages[:-1], stages[-1] or [0]]
     scored = [None if rows is None else [n / 10 for n in rows] for rows in stages]
     rule = ForgettingRule(ever_right=ever_right / 10, drop=drop / 10)
-    found = [row for row in row_histories(scored, ["i"] * len(stages[-1]), rule) if row.right]
+    found = [row for row in rule.histories(scored, ["i"] * len(stages[-1])) if row.right]
     expected = {}
     for row, score in enumerate(stages[-1]):
         before = [rows[row] for rows in stages[:-1] if rows is not None and row < len(rows)]
@@ -166,7 +165,7 @@ def test_a_rate_counts_instructions_and_not_rows():
             RowHistory(i, name, 1.0, 1, 0.0, True, flag)
             for i, (flag, name) in enumerate(zip(flags, names, strict=True))
         ]
-        return forgotten_share(rows)
+        return Tally(rows).forgotten
 
     flags = [True] * 10 + [False] * 10
     pooled = rate(flags, ["a"] * 10 + ["b"] * 10)
@@ -336,10 +335,10 @@ def test_damage_is_named(folder):
         analyse(folder, encoder=WordEncoder())
     (folder / "streams.json").write_text("[")
     with pytest.raises(InsclError, match=r"streams.json is damaged"):
-        read_run(folder)
+        analyse(folder)
     (folder / "streams.json").unlink()
     with pytest.raises(InsclError, match="has not finished a stage of any stream yet"):
-        read_run(folder)
+        analyse(folder)
 
 
 def test_a_run_without_its_memory_says_what_is_missing(folder):

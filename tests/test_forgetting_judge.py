@@ -18,8 +18,7 @@ from sklearn.metrics import cohen_kappa_score
 from inscl.data.example import Example
 from inscl.demo.tasks import demo_tasks
 from inscl.forgetting import Case, OfflineJudge, ServerJudge
-from inscl.forgetting.form import answer_form, likeness
-from inscl.forgetting.nearness import Nearness
+from inscl.forgetting.nearness import Nearness, _answer_form
 from inscl.forgetting.server import _only_object
 from inscl.forgetting.verdict import REASONS, RUBRIC
 from inscl.llm.replies import Reply
@@ -172,7 +171,8 @@ def test_nearness_is_the_blend_it_says():
     def pair(one, other):
         words = {"x"}  # in two of three answers, and so part of the form
         cosine = max(0.0, float(np.dot(vectors[one], vectors[other])))
-        return 0.75 * likeness(answer_form(one, words), answer_form(other, words)) + 0.25 * cosine
+        a, b = _answer_form(one, words), _answer_form(other, words)
+        return 0.75 * 2 * len(a & b) / (len(a) + len(b)) + 0.25 * cosine  # Dice's coefficient of the forms
 
     typical = np.median([np.mean([pair(a, b) for b in answers["a"] if b != a]) for a in answers["a"]])
     expected = [min(1.0, np.mean([pair("x 5", a) for a in answers["a"]]) / typical), pair("x 5", "= =")]

@@ -1,8 +1,7 @@
 """inscl forgetting"""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +13,8 @@ from inscl.cli.view import counting
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
     from inscl.experiments.results import TableRow
-    from inscl.experiments.run_folder import RunFolder
     from inscl.forgetting.analysis import Analysis, ForgettingLine
-    from inscl.forgetting.verdict import Judge
+    from inscl.llm.client import Asker
 
 _REPLIES = "judge_replies.jsonl"  # in the run's folder
 _ANSWER_TOKENS = 200  # a verdict is one short JSON object
@@ -50,19 +48,19 @@ def forgetting(
     from inscl.libraries import prepare_libraries
 
     prepare_libraries()
-    from inscl.forgetting.analysis import analyse, read_run
+    from inscl.forgetting.analysis import analyse
     from inscl.forgetting.rates import ForgettingRule
     from inscl.memory.encoder import SentenceEncoder
 
     rule = ForgettingRule(ever_right=ever_right, drop=drop)
-    folder = read_run(run)
     with counting("judging", quiet=output.quiet) as tell:
         found = analyse(
-            folder,
-            judge=_judge(judge, folder, model, asking, tell),
+            run,
+            judge=_judge(judge, run, model, asking),
             rule=rule,
             stage=stage,  # type: ignore[arg-type]  # it is checked there
             encoder=SentenceEncoder(encoder) if encoder else None,
+            progress=tell,
         )
     found.write()
     for note in found.notes:
@@ -76,10 +74,8 @@ def forgetting(
     )
 
 
-def _judge(
-    name: str, run: "RunFolder", model: str | None, asking: AskingOptions, tell: Callable[[int, int], None]
-) -> "Judge | None":
-    """The judge asked for; None is the offline one."""
+def _judge(name: str, run: Path, model: str | None, asking: AskingOptions) -> "Asker | None":
+    """Who asks the server that judges; None is the offline judge."""
     from inscl.errors import ConfigError
 
     if name == "offline":
@@ -92,9 +88,7 @@ def _judge(
         raise ConfigError(
             "`--judge server` needs `--server` and `--model`, such as http://localhost:8000/v1 and its model."
         )
-    from inscl.forgetting.analysis import server_judge
-
-    return server_judge(run, asking.asker(asking.address, model, run.path / _REPLIES, _ANSWER_TOKENS), tell)
+    return asking.asker(asking.address, model, run / _REPLIES, _ANSWER_TOKENS)
 
 
 def _print_analysis(found: "Analysis", examples: int) -> None:
@@ -113,7 +107,7 @@ def _print_analysis(found: "Analysis", examples: int) -> None:
             say(_example(row))
 
 
-def _cells(line: "ForgettingLine", several: bool) -> tuple[Any, ...]:
+def _cells(line: "ForgettingLine", several: bool) -> tuple[object, ...]:
     lost, other = line.forgotten, line.unrelated
     return (
         "all" if line.task is None else line.task,

@@ -1,23 +1,23 @@
 """The forgetting analysis of a run: how much of what was once right is lost, and what stands there now."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
 from inscl.core.stats import Estimate
 from inscl.data.example import Example
 from inscl.errors import ConfigError, InsclError
-from inscl.experiments.results import StreamKey, TableRow, stream_key
+from inscl.experiments.results import TableRow
 from inscl.experiments.run_folder import RunFolder
-from inscl.forgetting.fates import RowFate, StageTask, fates, judged, places_of
+from inscl.forgetting.fates import PastTask, RowFate, Tally
 from inscl.forgetting.offline import OfflineJudge
-from inscl.forgetting.rates import ForgettingRule, RowHistory, histories
+from inscl.forgetting.rates import ForgettingRule
 from inscl.forgetting.server import SHOWN, ServerJudge
-from inscl.forgetting.tables import forgotten_share, forgotten_table, rates_table, unrelated_share, write_analysis
+from inscl.forgetting.tables import Tables, last_stages
 from inscl.forgetting.verdict import Judge
 from inscl.llm.client import Asker
 from inscl.memory.encoder import Encoder
@@ -94,7 +94,7 @@ class Analysis:
         found = {task: [row for row in last if row["task"] == task] for task in dict.fromkeys(tasks)}
         return {task: _various(rows, per_task) for task, rows in found.items() if rows and per_task}
 
-    def to_dict(self, examples: int = 2) -> dict[str, Any]:
+    def to_dict(self, examples: int = 2) -> dict[str, object]:
         """As plain data that JSON holds."""
         return {
             "run_id": self.run.name,
@@ -108,16 +108,17 @@ class Analysis:
 
     def write(self) -> None:
         """Write the tables into the run's folder."""
-        write_analysis(self.run, self.rates, self.forgotten)
+        Tables(self.rates, self.forgotten).write(self.run)
 
 
 def analyse(
     run: str | Path | RunFolder,
     *,
-    judge: Judge | None = None,
+    judge: Judge | Asker | None = None,
     rule: ForgettingRule | None = None,
     stage: _Stages = "last",
     encoder: Encoder | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Analysis:
     """Count what a run's models forgot, and judge what they answer instead.
 
@@ -126,14 +127,17 @@ def analyse(
     run : path or RunFolder
         Folder of ``inscl run`` or ``inscl demo``, finished or not. Nothing in it changes but the embedding cache of its
         memory; `Analysis.write` stores the tables there.
-    judge : Judge, optional
-        Default: `inscl.forgetting.offline.OfflineJudge` on the run's training data.
+    judge : Judge or Asker, optional
+        An `Asker` stands for `inscl.forgetting.server.ServerJudge`, which is shown training rows of the run. Default:
+        `inscl.forgetting.offline.OfflineJudge` on the run's training data.
     rule : ForgettingRule, optional
         When a row was right, and when it is forgotten.
     stage : {"last", "all"}
         The stages whose forgotten examples are judged: the last finished one of each stream, or every one.
     encoder : Encoder, optional
         For the offline judge. Default: the run's.
+    progress : callable, optional
+        Called with (answers judged, answers) where a server is asked.
 
     Returns
     -------
@@ -142,59 +146,52 @@ def analyse(
     Raises
     ------
     InsclError
-        If the folder holds no run, nothing of it is finished, or its memory is gone.
+        If the folder holds no run, no stage of it is finished, or its memory is gone.
     ConfigError
         If `stage` or a limit is none.
     """
     if stage not in ("last", "all"):
         raise ConfigError(f"`stage` must be last or all, got {stage!r}.")
-    folder, rule = run if isinstance(run, RunFolder) else read_run(run), rule or ForgettingRule()
-    judge = judge or _offline_judge(folder, encoder)
-    seen = _once_right(folder, rule)
-    asked = {place for place in seen if stage == "all" or _is_last(place)}
-    lost = judged(_forgotten(seen, asked), judge)
-    lost_at = _by_place(lost)
+    folder, rule = run if isinstance(run, RunFolder) else _read_run(run), rule or ForgettingRule()
+    judge = _judge(folder, judge, encoder, progress)
+    seen = {past: Tally([row for row in past.histories(rule) if row.right]) for past in PastTask.all_of(folder)}
+    asked = {past for past in seen if stage == "all" or past.is_last}
+    for fate in _judged(_forgotten(seen, asked), judge):
+        seen[fate.past].lost.append(fate)
+    tables = Tables.of(folder, seen, asked, judge.name, rule)
     return Analysis(
         run=folder,
         judge=judge.name,
         rule=rule,
-        rates=rates_table(folder, seen, lost_at, asked, judge.name, rule),
-        forgotten=forgotten_table(folder, lost, judge.name),
-        lines=tuple(_lines(seen, lost_at)),
-        notes=tuple(_notes(folder, lost)),
+        rates=tables.rates,
+        forgotten=tables.forgotten,
+        lines=tuple(_lines(seen)),
+        notes=tuple(_notes(folder, [fate for tally in seen.values() for fate in tally.lost])),
     )
 
 
-def _once_right(run: RunFolder, rule: ForgettingRule) -> dict[StageTask, list[RowHistory]]:
-    return {place: [row for row in histories(*place, rule) if row.right] for place in places_of(run)}
+def _forgotten(seen: Mapping[PastTask, Tally], asked: Set[PastTask]) -> list[RowFate]:
+    """What became of the forgotten rows of the past tasks asked for."""
+    return [
+        fate
+        for past, tally in seen.items()
+        if past in asked
+        for fate in past.fates(row for row in tally.rows if row.forgotten)
+    ]
 
 
-def _is_last(place: StageTask) -> bool:
-    stream, stage, _ = place
-    return stage == len(stream.stages)
+def _judged(rows: Sequence[RowFate], judge: Judge) -> list[RowFate]:
+    """The same with verdicts; equal cases are judged once."""
+    cases = [fate.case for fate in rows]
+    distinct = list(dict.fromkeys(case for case in cases if case is not None))
+    verdicts = dict(zip(distinct, judge(distinct), strict=True)) if distinct else {}
+    return [
+        fate if case is None else replace(fate, verdict=verdicts[case]) for fate, case in zip(rows, cases, strict=True)
+    ]
 
 
-def _forgotten(seen: Mapping[StageTask, Sequence[RowHistory]], asked: Set[StageTask]) -> list[RowFate]:
-    """What became of the forgotten rows at the places asked for."""
-    lost = {place: [row for row in rows if row.forgotten] for place, rows in seen.items() if place in asked}
-    return [fate for place, rows in lost.items() for fate in fates(place, rows)]
-
-
-def _by_place(lost: Iterable[RowFate]) -> dict[StageTask, list[RowFate]]:
-    found: dict[StageTask, list[RowFate]] = {}
-    for fate in lost:
-        found.setdefault((fate.stream, fate.stage, fate.task), []).append(fate)
-    return found
-
-
-def read_run(path: str | Path) -> RunFolder:
-    """The folder of a run of which something can be forgotten.
-
-    Raises
-    ------
-    InsclError
-        If it holds no run, no stream has begun, or a file is damaged.
-    """
+def _read_run(path: str | Path) -> RunFolder:
+    """The folder of a run of which something can be forgotten."""
     run = RunFolder.read(path)
     if not any(stream.stages for stream in run.streams):
         raise InsclError(
@@ -204,18 +201,25 @@ def read_run(path: str | Path) -> RunFolder:
     return run
 
 
-def _offline_judge(run: RunFolder, encoder: Encoder | None = None) -> OfflineJudge:
+def _judge(
+    run: RunFolder,
+    asked: Judge | Asker | None,
+    encoder: Encoder | None,
+    progress: Callable[[int, int], None] | None,
+) -> Judge:
+    """Who judges: who was given, or a judge that knows the run's training rows."""
+    if isinstance(asked, Asker):
+        return ServerJudge(asked, _training(run, _memory(run), SHOWN), progress)
+    return asked or _offline_judge(run, encoder)
+
+
+def _offline_judge(run: RunFolder, encoder: Encoder | None) -> OfflineJudge:
     """The offline judge on the run's training rows, with the embedding cache of the run's memory."""
     from inscl.memory.encoder import SentenceEncoder
 
     named = run.config.encoder
     memory = _memory(run, encoder or (SentenceEncoder(named) if named else None))
     return OfflineJudge(_training(run, memory, _TRAINING_ROWS), memory.encode.vectors)
-
-
-def server_judge(run: RunFolder, asker: Asker, progress: Callable[[int, int], None] | None = None) -> ServerJudge:
-    """A judge through a server that is shown training rows of the run."""
-    return ServerJudge(asker, _training(run, _memory(run), SHOWN), progress)
 
 
 def _memory(run: RunFolder, encoder: Encoder | None = None) -> "Memory":
@@ -237,28 +241,26 @@ def _training(run: RunFolder, memory: "Memory", rows: int) -> dict[str, list[Exa
 
 
 @dataclass
-class _Pool:
+class _Pool(Tally):
     """What several streams say of one task, or of all."""
 
     streams: set[int] = field(default_factory=set)
-    rows: list[RowHistory] = field(default_factory=list)
-    lost: list[RowFate] = field(default_factory=list)
+
+    def add(self, past: PastTask, tally: Tally) -> None:
+        """Take in what one stream says."""
+        self.streams.add(id(past.stream))
+        self.rows += tally.rows
+        self.lost += tally.lost
 
 
-def _lines(
-    seen: Mapping[StageTask, Sequence[RowHistory]], lost_at: Mapping[StageTask, Sequence[RowFate]]
-) -> Iterator[ForgettingLine]:
+def _lines(seen: Mapping[PastTask, Tally]) -> Iterator[ForgettingLine]:
     """The last stage of every stream, per task and strategy, then over all tasks."""
     single: dict[tuple[str | None, str, str], _Pool] = {}
     whole: dict[tuple[str | None, str, str], _Pool] = {}
-    for place, rows in seen.items():
-        stream, _, task = place
-        if _is_last(place):
-            for pools, of in ((single, task), (whole, None)):
-                pool = pools.setdefault((of, *stream.key[:2]), _Pool())
-                pool.streams.add(id(stream))
-                pool.rows += rows
-                pool.lost += lost_at.get(place, ())
+    for past, tally in seen.items():
+        if past.is_last:
+            for pools, of in ((single, past.task), (whole, None)):
+                pools.setdefault((of, *past.stream.key[:2]), _Pool()).add(past, tally)
     tasks = [*dict.fromkeys(task for task, _, _ in single)]
     ordered = sorted(single.items(), key=lambda item: tasks.index(item[0][0]))
     for (name, strategy, budget), pool in [*ordered, *whole.items()]:
@@ -267,10 +269,10 @@ def _lines(
             strategy=strategy,
             budget=budget,
             streams=len(pool.streams),
-            forgotten=forgotten_share(pool.rows),
-            unrelated=unrelated_share(pool.lost),
-            not_judged=sum(entry.verdict.kind is None for entry in pool.lost),
-            reasons=dict(Counter(entry.verdict.reason for entry in pool.lost if entry.verdict.kind).most_common()),
+            forgotten=pool.forgotten,
+            unrelated=pool.unrelated,
+            not_judged=sum(fate.verdict.kind is None for fate in pool.lost),
+            reasons=dict(Counter(fate.verdict.reason for fate in pool.lost if fate.verdict.kind).most_common()),
         )
 
 
@@ -284,14 +286,6 @@ def _notes(run: RunFolder, lost: Sequence[RowFate]) -> Iterator[str]:
     reasons = Counter(entry.verdict.reason for entry in lost if entry.verdict.kind is None)
     for reason, n in reasons.most_common():
         yield f"{n} of {len(lost)} forgotten examples are not judged: {reason}."
-
-
-def last_stages(rows: Sequence[TableRow]) -> list[TableRow]:
-    """The rows of each stream's last stage among them."""
-    last: dict[StreamKey, int] = {}
-    for row in rows:
-        last[stream_key(row)] = max(row["stage"], last.get(stream_key(row), 0))
-    return [row for row in rows if row["stage"] == last[stream_key(row)]]
 
 
 def _various(rows: Sequence[TableRow], n: int) -> list[TableRow]:

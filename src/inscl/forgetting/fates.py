@@ -1,24 +1,75 @@
 """What became of the test rows of a stream, with the answers once and now: the same for the command and the page."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from inscl.core.stats import Estimate, score_interval
 from inscl.evaluation.predictions import Prediction
 from inscl.experiments.run_folder import RunFolder, StreamFolder
-from inscl.forgetting.rates import RowHistory
-from inscl.forgetting.verdict import Case, Judge, Verdict
+from inscl.forgetting.rates import ForgettingRule, RowHistory
+from inscl.forgetting.verdict import UNRELATED, Case, Verdict
 
 _NOT_KEPT = Verdict(kind=None, reason="its answer was not kept")
-StageTask = tuple[StreamFolder, int, str]  # a stream, a stage of it (from 1), and a task learnt before
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowFate:
-    """What became of one test row of a stream, seen from a stage; None for an answer that was not kept."""
+class PastTask(NamedTuple):
+    """A task that a stream learnt, or at least scored, before a stage, seen from that stage.
+
+    Attributes
+    ----------
+    stream : StreamFolder
+    stage : int
+        From 2; the first is 1.
+    task : str
+        Scored at that stage.
+    """
 
     stream: StreamFolder
     stage: int
     task: str
+
+    @classmethod
+    def all_of(cls, run: RunFolder) -> Iterator["PastTask"]:
+        """Every stage of every stream from the second on, with every task learnt before it."""
+        for stream in run.streams:
+            for stage in range(2, len(stream.stages) + 1):
+                for task in stream.tasks[: stage - 1]:
+                    yield cls(stream, stage, task)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the stage is the last one that its stream has finished."""
+        return self.stage == len(self.stream.stages)
+
+    def histories(self, rule: ForgettingRule = ForgettingRule()) -> list[RowHistory]:
+        """What became of each of its rows; every earlier stage counts, also one before the task was learnt."""
+        scored = [known.scores.get(self.task) for known in self.stream.stages[: self.stage]]
+        rows = [None if scores is None else scores.rows[self.stream.scorer] for scores in scored]
+        return rule.histories(rows, self.stream.stages[self.stage - 1].scores[self.task].instructions)
+
+    def fates(self, rows: Iterable[RowHistory]) -> list["RowFate"]:
+        """These rows with their answers: the best earlier one, and the one now."""
+        return [
+            RowFate(
+                past=self,
+                history=history,
+                once=self._answer(history.best_stage, history.row),
+                now=self._answer(self.stage, history.row),
+            )
+            for history in rows
+        ]
+
+    def _answer(self, stage: int, row: int) -> Prediction | None:
+        answers = self.stream.stages[stage - 1].answers.get(self.task)
+        return None if answers is None else answers[row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFate:
+    """What became of one test row of a past task; None for an answer that was not kept."""
+
+    past: PastTask
     history: RowHistory
     once: Prediction | None
     now: Prediction | None
@@ -35,7 +86,7 @@ class RowFate:
         if self.now is None:
             return None
         return Case(
-            task=self.task,
+            task=self.past.task,
             instruction=self.now.instruction,
             input=self.now.input,
             answer=self.now.prediction,
@@ -43,42 +94,23 @@ class RowFate:
         )
 
 
-def places_of(run: RunFolder) -> Iterator[StageTask]:
-    """Every stage of every stream from the second on, with every task learnt before it."""
-    for stream in run.streams:
-        for stage in range(2, len(stream.stages) + 1):
-            for task in stream.tasks[: stage - 1]:
-                yield stream, stage, task
+@dataclass
+class Tally:
+    """Rows that were once right, and what became of the forgotten ones among them."""
 
+    rows: list[RowHistory] = field(default_factory=list)
+    lost: list[RowFate] = field(default_factory=list)
 
-def fates(place: StageTask, rows: Iterable[RowHistory]) -> list[RowFate]:
-    """The rows of a place with their answers: the best earlier one, and the one now."""
-    stream, stage, task = place
-    now = stream.stages[stage - 1].answers.get(task)
-    return [
-        RowFate(
-            stream=stream,
-            stage=stage,
-            task=task,
-            history=history,
-            once=_answer(stream, history.best_stage, task, history.row),
-            now=None if now is None else now[history.row],
-        )
-        for history in rows
-    ]
+    @property
+    def forgotten(self) -> Estimate | None:
+        """Share of the rows that are forgotten, for other rows like these; None without rows."""
+        if not self.rows:
+            return None
+        return score_interval([row.forgotten for row in self.rows], [row.instruction for row in self.rows])
 
-
-def judged(rows: Sequence[RowFate], judge: Judge) -> list[RowFate]:
-    """The same with verdicts; equal cases are judged once."""
-    cases = [entry.case for entry in rows]
-    distinct = list(dict.fromkeys(case for case in cases if case is not None))
-    verdicts = dict(zip(distinct, judge(distinct), strict=True)) if distinct else {}
-    return [
-        entry if case is None else replace(entry, verdict=verdicts[case])
-        for entry, case in zip(rows, cases, strict=True)
-    ]
-
-
-def _answer(stream: StreamFolder, stage: int, task: str, row: int) -> Prediction | None:
-    answers = stream.stages[stage - 1].answers.get(task)
-    return None if answers is None else answers[row]
+    @property
+    def unrelated(self) -> Estimate | None:
+        """Share of the judged rows whose answer does not attempt the task; None where none was judged."""
+        known = [fate for fate in self.lost if fate.verdict.kind is not None]
+        flags = [fate.verdict.kind == UNRELATED for fate in known]
+        return score_interval(flags, [fate.history.instruction for fate in known]) if known else None

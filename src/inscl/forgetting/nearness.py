@@ -1,20 +1,31 @@
-"""How near an answer is to the answers of each task: in form, and in meaning."""
+"""How near an answer is to the answers of each task: in form, and in meaning.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+The form of a text is its words, numbers and marks, without what it says. A word stays as it is where many answers of
+some task hold it ("pay", "positive"); any other is just a word. The form of an answer is the multiset of its pieces and
+of its pairs of neighbours, so that order and length count too.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from inscl.forgetting.form import answer_form, common_words
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _Floats = npt.NDArray[np.float32]
 Encode = Callable[[list[str]], npt.ArrayLike]  # n texts to unit vectors, (n, d)
+_COMMON = 0.2  # share of a task's answers from which on a word belongs to the form
+_PIECES = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s]|_")
 _NEAREST = 3  # training answers whose mean likeness is that to the task
 
 
 class _Known(NamedTuple):
-    forms: Any  # (n, units), sparse, 0 and 1
+    forms: "csr_array"  # (n, units), 0 and 1
     sizes: _Floats  # (n,), units of each form
     vectors: _Floats  # (n, d)
 
@@ -45,9 +56,9 @@ class Nearness:
     def __init__(self, answers: Mapping[str, Sequence[str]], encode: Encode, embedding: float) -> None:
         self.tasks = list(answers)
         self._encode, self._embedding = encode, embedding
-        self._words = set().union(*map(common_words, answers.values()))
+        self._words = set().union(*map(_common_words, answers.values()))
         pooled = [answer for group in answers.values() for answer in group]
-        units = sorted(set().union(*(answer_form(answer, self._words) for answer in pooled)))
+        units = sorted(set().union(*(_answer_form(answer, self._words) for answer in pooled)))
         self._columns = {unit: column for column, unit in enumerate(units)}
         self._known = self._look(pooled)
         ends = np.cumsum([len(group) for group in answers.values()]).tolist()
@@ -81,7 +92,7 @@ class Nearness:
     def _look(self, answers: Sequence[str]) -> _Known:
         from scipy.sparse import csr_array
 
-        forms = [answer_form(answer, self._words) for answer in answers]
+        forms = [_answer_form(answer, self._words) for answer in answers]
         columns = [sorted(self._columns[unit] for unit in form if unit in self._columns) for form in forms]
         starts = np.cumsum([0, *map(len, columns)])
         flat = np.array([column for row in columns for column in row], dtype=int)
@@ -96,3 +107,46 @@ def _nearest(likeness: _Floats, but: int = 0) -> _Floats:
     k = min(_NEAREST, likeness.shape[1] - but)
     top: _Floats = np.sort(likeness, axis=1)[:, -k:].mean(axis=1)
     return top
+
+
+def pieces(text: str) -> list[str]:
+    """Words in lower case, numbers and marks.
+
+    >>> pieces("Pay 32 coins, [now].")
+    ['pay', '32', 'coins', ',', '[', 'now', ']', '.']
+    """
+    return _PIECES.findall(text.lower())
+
+
+def _common_words(answers: Sequence[str], share: float = _COMMON) -> set[str]:
+    """Words that at least `share` of the answers hold.
+
+    >>> sorted(_common_words(["pay 3 coins", "pay 1 coin", "pay 4 coins"], share=0.5))
+    ['coins', 'pay']
+    """
+    counts = Counter(word for answer in answers for word in set(pieces(answer)) if word[0].isalpha())
+    return {word for word, n in counts.items() if n >= max(2, share * len(answers))}
+
+
+def _answer_form(text: str, words: Collection[str]) -> frozenset[tuple[str, ...]]:
+    """Pieces and pairs of a text; the n-th of equal ones carries its number, so that a set counts them.
+
+    >>> sorted(_answer_form("pay 5", {"pay"}))
+    [('<number>', '$', '1'), ('<number>', '1'), ('^', 'pay', '1'), ('pay', '1'), ('pay', '<number>', '1')]
+    """
+    shape = [_class(piece, words) for piece in pieces(text)]
+    units: Iterable[tuple[str, ...]] = [(piece,) for piece in shape] + [*pairwise(["^", *shape, "$"])]
+    seen: Counter[tuple[str, ...]] = Counter()
+    numbered = set()
+    for unit in units:
+        seen[unit] += 1
+        numbered.add((*unit, str(seen[unit])))
+    return frozenset(numbered)
+
+
+def _class(piece: str, words: Collection[str]) -> str:
+    if piece in words:
+        return piece
+    if piece[0].isdigit():
+        return "<number>"
+    return "<word>" if piece[0].isalpha() else piece

@@ -22,8 +22,7 @@ import numpy.typing as npt
 
 from inscl.core.scoring import longest_common_subsequence
 from inscl.data.example import Example
-from inscl.forgetting.form import pieces
-from inscl.forgetting.nearness import Encode, Nearness
+from inscl.forgetting.nearness import Encode, Nearness, pieces
 from inscl.forgetting.verdict import (
     DEGENERATE,
     ECHO,

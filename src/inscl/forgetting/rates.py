@@ -7,28 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from inscl.errors import ConfigError
-from inscl.experiments.run_folder import StreamFolder
 
 _ROUNDING = 1e-9  # 0.7 - 0.4 is a little less than 0.3
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForgettingRule:
-    """When a row counts as right, and when as forgotten.
-
-    Attributes
-    ----------
-    ever_right, drop : float
-        The best earlier score from which on a row was once right, and how far its score now lies below it, at least.
-    """
-
-    ever_right: float = 0.5
-    drop: float = 0.3
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 < value <= 1:
-                raise ConfigError(f"`{name}` must lie above 0 and be at most 1, as scores do, got {value}.")
 
 
 class RowHistory(NamedTuple):
@@ -59,52 +39,48 @@ class RowHistory(NamedTuple):
     forgotten: bool
 
 
-def histories(stream: StreamFolder, stage: int, task: str, rule: ForgettingRule | None = None) -> list[RowHistory]:
-    """What became of each row of a task, seen from a stage of the stream.
+@dataclass(frozen=True, kw_only=True)
+class ForgettingRule:
+    """When a row counts as right, and when as forgotten.
 
-    Every earlier stage that scored the row counts, also one before the task was learnt.
-
-    Parameters
+    Attributes
     ----------
-    stream : StreamFolder
-    stage : int
-        From 2; the first is 1.
-    task : str
-        Scored at that stage.
-    rule : ForgettingRule, optional
+    ever_right, drop : float
+        The best earlier score from which on a row was once right, and how far its score now lies below it, at least.
     """
-    scored = [known.scores.get(task) for known in stream.stages[:stage]]
-    rows = [None if scores is None else scores.rows[stream.scorer] for scores in scored]
-    return row_histories(rows, stream.stages[stage - 1].scores[task].instructions, rule or ForgettingRule())
 
+    ever_right: float = 0.5
+    drop: float = 0.3
 
-def row_histories(
-    stages: Sequence[Sequence[float] | None], instructions: Sequence[str], rule: ForgettingRule
-) -> list[RowHistory]:
-    """What became of each row, from its scores at every stage up to now; rows without an earlier score are left out.
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value <= 1:
+                raise ConfigError(f"`{name}` must lie above 0 and be at most 1, as scores do, got {value}.")
 
-    Parameters
-    ----------
-    stages : sequence of (sequence of float, shape (at most n_rows,), or None)
-        The last one is now and has all rows; None: the task was not scored at that stage.
-    instructions : sequence of str, shape (n_rows,)
-    rule : ForgettingRule
+    def histories(self, stages: Sequence[Sequence[float] | None], instructions: Sequence[str]) -> list[RowHistory]:
+        """What became of each row, from its scores at every stage up to now; rows never scored before are left out.
 
-    Examples
-    --------
-    >>> [(row.row, row.best, row.right, row.forgotten)
-    ...  for row in row_histories([[1, 0.4], [0, 0]], "ab", ForgettingRule())]
-    [(0, 1.0, True, True), (1, 0.4, False, False)]
-    """
-    score = np.asarray(stages[-1], dtype=np.float64)
-    earlier = np.full((len(stages) - 1, score.size), -np.inf)  # (n_stages, n_rows)
-    for known, scores in zip(stages, earlier, strict=False):
-        if known is not None:
-            scores[: len(known)] = known[: score.size]
-    best = earlier.max(axis=0)
-    best_stage = len(stages) - 1 - earlier[::-1].argmax(axis=0)
-    right = best >= rule.ever_right - _ROUNDING
-    forgotten = right & (best - score >= rule.drop - _ROUNDING)
-    columns = (a.tolist() for a in (best, best_stage, score, right, forgotten))
-    found = (RowHistory(row, instructions[row], *values) for row, values in enumerate(zip(*columns, strict=True)))
-    return [row for row in found if row.best > -np.inf]
+        Parameters
+        ----------
+        stages : sequence of (sequence of float, shape (at most n_rows,), or None)
+            The last one is now and has all rows; None: the task was not scored at that stage.
+        instructions : sequence of str, shape (n_rows,)
+
+        Examples
+        --------
+        >>> [(row.row, row.best, row.right, row.forgotten)
+        ...  for row in ForgettingRule().histories([[1, 0.4], [0, 0]], "ab")]
+        [(0, 1.0, True, True), (1, 0.4, False, False)]
+        """
+        score = np.asarray(stages[-1], dtype=np.float64)
+        earlier = np.full((len(stages) - 1, score.size), -np.inf)  # (n_stages, n_rows)
+        for known, scores in zip(stages, earlier, strict=False):
+            if known is not None:
+                scores[: len(known)] = known[: score.size]
+        best = earlier.max(axis=0)
+        best_stage = len(stages) - 1 - earlier[::-1].argmax(axis=0)
+        right = best >= self.ever_right - _ROUNDING
+        forgotten = right & (best - score >= self.drop - _ROUNDING)
+        columns = (a.tolist() for a in (best, best_stage, score, right, forgotten))
+        found = (RowHistory(row, instructions[row], *values) for row, values in enumerate(zip(*columns, strict=True)))
+        return [row for row in found if row.best > -np.inf]

@@ -5,7 +5,6 @@ What comes back is checked, and never guessed at: an answer that is not one of t
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from inscl.data.example import Example
 from inscl.errors import short
@@ -89,7 +88,7 @@ class ServerJudge:
         return Verdict(kind=None, reason="the judge's reply is none of the rubric's")
 
 
-def _only_object(text: str) -> dict[str, Any] | None:
+def _only_object(text: str) -> dict[str, object] | None:
     """The only JSON object in a text, whatever stands around it; None where there is none, or several that differ.
 
     A model's thoughts do not count.

@@ -5,17 +5,17 @@ forgotten.parquet    a row per forgotten example of the stages that were judged
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Self
 
 import pyarrow as pa
 
-from inscl.core.stats import Estimate, score_interval
-from inscl.experiments.results import TableRow
-from inscl.experiments.run_folder import RunFolder, StreamFolder, write_csv, write_tables
-from inscl.forgetting.fates import RowFate, StageTask
-from inscl.forgetting.rates import ForgettingRule, RowHistory
+from inscl.core.stats import Estimate
+from inscl.experiments.results import StreamKey, TableRow, stream_key
+from inscl.experiments.run_folder import RunFolder, write_csv, write_tables
+from inscl.forgetting.fates import PastTask, RowFate, Tally
+from inscl.forgetting.rates import ForgettingRule
 from inscl.forgetting.verdict import RELATED, UNRELATED
 
 _RATES, _RATES_CSV, _FORGOTTEN = "forgetting.parquet", "forgetting.csv", "forgotten.parquet"
@@ -62,74 +62,80 @@ _FORGOTTEN_SCHEMA = pa.schema(
 )
 
 
-def rates_table(
-    run: RunFolder,
-    seen: Mapping[StageTask, Sequence[RowHistory]],
-    lost_at: Mapping[StageTask, Sequence[RowFate]],
-    asked: Collection[StageTask],
-    judge: str,
-    rule: ForgettingRule,
-) -> pa.Table:
-    """A row per place, from its rows that were once right; kinds only where they were judged (`asked`)."""
-    records = []
-    for place, rows in seen.items():
-        stream, stage, task = place
-        record = _columns(run, stream, stage, task)
-        record |= {"rows": stream.stages[stage - 1].scores[task].n, "ever_right": len(rows)}
-        record |= _named("rate_forgotten", forgotten_share(rows))
-        record |= {"forgotten": sum(row.forgotten for row in rows)}
-        record |= {"ever_right_from": rule.ever_right, "drop_from": rule.drop}
-        if place in asked:
-            record |= {"judge": judge, **_kinds(lost_at.get(place, ()))}
-        records.append(record)
-    return pa.Table.from_pylist(records, schema=_RATES_SCHEMA)
+@dataclass(frozen=True)
+class Tables:
+    """Both tables of an analysis."""
+
+    rates: pa.Table
+    forgotten: pa.Table
+
+    @classmethod
+    def of(
+        cls,
+        run: RunFolder,
+        seen: Mapping[PastTask, Tally],
+        asked: Collection[PastTask],
+        judge: str,
+        rule: ForgettingRule,
+    ) -> Self:
+        """A row per past task, from its rows that were once right, and a row per forgotten example.
+
+        Kinds are told only of the past tasks that were judged (`asked`).
+        """
+        rates = [_rates(run, past, tally, rule, judge if past in asked else None) for past, tally in seen.items()]
+        forgotten = [_record(run, fate, judge) for tally in seen.values() for fate in tally.lost]
+        return cls(
+            pa.Table.from_pylist(rates, schema=_RATES_SCHEMA),
+            pa.Table.from_pylist(forgotten, schema=_FORGOTTEN_SCHEMA),
+        )
+
+    @classmethod
+    def read(cls, run: RunFolder) -> Self | None:
+        """The tables of an earlier analysis; None where there was none."""
+        from pyarrow import parquet
+
+        if not all((run.path / name).exists() for name in (_RATES, _FORGOTTEN)):
+            return None
+        return cls(*(parquet.read_table(run.path / name) for name in (_RATES, _FORGOTTEN)))
+
+    def write(self, run: RunFolder) -> None:
+        """Write them into the run's folder; each file is the old one or the new one, never half."""
+        from pyarrow import parquet
+
+        write_tables(
+            run.path,
+            {
+                _FORGOTTEN: (parquet.write_table, self.forgotten),
+                _RATES_CSV: (write_csv, self.rates),
+                _RATES: (parquet.write_table, self.rates),
+            },
+        )
 
 
-def forgotten_table(run: RunFolder, lost: Iterable[RowFate], judge: str) -> pa.Table:
-    """A row per forgotten example."""
-    return pa.Table.from_pylist([_record(run, entry, judge) for entry in lost], schema=_FORGOTTEN_SCHEMA)
+def last_stages(rows: Sequence[TableRow]) -> list[TableRow]:
+    """The rows of each stream's last stage among them."""
+    last: dict[StreamKey, int] = {}
+    for row in rows:
+        last[stream_key(row)] = max(row["stage"], last.get(stream_key(row), 0))
+    return [row for row in rows if row["stage"] == last[stream_key(row)]]
 
 
-def write_analysis(run: RunFolder, rates: pa.Table, forgotten: pa.Table) -> None:
-    """Write the tables into the run's folder; each file is the old one or the new one, never half."""
-    from pyarrow import parquet
-
-    write_tables(
-        run.path,
-        {
-            _FORGOTTEN: (parquet.write_table, forgotten),
-            _RATES_CSV: (write_csv, rates),
-            _RATES: (parquet.write_table, rates),
-        },
-    )
+def _rates(run: RunFolder, past: PastTask, tally: Tally, rule: ForgettingRule, judge: str | None) -> TableRow:
+    known = {
+        "rows": past.stream.stages[past.stage - 1].scores[past.task].n,
+        "ever_right": len(tally.rows),
+        "forgotten": sum(row.forgotten for row in tally.rows),
+        "ever_right_from": rule.ever_right,
+        "drop_from": rule.drop,
+    }
+    kinds = {} if judge is None else {"judge": judge, **_kinds(tally)}
+    return {**_columns(run, past), **known, **_named("rate_forgotten", tally.forgotten), **kinds}
 
 
-def read_analysis(run: RunFolder) -> tuple[list[TableRow], list[TableRow]] | None:
-    """The rows of both tables of an earlier analysis; None where there was none."""
-    from pyarrow import parquet
-
-    if not all((run.path / name).exists() for name in (_RATES, _FORGOTTEN)):
-        return None
-    rates, forgotten = (parquet.read_table(run.path / name).to_pylist() for name in (_RATES, _FORGOTTEN))
-    return rates, forgotten
-
-
-def forgotten_share(rows: Sequence[RowHistory]) -> Estimate | None:
-    """Share of the rows that are forgotten, for other rows like these; None without rows."""
-    return score_interval([row.forgotten for row in rows], [row.instruction for row in rows]) if rows else None
-
-
-def unrelated_share(fates: Iterable[RowFate]) -> Estimate | None:
-    """Share of the judged rows whose answer does not attempt the task; None where none was judged."""
-    known = [fate for fate in fates if fate.verdict.kind is not None]
-    flags = [fate.verdict.kind == UNRELATED for fate in known]
-    return score_interval(flags, [fate.history.instruction for fate in known]) if known else None
-
-
-def _kinds(lost: Sequence[RowFate]) -> dict[str, Any]:
-    kinds = Counter(entry.verdict.kind for entry in lost)
+def _kinds(tally: Tally) -> dict[str, float | None]:
+    kinds = Counter(fate.verdict.kind for fate in tally.lost)
     counts = {"related": kinds[RELATED], "unrelated": kinds[UNRELATED], "not_judged": kinds[None]}
-    return {**counts, **_named("rate_unrelated", unrelated_share(lost))}
+    return {**counts, **_named("rate_unrelated", tally.unrelated)}
 
 
 def _named(name: str, of: Estimate | None) -> dict[str, float | None]:
@@ -137,20 +143,20 @@ def _named(name: str, of: Estimate | None) -> dict[str, float | None]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
-def _columns(run: RunFolder, stream: StreamFolder, stage: int, task: str) -> dict[str, Any]:
-    return {"run_id": run.name, **stream.key._asdict(), "stage": stage, "task": task}
+def _columns(run: RunFolder, past: PastTask) -> TableRow:
+    return {"run_id": run.name, **past.stream.key._asdict(), "stage": past.stage, "task": past.task}
 
 
-def _record(run: RunFolder, entry: RowFate, judge: str) -> dict[str, Any]:
-    asked = entry.asked
+def _record(run: RunFolder, fate: RowFate, judge: str) -> TableRow:
+    asked = fate.asked
     return {
-        **_columns(run, entry.stream, entry.stage, entry.task),
-        **{name: getattr(entry.history, name) for name in ("row", "best", "best_stage", "score")},
+        **_columns(run, fate.past),
+        **{name: getattr(fate.history, name) for name in ("row", "best", "best_stage", "score")},
         "judge": judge,
-        **asdict(entry.verdict),
+        **asdict(fate.verdict),
         "instruction": asked.instruction if asked else "",
         "input": asked.input if asked else "",
         "reference": asked.references[0] if asked and asked.references else "",
-        "once": entry.once.prediction if entry.once else None,
-        "now": entry.now.prediction if entry.now else None,
+        "once": fate.once.prediction if fate.once else None,
+        "now": fate.now.prediction if fate.now else None,
     }

@@ -9,16 +9,13 @@ from dataclasses import dataclass
 
 from inscl.experiments.results import TableRow
 from inscl.experiments.run_folder import RunFolder, StreamFolder
-from inscl.forgetting.analysis import last_stages
-from inscl.forgetting.fates import RowFate, fates
-from inscl.forgetting.rates import histories
-from inscl.forgetting.tables import read_analysis
+from inscl.forgetting.fates import PastTask, RowFate
+from inscl.forgetting.tables import Tables, last_stages
 from inscl.report.replayed import First
 
 _EXAMPLES_PER_TASK = 3
 COUNTS = ("ever_right", "related", "unrelated", "not_judged")
 _Labels = Mapping[tuple[str, str, str], str]  # run, strategy and budget -> label of the line
-_Tables = tuple[list[TableRow], list[TableRow]]  # rates, and forgotten rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +70,18 @@ class ForgottenFacts:
 
 def forgotten_facts(runs: Sequence[RunFolder], firsts: Sequence[First]) -> ForgottenFacts:
     """Kinds and examples from the runs' tables where they are, else examples from the answers."""
-    tables = [(run, found) for run in runs if (found := read_analysis(run))]
+    tables = [(run, found) for run in runs if (found := Tables.read(run))]
     if len(tables) == len(runs):
         return _judged(tables, {(run.name, *stream.key[:2]): label for label, run, stream in firsts})
     examples = [example for first in firsts for example in _looked_up(*first)]
     return ForgottenFacts(judges=(), kinds=(), examples=_largest(examples), found=len(examples))
 
 
-def _judged(tables: Sequence[tuple[RunFolder, _Tables]], labels: _Labels) -> ForgottenFacts:
+def _judged(tables: Sequence[tuple[RunFolder, Tables]], labels: _Labels) -> ForgottenFacts:
     """What the tables of all runs say: kinds from the rates that have a judge, and the rows that were lost."""
-    rates = [found for run, (rows, _) in tables for found in _labelled(run, [r for r in rows if r["judge"]], labels)]
-    lost = [found for run, (_, rows) in tables for found in _labelled(run, rows, labels)]
+    judged = [(run, [row for row in found.rates.to_pylist() if row["judge"]]) for run, found in tables]
+    rates = [row for run, rows in judged for row in _labelled(run, rows, labels)]
+    lost = [row for run, found in tables for row in _labelled(run, found.forgotten.to_pylist(), labels)]
     return ForgottenFacts(
         judges=tuple(dict.fromkeys(row["judge"] for _, row in rates)),
         kinds=tuple(_kinds(rates)),
@@ -134,15 +132,15 @@ def answers_of(stream: StreamFolder, task: str) -> list[RowFate]:
     """
     if not stream.finished or len(stream.tasks) < 2:
         return []
-    place = (stream, len(stream.tasks), task)
-    return [fate for fate in fates(place, histories(*place)) if fate.once and fate.now]
+    past = PastTask(stream, len(stream.tasks), task)
+    return [fate for fate in past.fates(past.histories()) if fate.once and fate.now]
 
 
 def _record(fate: RowFate) -> TableRow:
     assert fate.once is not None
     assert fate.now is not None
     return {
-        "task": fate.task,
+        "task": fate.past.task,
         "instruction": fate.now.instruction,
         "input": fate.now.input,
         "reference": (fate.now.references or [""])[0],
