@@ -11,7 +11,7 @@ from inscl.core.orders import order_of
 from inscl.data.example import Example, instruction_key, key_of
 from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.experiments.config import StreamConfig
-from inscl.experiments.jobs import UNTRAINED, Job, expert_job, joint_job, streams_of
+from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan, expert_job, joint_job
 from inscl.experiments.results import Stream, StreamResult, to_table
 from inscl.experiments.run_folder import RunFolder
 from inscl.replay.budget import Budget
@@ -71,7 +71,9 @@ class _Maker:
         record = {"inscl_run": 1, "versions": {"inscl": "0"}, "hardware": {"cores": 2}, "tasks": data,
                   "config": self.config.resolved()}  # fmt: skip
         (self.folder / "run.json").write_text(json.dumps(record))
-        streams = streams_of(self.config, lambda seed: [(o, order_of(o, self.tasks, None)) for o in self.config.orders])
+        streams = StreamPlan.all_of(
+            self.config, lambda seed: [(o, order_of(o, self.tasks, None)) for o in self.config.orders]
+        )
         described = [
             {"strategy": s.strategy, "budget": s.budget_name, "order": s.order_name, "seed": s.seed,
              "tasks": list(s.tasks), "stages": [job.name for job in s.jobs()]}

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from inscl.core.stats import Estimate
-from inscl.experiments.comparison import Comparison, Contender, FinalRows, adjusted, comparisons
+from inscl.experiments.comparison import Comparison, Contender, FinalRows, _adjusted, comparisons
 from inscl.experiments.equal_tokens import gains_at_equal_tokens
 from inscl.experiments.run_folder import RunFolder
-from inscl.experiments.summary import summarize
+from inscl.experiments.summary import Summary
 from report_runs import made_run
 
 PLACES = [(f"order {i}", i) for i in range(8)]
@@ -59,7 +59,7 @@ def test_seeds_of_one_order_are_one():
 @given(st.lists(st.floats(0, 1) | st.none(), max_size=8))
 def test_adjusting_never_makes_a_p_value_smaller(raw):
     shown = [Comparison(line="a", baseline="b", paired=Estimate(mean=1.0, n=9, over="streams", p=p)) for p in raw]
-    for before, after in zip(shown, adjusted(shown), strict=True):
+    for before, after in zip(shown, _adjusted(shown), strict=True):
         assert (after.p is None) == (before.paired.p is None)
         assert after.p is None or after.p >= before.paired.p
         assert after.counts == (after.p is not None and after.p <= 0.05)
@@ -95,7 +95,7 @@ def test_gains_at_equal_tokens_are_read_between_the_stages(tmp_path):
     by_stage = {row["stage"]: row["value"] for row in mine}
     # 1100, 1200, 1300 and 1400 tokens, twice: with 5,000 it stands 400 of 2,600 past its second stage.
     assert found["inscl"] == pytest.approx(by_stage[2] + (by_stage[3] - by_stage[2]) * 400 / 2600)
-    lines = {line.strategy: line for line in summarize(run.table).lines}
+    lines = {line.strategy: line for line in Summary.of(run.table).lines}
     assert lines["inscl"].gain_equal_tokens == pytest.approx(finals["inscl"])
 
 

@@ -21,7 +21,7 @@ from inscl.core.stats import Estimate
 from inscl.errors import ConfigError, InsclError
 from inscl.experiments.config import load_config
 from inscl.experiments.run_folder import RunFolder
-from inscl.experiments.summary import summarize as summarize_table
+from inscl.experiments.summary import Summary
 from inscl.replay.plan import Plan
 from inscl.report import figures, summarize
 from inscl.report.figures.draw import _COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
@@ -162,7 +162,7 @@ def test_differences_are_paired_and_have_both_intervals(three):
         assert d.paired.low == pytest.approx(fmean(values) - half, abs=0.01)
         assert d.crossed.low < d.paired.mean < d.crossed.high
     table = pq.read_table(three / "results.parquet")
-    printed = summarize_table(table, RunFolder(three).final_rows()).differences
+    printed = Summary.of(table, RunFolder(three).final_rows()).differences
     for a, d in zip(printed, facts.differences, strict=True):  # what `inscl run` prints
         assert (a.line, a.baseline) == (d.line, d.baseline)
         assert a.paired.mean == pytest.approx(d.paired.mean)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inscl.core.stats import score_interval
 from inscl.evaluation.scores import RowScores
 from inscl.experiments.comparison import strategy_difference
-from inscl.experiments.results import SCHEMA, Stream, StreamResult, stream_rows, to_table
+from inscl.experiments.results import SCHEMA, Stream, StreamResult, to_table
 from inscl.experiments.run_folder import CSV, PARQUET, RunFolder
 
 TASKS = ["a", "b", "c"]
@@ -44,7 +44,7 @@ def result(matrix=MATRIX, experts=EXPERTS, zero_shot=None, untrained=True, **cha
 
 def values(result, metric):
     """Value by (stage, task)."""
-    return {(row.stage, row.task): row.value for row in stream_rows(result) if row.metric == metric}
+    return {(row.stage, row.task): row.value for row in result.numbers() if row.metric == metric}
 
 
 def test_metrics_equal_the_formulas_worked_by_hand():
@@ -88,16 +88,16 @@ def test_relative_gain_in_exact_fractions(drawn):
 
 
 def test_an_unfinished_stream_has_its_stages_and_no_whole():
-    rows = stream_rows(result(MATRIX[:2]))
+    rows = result(MATRIX[:2]).numbers()
     assert {row.stage for row in rows if row.metric == "relative_gain"} == {2}
     assert not {"average_performance", "learning", "relative_gain_final"} & {row.metric for row in rows}
 
 
 def test_what_is_not_measured_is_left_out():
-    metrics = {row.metric for row in stream_rows(result(experts=None, untrained=False))}
+    metrics = {row.metric for row in result(experts=None, untrained=False).numbers()}
     assert metrics == {"rouge_l", "average_performance", "backward_transfer", "forgetting", "forgetting_rate"}
     one = result([[50]], tasks=["a"], experts={"a": 50.0}, zero_shot={"a": 1.0})
-    assert {r.metric for r in stream_rows(one)} == {"rouge_l", "expert", "average_performance", "learning"}
+    assert {r.metric for r in one.numbers()} == {"rouge_l", "expert", "average_performance", "learning"}
 
 
 def test_a_rate_without_a_start_is_undefined_and_spoils_no_other():
@@ -116,7 +116,7 @@ def test_a_rate_without_a_start_is_undefined_and_spoils_no_other():
 )
 def test_missing_scores_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
-        stream_rows(result(**changes))
+        result(**changes).numbers()
 
 
 def test_cells_carry_mean_interval_and_rows(rng):

@@ -18,7 +18,7 @@ from inscl.experiments.config import StreamConfig, parse_config
 from inscl.experiments.data import StreamData
 from inscl.experiments.run import Event, run
 from inscl.experiments.run_folder import RunFolder
-from inscl.experiments.summary import summarize
+from inscl.experiments.summary import Summary
 from inscl.models.loading import RECORD
 from support import WordEncoder, WordTagger
 
@@ -335,7 +335,7 @@ def test_the_record_says_what_the_numbers_come_from(tmp_path):
 
 def test_the_summary_pairs_strategies_by_stream(tmp_path):
     result = run_with(PaperTrainer(), tmp_path / "run", config_of(seeds=[0, 1], strategies=["none", "random"]))
-    summary = summarize(result.table)
+    summary = Summary.of(result.table)
     by_name = {line.strategy: line for line in summary.lines}
     assert (by_name["none"].budget, by_name["random"].budget) == ("", "4 per task")
     assert by_name["random"].streams == 2

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inscl.evaluation.scores import RowScores
-from inscl.experiments.results import Stream, StreamResult, stream_rows
+from inscl.experiments.results import Stream, StreamResult
 from inscl.experiments.run_folder import RunFolder
-from inscl.experiments.summary import summarize as summarize_table
+from inscl.experiments.summary import Summary
 from inscl.forgetting import analyse
 from inscl.report import summarize
 from support import WordEncoder
@@ -54,7 +54,7 @@ def same(new, old):
 def test_an_old_run_has_the_same_summary(old, expected):
     run = RunFolder.read(old)
     assert run.finished
-    found = plain(summarize_table(run.table, run.final_rows()))
+    found = plain(Summary.of(run.table, run.final_rows()))
     assert same(found["lines"], expected["summary"]["lines"])
     for new, was in zip(found["differences"], expected["summary"]["differences"], strict=True):
         assert (new["line"], new["baseline"]) == (was["strategy"], was["baseline"])
@@ -139,7 +139,7 @@ def test_an_expert_against_itself_keeps_exactly_100_per_cent(drawn, limits):
         zero_shot=known,
         joint={task: [rows] for task, rows in known.items()},
     )
-    found = {(row.stage, row.task, row.metric): row.value for row in stream_rows(stream)}
+    found = {(row.stage, row.task, row.metric): row.value for row in stream.numbers()}
     ratios = ("relative_gain", "ratio_of_sums", "relative_gain_mean", "relative_gain_final", "share_of_joint")
     assert {value for (_, _, metric), value in found.items() if metric in ratios} == {100.0}
     assert found[None, None, "learning"] == 1.0

@@ -16,7 +16,7 @@ from inscl.errors import ConfigError, InsclError
 from inscl.experiments.config import load_config
 from inscl.experiments.jobs import StreamPlan
 from inscl.experiments.run import RunResult, run
-from inscl.experiments.workers import chains_of, in_turn
+from inscl.experiments.workers import chains_of
 from inscl.memory.locks import alone
 from inscl.replay.budget import Budget
 
@@ -28,7 +28,7 @@ def stream(tasks: str, strategy: str, seed: int = 0) -> StreamPlan:
 
 def test_every_job_stands_in_one_lane_after_the_one_it_starts_from():
     streams = [stream(t, s, seed) for t in ("abc", "acb", "abd") for s in ("none", "inscl") for seed in (0, 1)]
-    firsts, rest = chains_of(streams)
+    firsts, rest = chains_of(streams, side_by_side=True)
     jobs = [step.job for chain in (*firsts, *rest) for step in chain]
     assert set(jobs) == {job for one in streams for job in one.jobs()}
     assert len(firsts) == 2  # task a, for each seed
@@ -42,11 +42,12 @@ def test_every_job_stands_in_one_lane_after_the_one_it_starts_from():
 
 
 def test_streams_that_part_late_share_a_lane():
-    assert len(chains_of([stream("abc", "inscl"), stream("abd", "inscl"), stream("acb", "inscl")])[1]) == 2
+    streams = [stream("abc", "inscl"), stream("abd", "inscl"), stream("acb", "inscl")]
+    assert len(chains_of(streams, side_by_side=True)[1]) == 2
 
 
 def test_one_process_walks_stream_by_stream():
-    chains = in_turn([stream("ab", "none"), stream("ab", "inscl")])
+    (chains,) = chains_of([stream("ab", "none"), stream("ab", "inscl")], side_by_side=False)
     assert [[step.job.learnt for step in chain] for chain in chains] == [[("a",), ("a", "b")]] * 2
 
 

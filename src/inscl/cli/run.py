@@ -65,11 +65,11 @@ def carry_out(config: "StreamConfig", out: Path, *, workers: int, quiet: bool) -
     prepare_libraries()
     from inscl.experiments.run import run as run_streams
     from inscl.experiments.run_folder import RunFolder
-    from inscl.experiments.summary import summarize
+    from inscl.experiments.summary import Summary
 
     with RunView(quiet=quiet) as view:
         result = run_streams(config, out, workers=workers, progress=view.show)
-    return summarize(result.table, RunFolder(out).final_rows())
+    return Summary.of(result.table, RunFolder(out).final_rows())
 
 
 def _print_summary(summary: "Summary", config: "StreamConfig") -> None:

@@ -99,14 +99,17 @@ def line_label(strategy: str, budget: str, budgets: Collection[str]) -> str:
     return f"{strategy} ({budget})" if budget and len({*budgets} - {""}) > 1 else strategy
 
 
-def comparisons(contenders: Sequence[Contender]) -> list[Comparison]:
-    """Every contender against every earlier one of the same budget, or of none."""
-    pairs = ((line, other) for i, line in enumerate(contenders) for other in contenders[:i])
+def comparisons(*groups: Sequence[Contender]) -> list[Comparison]:
+    """Every contender of a group against every earlier one of it that has the same budget, or none.
+
+    They are shown together, so the p-values hold for all of them at once.
+    """
+    pairs = ((line, other) for group in groups for i, line in enumerate(group) for other in group[:i])
     found = (_comparison(line, other) for line, other in pairs if _comparable(line, other))
-    return adjusted([comparison for comparison in found if comparison])
+    return _adjusted([comparison for comparison in found if comparison])
 
 
-def adjusted(shown: Sequence[Comparison]) -> list[Comparison]:
+def _adjusted(shown: Sequence[Comparison]) -> list[Comparison]:
     """Comparisons that are shown together, with p-values that hold for all of them at once."""
     raw = {place: comparison.paired.p for place, comparison in enumerate(shown)}
     known = {place: p for place, p in raw.items() if p is not None}

@@ -261,6 +261,13 @@ class TestRows(Section):
         """
         return self.last_stages if stage >= n_stages - _LAST_STAGES else self.every_stage
 
+    @property
+    def most(self) -> int | None:
+        """The rows on which upper bounds and the untrained model are scored: as many as any stage scores."""
+        if self.every_stage is None or self.last_stages is None:
+            return None
+        return max(self.every_stage, self.last_stages)
+
 
 class Limits(Section):
     """Most rows of a task that are used; None: all."""

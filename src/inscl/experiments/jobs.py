@@ -91,6 +91,19 @@ class StreamPlan:
     budget: Budget | None
     seed: int
 
+    @classmethod
+    def all_of(
+        cls, config: StreamConfig, orders: Callable[[int], Iterable[tuple[Order, Sequence[str]]]]
+    ) -> "list[StreamPlan]":
+        """All streams, those that share a first stage next to each other; `orders` gives those of a seed."""
+        return [
+            cls(order=order, tasks=tuple(tasks), strategy=strategy, budget=budget, seed=seed)
+            for seed in config.seeds
+            for order, tasks in orders(seed)
+            for strategy in config.strategies
+            for budget in _budgets_of(strategy, config)
+        ]
+
     @property
     def order_name(self) -> str:
         """The order as tables show it."""
@@ -113,19 +126,6 @@ class StreamPlan:
             yield job, dict.fromkeys(self.tasks[: i + 2], rows.at(i, n))
 
 
-def streams_of(
-    config: StreamConfig, orders: Callable[[int], Iterable[tuple[Order, Sequence[str]]]]
-) -> list[StreamPlan]:
-    """All streams, those that share a first stage next to each other; `orders` gives those of a seed."""
-    return [
-        StreamPlan(order=order, tasks=tuple(tasks), strategy=strategy, budget=budget, seed=seed)
-        for seed in config.seeds
-        for order, tasks in orders(seed)
-        for strategy in config.strategies
-        for budget in _budgets_of(strategy, config)
-    ]
-
-
 def _budgets_of(strategy: str, config: StreamConfig) -> tuple[Budget | None, ...]:
     """The budgets that make a difference to a strategy: none for one that replays nothing."""
     from inscl.replay.strategies import STRATEGIES
@@ -141,11 +141,6 @@ def expert_job(task: str, seed: int) -> Job:
 def joint_job(tasks: Sequence[str], seed: int) -> Job:
     """The model that learns all tasks at once."""
     return Job(learnt=tuple(tasks), seed=seed, joint=True)
-
-
-def most_rows(rows: TestRows) -> int | None:
-    """The rows on which upper bounds and the untrained model are scored: as many as any stage scores."""
-    return _larger(rows.every_stage, rows.last_stages)
 
 
 def _larger(a: int | None, b: int | None) -> int | None:

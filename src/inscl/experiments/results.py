@@ -1,6 +1,6 @@
 """From what was scored to one tidy table: a row per number, with where it comes from.
 
-    row scores -> `StreamResult` -> `stream_rows` -> `to_table`
+    row scores -> `StreamResult` -> its `numbers` -> `to_table`
 
 Stages count from 1 as in the formulas (docs/method.md); stage 0 is the untrained model. A number of the whole
 stream has no stage, a number over several tasks no task. Scores, experts and the untrained model share one
@@ -12,7 +12,7 @@ scores is always taken over the rows that count on both sides: an expert against
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from inscl.core import metrics
 from inscl.evaluation.scores import RowScores
+from inscl.stages.metrics import metric_name
 
 SCHEMA = pa.schema(
     {
@@ -157,6 +158,43 @@ class StreamResult:
         learnt = self.tasks if self.at_once else self.tasks[: stage + 1]
         return [self._pair(stage, task, reference, what) for task in learnt]
 
+    def numbers(self) -> list[Row]:
+        """Every number of the stream: scores and costs of each stage, and the metrics of method.md.
+
+        Relative Gain is given for every stage there is; the metrics of the whole stream once its last stage is
+        there. Metrics that need experts, the untrained model or a second task are left out where these are
+        missing.
+
+        Raises
+        ------
+        ValueError
+            If a score that is needed is missing, or an expert does not score above 0; the message names the task.
+        """
+        rows = [*_scores(self), *_costs(self), *_references(self)]
+        if self.experts is not None and not self.at_once:
+            rows += _gains(self, self.experts)
+        if self.finished:
+            rows += _at_once(self) if self.at_once else _stream_metrics(self)
+        return rows
+
+    def tracked(self) -> dict[str, float]:
+        """What a tracker shows of the stream: the numbers of its newest stage, and of the stream so far.
+
+        They are called ``task/NAME/SCORE`` for every task that was scored, and as in docs/method.md. Where an expert
+        scores 0 there is no Relative Gain.
+        """
+        try:
+            rows = self.numbers()
+        except ValueError:
+            rows = replace(self, experts=None).numbers()
+        newest, found = len(self.stages), {}
+        for row in rows:
+            if row.value is not None and row.task is None and row.stage in (None, newest):
+                found[row.metric] = row.value
+            elif row.value is not None and row.task is not None and row.stage == newest:
+                found[f"task/{metric_name(row.task)}/{row.metric}"] = row.value
+        return found
+
     def _pair(self, stage: int, task: str, reference: Reference, what: str) -> tuple[float, float]:
         models = _of_task(reference, task, what)
         rows = min([self.rows(stage, task), *(scores.n for scores in models)])
@@ -169,29 +207,9 @@ class StreamResult:
         return self.score(stage, task, rows), base
 
 
-def stream_rows(result: StreamResult) -> list[Row]:
-    """Every number of a stream: scores and costs of each stage, and the metrics of method.md.
-
-    Relative Gain is given for every stage there is; the metrics of the whole stream once its last stage is
-    there. Metrics that need experts, the untrained model or a second task are left out where these are
-    missing.
-
-    Raises
-    ------
-    ValueError
-        If a score that is needed is missing, or an expert does not score above 0; the message names the task.
-    """
-    rows = [*_scores(result), *_costs(result), *_references(result)]
-    if result.experts is not None and not result.at_once:
-        rows += _gains(result, result.experts)
-    if result.finished:
-        rows += _at_once(result) if result.at_once else _stream_metrics(result)
-    return rows
-
-
 def to_table(results: Iterable[StreamResult]) -> pa.Table:
     """All numbers of several streams as one table with the columns of `SCHEMA`."""
-    records = [{**asdict(result.stream), **row._asdict()} for result in results for row in stream_rows(result)]
+    records = [{**asdict(result.stream), **row._asdict()} for result in results for row in result.numbers()]
     return pa.Table.from_pylist(records, schema=SCHEMA)
 
 

@@ -20,21 +20,10 @@ from inscl.data.row_check import check_rows
 from inscl.errors import ConfigError, InsclError, short
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.data import StreamData
-from inscl.experiments.jobs import (
-    UNTRAINED,
-    Job,
-    Scored,
-    StreamPlan,
-    expert_job,
-    joint_job,
-    merge_scored,
-    most_rows,
-    streams_of,
-)
+from inscl.experiments.jobs import UNTRAINED, Job, Scored, StreamPlan, expert_job, joint_job, merge_scored
 from inscl.experiments.results import to_table
 from inscl.experiments.run_folder import FORMAT, PARQUET, RunFolder
-from inscl.experiments.track import stage_metrics
-from inscl.experiments.workers import Chain, Step, Workers, chains_of, in_turn
+from inscl.experiments.workers import Chain, Step, Workers, chains_of
 from inscl.memory.encoder import Encoder
 from inscl.memory.locks import ALONE, alone
 from inscl.models.loading import load_tokenizer
@@ -207,7 +196,7 @@ class _Run:
             streams = self._streams(self._dev_scores())
             self._do_bounds(bounds, streams)  # an expert that begins a stream is asked about the next task too
         self.folder.write_streams(streams)
-        for chains in chains_of(streams) if self.workers else [in_turn(streams)]:
+        for chains in chains_of(streams, side_by_side=self.workers is not None):
             self._do_chains(chains, streams)
 
     # ---------------------------------------------------------------- what there is to do
@@ -222,7 +211,7 @@ class _Run:
 
     def _bounds(self) -> dict[Job, Scored]:
         """The untrained model, the experts, and joint training: what every stream is compared with."""
-        names, most = self.data.names, most_rows(self.config.test_rows)
+        names, most = self.data.names, self.config.test_rows.most
         bounds: dict[Job, Scored] = {UNTRAINED: dict.fromkeys(names, most)}
         for task in names:
             for seed in self._expert_seeds:
@@ -237,7 +226,7 @@ class _Run:
             named = dict.fromkeys(with_seed(order, seed) for order in self.config.orders)
             return [(order, order_of(order, self.data.names, dev_scores)) for order in named]
 
-        return streams_of(self.config, orders)
+        return StreamPlan.all_of(self.config, orders)
 
     def _wanted(self, streams: Iterable[StreamPlan], bounds: Mapping[Job, Scored]) -> dict[Job, Scored]:
         stages = [pair for stream in streams for pair in stream.scored(self.config.test_rows)]
@@ -300,14 +289,14 @@ class _Run:
         folder = self._folder(job)
         if Tracked.read(folder.path).places:
             so_far = RunFolder(self.out).result_so_far(stream, stage) if stream else None
-            send(folder.path, stage_metrics(so_far) if so_far else task_metrics(folder.scores()))
+            send(folder.path, so_far.tracked() if so_far else task_metrics(folder.scores()))
 
     def _rows(self, job: Job) -> dict[Split, dict[str, list[Example]]]:
         """The rows that a job's model is scored on, per side and task."""
         test = {task: self.data.rows(task, "test", limit) for task, limit in self.jobs[job].items()}
         if not (self._curriculum and len(job.learnt) == 1 and job.seed in self._expert_seeds):
             return {"test": test}
-        dev = self.data.rows(job.task, "dev", most_rows(self.config.test_rows))
+        dev = self.data.rows(job.task, "dev", self.config.test_rows.most)
         if not dev:
             raise ConfigError(f"The order 'curriculum' needs dev rows, and task '{job.task}' has none.")
         return {"test": test, "dev": {job.task: dev}}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import Self
 
 import pyarrow as pa
 
@@ -57,30 +57,30 @@ class Summary:
     lines: tuple[_Line, ...]
     differences: tuple[Comparison, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    @classmethod
+    def of(cls, table: pa.Table, final: Mapping[StreamKey, FinalRows] | None = None) -> Self:
+        """Sum up the table of a run.
+
+        Parameters
+        ----------
+        table : pyarrow.Table
+            With the columns of `inscl.experiments.results.SCHEMA`.
+        final : mapping, optional
+            From `inscl.experiments.run_folder.RunFolder.final_rows`: differences then have the resampled interval too.
+        """
+        by_line: dict[tuple[str, str], list[TableRow]] = {}
+        rows = table.to_pylist()
+        for row in rows:
+            by_line.setdefault((row["strategy"], row["budget"]), []).append(row)
+        equal = gains_at_equal_tokens(rows)
+        lines = [_line(*pair, mine, equal) for pair, mine in by_line.items()]
+        budgets = {budget for _, budget in by_line}
+        contenders = [_contender(line_label(*pair, budgets), pair, mine, final or {}) for pair, mine in by_line.items()]
+        return cls(lines=tuple(lines), differences=tuple(comparisons(contenders)))
+
+    def to_dict(self) -> dict[str, object]:
         """As plain data that JSON holds."""
         return asdict(self)
-
-
-def summarize(table: pa.Table, final: Mapping[StreamKey, FinalRows] | None = None) -> Summary:
-    """Summarize the table of a run.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        With the columns of `inscl.experiments.results.SCHEMA`.
-    final : mapping, optional
-        From `inscl.experiments.run_folder.RunFolder.final_rows`: differences then have the resampled interval too.
-    """
-    by_line: dict[tuple[str, str], list[TableRow]] = {}
-    rows = table.to_pylist()
-    for row in rows:
-        by_line.setdefault((row["strategy"], row["budget"]), []).append(row)
-    equal = gains_at_equal_tokens(rows)
-    lines = {pair: _line(*pair, mine, equal) for pair, mine in by_line.items()}
-    budgets = {budget for _, budget in by_line}
-    contenders = [_contender(line_label(*pair, budgets), pair, rows, final or {}) for pair, rows in by_line.items()]
-    return Summary(lines=tuple(lines.values()), differences=tuple(comparisons(contenders)))
 
 
 def _line(strategy: str, budget: str, rows: Sequence[TableRow], equal: Mapping[StreamKey, float]) -> _Line:

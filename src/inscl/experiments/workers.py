@@ -48,23 +48,24 @@ class Step:
 Chain = tuple[Step, ...]
 
 
-def in_turn(streams: Sequence[StreamPlan]) -> list[Chain]:
-    """A chain for each stream, for one process."""
-    return [tuple(Step(job, stream, stage) for stage, job in enumerate(stream.jobs(), start=1)) for stream in streams]
+def chains_of(streams: Sequence[StreamPlan], *, side_by_side: bool) -> list[list[Chain]]:
+    """The chains of streams, in rounds, each of which begins when the one before it is done.
 
-
-def chains_of(streams: Sequence[StreamPlan]) -> tuple[list[Chain], list[Chain]]:
-    """The first stages, each once, and what then can be done side by side.
-
-    Streams that share more than their first stage are one chain, so that no model is trained by two.
+    One process walks stream by stream. Side by side the first stages are done first, each once; then streams that share
+    more than their first stage are one chain, so that no model is trained by two.
     """
+    in_turn = [
+        tuple(Step(job, stream, stage) for stage, job in enumerate(stream.jobs(), start=1)) for stream in streams
+    ]
+    if not side_by_side:
+        return [in_turn]
     firsts: dict[Job, Chain] = {}
     rest: dict[Job, Chain] = {}
-    for first, *later in in_turn(streams):
+    for first, *later in in_turn:
         firsts.setdefault(first.job, (first,))
         if later:
             rest[later[0].job] = (*rest.get(later[0].job, ()), *later)
-    return list(firsts.values()), list(rest.values())
+    return [list(firsts.values()), list(rest.values())]
 
 
 class Workers:

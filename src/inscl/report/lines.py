@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from inscl.core.stats import Estimate, mean_interval
-from inscl.experiments.comparison import Comparison, Contender, FinalRows, comparisons, line_label
+from inscl.experiments.comparison import Contender, FinalRows, line_label
 from inscl.experiments.equal_tokens import gains_at_equal_tokens
 from inscl.experiments.results import FINAL, StreamKey, StreamResult, TableRow, stream_key
 from inscl.experiments.run_folder import RunFolder, StreamFolder
@@ -101,10 +101,10 @@ class Experiment:
             **{name: _metric(name, done) for name, _ in _METRICS.values()},
         )
 
-    def differences(self) -> list[Comparison]:
-        """Every line against every earlier one of the same budget, or of none."""
+    def contenders(self) -> list[Contender]:
+        """The lines as they are compared."""
         rows = {key: kept for run in self.runs for key, kept in run.final_rows().items()}
-        return comparisons([self._contender(line, rows) for line in self.lines])
+        return [self._contender(line, rows) for line in self.lines]
 
     def _contender(self, line: LineFacts, rows: Mapping[StreamKey, FinalRows]) -> Contender:
         mine = [stream.facts for stream in self.streams if stream.facts.line == line.label]

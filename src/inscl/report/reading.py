@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from inscl.errors import InsclError
-from inscl.experiments.comparison import adjusted
+from inscl.experiments.comparison import comparisons
 from inscl.experiments.run import MAY_CHANGE
 from inscl.experiments.run_folder import RunFolder
 from inscl.report.facts import Facts, RunFacts
@@ -54,7 +54,7 @@ def summarize(runs: str | Path | Sequence[str | Path | RunFolder]) -> Facts:
         scorer=folders[0].config.scorer,
         tasks=tuple(dict.fromkeys(chain.from_iterable(run.tasks for run in folders))),
         lines=tuple(chain.from_iterable(experiment.lines for experiment in together)),
-        differences=tuple(adjusted([*chain.from_iterable(experiment.differences() for experiment in together)])),
+        differences=tuple(comparisons(*(experiment.contenders() for experiment in together))),
         joint=tuple(joint for experiment in together if (joint := experiment.joint())),
         streams=tuple(stream.facts for stream in streams),
         replay=replay_facts(firsts),
