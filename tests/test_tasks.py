@@ -14,6 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import inscl.memory.row_file
+import inscl.memory.spool
 import inscl.memory.task
 import inscl.memory.task_tables
 from inscl.data.example import SPLITS, Example, example_key, input_key, instruction_key
@@ -53,8 +55,10 @@ def tables(task: Task) -> list[object]:
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inscl.memory.task, "BATCH", 7)
-    monkeypatch.setattr(inscl.memory.task_tables, "BATCH", 7)
-    monkeypatch.setattr(inscl.memory.task_tables, "_SPILL", 14)
+    monkeypatch.setattr(inscl.memory.spool, "BATCH", 7)
+    monkeypatch.setattr(inscl.memory.row_file, "BATCH", 7)
+    monkeypatch.setattr(inscl.memory.row_file, "_HELD", 1000)
+    monkeypatch.setattr(inscl.memory.task_tables, "_AT_ONCE", 2)
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ from inscl.data.example import key_of
 from inscl.memory.cache_table import KEY, CacheTable, matrix
 from inscl.memory.encoder import Encoded, Encoder, encode_in_chunks, identity_of
 
+_KNOWN = 2**17  # embeddings held in memory that the table holds, too
+_AT_ONCE = 2**16  # texts that are prepared at once
+
 
 def text_key(text: str) -> bytes:
     """Key of a text in the cache: of exactly this text, since encoders see case and white space."""
@@ -56,6 +59,8 @@ class CachedEncoder:
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Embeddings of the texts, encoding only those not known yet."""
         keys = [text_key(text) for text in texts]
+        if self._table is not None and len(self._known) > _KNOWN:
+            self._known.clear()
         self._look_up([key for key in keys if key not in self._known])
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         if missing:
@@ -68,6 +73,11 @@ class CachedEncoder:
     def vectors(self, texts: list[str]) -> npt.NDArray[np.float16]:
         """The embeddings alone."""
         return self(texts).vectors
+
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Encode what is not known yet, for later."""
+        for start in range(0, len(texts), _AT_ONCE):
+            self(texts[start : start + _AT_ONCE])
 
     def _look_up(self, keys: list[bytes]) -> None:
         for table in (self._table, self._before):

@@ -121,6 +121,14 @@ class Task:
             table = self._open("instructions").to_table(columns=["tags", "tagger"])
         return [(tuple(row["tags"]), row["tagger"]) for row in table.to_pylist()]
 
+    def distinct_tags(self) -> set[str]:
+        """All tags of its instructions, which are read a part at a time."""
+        found: set[str] = set()
+        with self._told():
+            for batch in self._open("instructions").to_batches(columns=["tags"]):
+                found.update(batch["tags"].flatten().unique().to_pylist())
+        return found
+
     def side(self, side: Split) -> range:
         """Row numbers of a side; the training rows are 0, 1, …, grouped by instruction."""
         start = sum(self.info.rows[before] for before in SPLITS[: SPLITS.index(side)])

@@ -6,26 +6,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lance
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from inscl.data.example import SPLITS, Example, dump_chat, example_key, input_key, instruction_key, said
+from inscl.data.example import SPLITS, Example
 from inscl.data.split import TRAIN, UNSET, Keys, Shares, assign_sides, distinct_keys
 from inscl.errors import DataError
 from inscl.memory.encoder import Encoded
-from inscl.memory.task import BATCH, OWN_TAGS, TagsBy, Task, TaskInfo, estimate_tokens
+from inscl.memory.spool import ROW_TEXTS, Arrays, Instruction, Spool, as_column
+from inscl.memory.task import OWN_TAGS, TagsBy, Task, TaskInfo
 from inscl.memory.trouble import explained
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
 
-_SPILL = 16 * BATCH  # rows kept in memory before they go to a temporary file
-_SPOOLED = pa.schema([("input", pa.string()), ("outputs", pa.list_(pa.string())), ("messages", pa.string())])
+_AT_ONCE = 2**16  # instructions that are tagged, encoded and written at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,8 @@ class Recipe:
 def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Recipe, base: Task | None = None) -> Task:
     """Write a task's tables into an empty folder.
 
-    Memory stays bounded: about 450 bytes an example and the distinct instructions; the rest goes through a temporary
-    file.
+    Memory stays bounded: about 450 bytes an example, whatever the number of instructions; the rest goes through
+    temporary files.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
         If there is no example.
     """
     with tempfile.TemporaryDirectory(prefix="inscl-") as temporary:
-        spool = _Spool(Path(temporary))
+        spool = Spool(Path(temporary))
         for row in base.examples(range(sum(base.info.rows.values()))) if base else ():
             spool.append(row)
         old = len(spool)
@@ -73,20 +74,20 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
             spool.append(row)
         if len(spool) == 0:
             raise DataError(f"Task '{name}' has no example to keep. Check the data, or the reasons above.")
-        arrays, rows, texts = spool.finish()
+        arrays = spool.finish()
         kept = _first_of_each(arrays.keys)
         form = "chat" if arrays.chat.any() else "plain"  # one chat makes all rows chats where they are trained
         duplicates = len(arrays.keys) - old - int((kept >= old).sum())
-        columns = _columns(arrays, kept, [text.key for text in texts], old, recipe, base)
+        columns = _columns(arrays, kept, old, recipe, base)
         del arrays, kept  # with ten million rows that is a gigabyte
-        table, tags = _instruction_table(texts, columns, recipe)
-        stream = pa.RecordBatchReader.from_batches(
-            _example_schema(recipe.compression), _example_batches(columns, rows, recipe.compression)
-        )
-        with explained(f"Task '{name}' cannot be written"):
-            lance.write_dataset(table, f"{folder}/instructions.lance", storage_options=recipe.storage)
+        cannot = f"Task '{name}' cannot be written"
+        written = _write_instructions(spool.instructions(), columns, folder, recipe, cannot)
+        schema = _example_schema(recipe.compression)
+        batches = _example_batches(columns, spool.texts(columns.spooled), schema)
+        with explained(cannot):
+            stream = pa.RecordBatchReader.from_batches(schema, batches)
             lance.write_dataset(stream, f"{folder}/examples.lance", storage_options=recipe.storage)
-    info = _describe(name, columns, table, tags, form, duplicates, recipe)
+    info = _describe(name, columns, written, form, duplicates, recipe)
     return Task(info, folder, recipe.storage)
 
 
@@ -127,131 +128,10 @@ def write_tags(task: Task, tagged: Mapping[bytes, TagsBy], tagger: str, folder: 
         task.info,
         tags=_tags_hash([tags for tags, _ in after]),
         tagger=tagger,
-        taggers=_counted(taggers),
+        taggers=dict(sorted(Counter(taggers).items())),
         retagged=tagger,
     )
     return Task(info, folder, task.storage)
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """What is kept in memory of every row, in order of arrival."""
-
-    keys: Keys  # (n, 2) example
-    inputs: Keys  # (n, 2)
-    instruction: npt.NDArray[np.int32]  # (n,) number in order of first appearance
-    asked: npt.NDArray[np.int8]  # (n,) side or UNSET
-    tokens: npt.NDArray[np.int32]  # (n,)
-    chat: npt.NDArray[np.bool_]  # (n,)
-
-
-@dataclass(slots=True)
-class _Text:
-    """A distinct instruction while rows arrive: of texts that differ in white space, the smallest represents it."""
-
-    key: bytes
-    text: str
-    tags: set[str] | None = None  # None until a row brings some
-
-
-class _Spool:
-    """Takes rows one by one; keeps their keys in memory and their texts in memory or, beyond _SPILL, in a file."""
-
-    def __init__(self, temporary: Path) -> None:
-        self._file = str(temporary / "spool.lance")
-        self._spilled = False
-        self._numbers: dict[str, int] = {}  # raw instruction -> number
-        self._by_key: dict[bytes, int] = {}
-        self._texts: list[_Text] = []
-        self._done: list[tuple[object, ...]] = []
-        self._batches: list[pa.RecordBatch] = []
-        self._count = 0
-        self._clear()
-
-    def __len__(self) -> int:
-        return self._count
-
-    def append(self, example: Example) -> None:
-        number = self._number(example.instruction)
-        if example.tags:
-            text = self._texts[number]
-            text.tags = text.tags or set()
-            text.tags.update(example.tags)
-        if example.messages is None:
-            chat = None
-            length = estimate_tokens(example.instruction + example.input + example.outputs[0])
-        else:
-            chat = dump_chat(example.messages, example.tools)
-            length = sum(estimate_tokens(said(m)) for m in example.messages)
-        self._keys.append(example_key(example))
-        self._inputs.append(input_key(example))
-        self._instruction.append(number)
-        self._asked.append(UNSET if example.split is None else SPLITS.index(example.split))
-        self._tokens.append(length)
-        self._rows.append((example.input, list(example.outputs), chat))
-        self._count += 1
-        if len(self._rows) == BATCH:
-            self._flush()
-
-    def finish(self) -> tuple[_Arrays, Any, list[_Text]]:
-        self._flush()
-        if self._spilled:
-            self._spill()
-            rows: Any = lance.dataset(self._file)
-        else:
-            rows = pa.Table.from_batches(self._batches, _SPOOLED)
-        keys, inputs, instruction, asked, tokens, chat = (
-            np.concatenate(parts) for parts in zip(*self._done, strict=True)
-        )
-        return _Arrays(keys, inputs, instruction, asked, tokens, chat), rows, self._texts
-
-    def _number(self, text: str) -> int:
-        number = self._numbers.get(text)
-        if number is None:
-            key = instruction_key(text)
-            number = self._by_key.setdefault(key, len(self._texts))
-            if number == len(self._texts):
-                self._texts.append(_Text(key, text))
-            self._texts[number].text = min(self._texts[number].text, text)
-            self._numbers[text] = number
-        return number
-
-    def _clear(self) -> None:
-        self._keys: list[bytes] = []
-        self._inputs: list[bytes] = []
-        self._instruction: list[int] = []
-        self._asked: list[int] = []
-        self._tokens: list[int] = []
-        self._rows: list[tuple[str, list[str], str | None]] = []
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        inputs, outputs, chats = zip(*self._rows, strict=True)
-        batch = pa.record_batch(
-            [pa.array(c, t) for c, t in zip((inputs, outputs, chats), _SPOOLED.types, strict=True)], _SPOOLED
-        )
-        self._done.append(
-            (
-                _as_keys(self._keys),
-                _as_keys(self._inputs),
-                np.array(self._instruction, np.int32),
-                np.array(self._asked, np.int8),
-                np.array(self._tokens, np.int32),
-                np.array([chat is not None for chat in chats]),
-            )
-        )
-        self._batches.append(batch)
-        self._clear()
-        if len(self._batches) * BATCH >= _SPILL:
-            self._spill()
-
-    def _spill(self) -> None:
-        if self._batches:
-            table = pa.Table.from_batches(self._batches, _SPOOLED)
-            with explained("The folder for temporary files"):
-                lance.write_dataset(table, self._file, mode="append" if self._spilled else "create")
-        self._batches, self._spilled = [], True
 
 
 @dataclass(frozen=True)
@@ -268,9 +148,7 @@ class _Columns:
     given: frozenset[int]
 
 
-def _columns(
-    arrays: _Arrays, kept: npt.NDArray[np.int64], keys: list[bytes], old: int, recipe: Recipe, base: Task | None
-) -> _Columns:
+def _columns(arrays: Arrays, kept: npt.NDArray[np.int64], old: int, recipe: Recipe, base: Task | None) -> _Columns:
     asked_now = set(np.unique(arrays.asked[old:]).tolist()) - {UNSET, TRAIN}
     given = frozenset(base.info.given if base else ()) | frozenset(int(side) for side in asked_now)
     assignment = assign_sides(
@@ -280,9 +158,7 @@ def _columns(
         given=given,
         moved=base.info.moved if base else None,
     )
-    rank = np.empty(len(keys), np.int32)
-    rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys), dtype=np.int32)
-    instruction = rank[arrays.instruction[kept]]
+    instruction = arrays.instruction[kept]
     high, low = arrays.keys[kept].T
     order = np.lexsort((low, high, instruction, assignment.sides))
     spooled = kept[order]
@@ -298,47 +174,80 @@ def _columns(
     )
 
 
-def _instruction_table(texts: list[_Text], columns: _Columns, recipe: Recipe) -> tuple[pa.Table, list[tuple[str, ...]]]:
-    texts = sorted(texts, key=lambda text: text.key)
-    tags, taggers = _tags_of(texts, recipe)
-    encoded = recipe.encode([text.text for text in texts])
-    n, dimension = encoded.vectors.shape
-    counts = [
-        np.bincount(columns.instruction[columns.sides == side], minlength=n).astype(np.int32)
-        for side in range(len(SPLITS))
-    ]
-    table = pa.table(
-        {
-            "key": pa.array([text.key for text in texts], pa.binary(16)),
-            "text": [text.text for text in texts],
-            **{str(side): column for side, column in zip(SPLITS, counts, strict=True)},
-            "tags": pa.array([list(t) for t in tags], pa.list_(pa.string())),
-            "tagger": taggers,
-            "cut": encoded.cut,
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(encoded.vectors.reshape(-1)), dimension),
-        }
-    )
-    return table.cast(_compressed(table.schema, recipe.compression)), tags
+class _Written:
+    """What is said of the instructions while they are written."""
+
+    def __init__(self) -> None:
+        self._tags, self._embeddings = blake2b(digest_size=16), blake2b(digest_size=16)
+        self.taggers: Counter[str] = Counter()
+        self.count = self.cut = self.dimension = 0
+
+    def add(self, tagged: Sequence[TagsBy], encoded: Encoded) -> None:
+        listed = json.dumps([tags for tags, _ in tagged])[1:-1]
+        self._tags.update(f"{', ' if self.count else '['}{listed}".encode())
+        self._embeddings.update(encoded.vectors.tobytes())
+        self.taggers.update(by for _, by in tagged)
+        self.count += len(tagged)
+        self.cut += int(encoded.cut.sum())
+        self.dimension = encoded.vectors.shape[1]
+
+    @property
+    def tags(self) -> str:
+        """As `_tags_hash` of all."""
+        whole = self._tags.copy()
+        whole.update(b"]")
+        return whole.hexdigest()
+
+    @property
+    def embeddings(self) -> str:
+        return self._embeddings.hexdigest()
 
 
-def _tags_of(texts: list[_Text], recipe: Recipe) -> tuple[list[tuple[str, ...]], list[str]]:
+def _write_instructions(
+    instructions: Iterator[Instruction], columns: _Columns, folder: str, recipe: Recipe, cannot: str
+) -> _Written:
+    """Tag, encode and write the instructions, `_AT_ONCE` at a time."""
+    uri, written = f"{folder}/instructions.lance", _Written()
+    n = int(columns.instruction.max()) + 1
+    counts = {
+        str(side): np.bincount(columns.instruction[columns.sides == s], minlength=n).astype(np.int32)
+        for s, side in enumerate(SPLITS)
+    }
+    while part := list(islice(instructions, _AT_ONCE)):
+        tagged, encoded = _tags_of(part, recipe), recipe.encode([one.text for one in part])
+        here = slice(written.count, written.count + len(part))
+        table = pa.table(
+            {
+                "key": pa.array([one.key for one in part], pa.binary(16)),
+                "text": [one.text for one in part],
+                **{side: column[here] for side, column in counts.items()},
+                "tags": pa.array([list(tags) for tags, _ in tagged], pa.list_(pa.string())),
+                "tagger": [by for _, by in tagged],
+                "cut": encoded.cut,
+                "embedding": pa.FixedSizeListArray.from_arrays(
+                    pa.array(encoded.vectors.reshape(-1)), encoded.vectors.shape[1]
+                ),
+            }
+        )
+        table = table.cast(_compressed(table.schema, recipe.compression))
+        mode = "append" if written.count else "create"
+        with explained(cannot):
+            lance.write_dataset(table, uri, mode=mode, storage_options=recipe.storage)
+        written.add(tagged, encoded)
+    return written
+
+
+def _tags_of(instructions: Sequence[Instruction], recipe: Recipe) -> list[TagsBy]:
     """Tags of each instruction and who made them: the user's own first, then what is known, then the tagger."""
-    known = recipe.known_tags
-    own = [(text.tags or set()) | set(recipe.own_tags.get(text.key, ())) for text in texts]
-    asked = [text for text, tags in zip(texts, own, strict=True) if not tags and text.key not in known]
-    made = dict(zip((t.key for t in asked), recipe.tagger([t.text for t in asked]), strict=True)) if asked else {}
-    tags: list[tuple[str, ...]] = []
-    taggers: list[str] = []
-    for text, mine in zip(texts, own, strict=True):
-        if mine:
-            chosen, by = sorted(mine), OWN_TAGS
-        elif text.key in known:
-            chosen, by = list(known[text.key][0]), known[text.key][1]
-        else:
-            chosen, by = sorted(set(made[text.key])), recipe.tagger.identity
-        tags.append(tuple(chosen))
-        taggers.append(by)
-    return tags, taggers
+    known = dict(recipe.known_tags)
+    for one in instructions:
+        if mine := {*one.tags, *recipe.own_tags.get(one.key, ())}:
+            known[one.key] = tuple(sorted(mine)), OWN_TAGS
+    asked = [one for one in instructions if one.key not in known]
+    made = recipe.tagger([one.text for one in asked]) if asked else []
+    for one, tags in zip(asked, made, strict=True):
+        known[one.key] = tuple(sorted(set(tags))), recipe.tagger.identity
+    return [known[one.key] for one in instructions]
 
 
 def _example_schema(compression: str | None) -> pa.Schema:
@@ -349,7 +258,7 @@ def _example_schema(compression: str | None) -> pa.Schema:
         ("input_key", pa.binary(16)),
         ("tokens", pa.int32()),
     ]
-    return _compressed(pa.schema([*computed, *_SPOOLED]), compression)
+    return _compressed(pa.schema([*computed, *ROW_TEXTS]), compression)
 
 
 def _compressed(schema: pa.Schema, compression: str | None) -> pa.Schema:
@@ -359,16 +268,16 @@ def _compressed(schema: pa.Schema, compression: str | None) -> pa.Schema:
     return pa.schema([part.with_metadata(metadata) for part in schema])
 
 
-def _example_batches(columns: _Columns, rows: Any, compression: str | None) -> Iterator[pa.RecordBatch]:
-    schema = _example_schema(compression)
-    for start in range(0, len(columns.spooled), BATCH):
-        at = slice(start, start + BATCH)
-        texts = rows.take(columns.spooled[at]).combine_chunks().to_batches()[0]
+def _example_batches(columns: _Columns, rows: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    start = 0
+    for texts in rows:
+        at = slice(start, start + texts.num_rows)
+        start = at.stop
         computed = [
-            _stored(columns.keys[at]),
+            as_column(columns.keys[at]),
             pa.array(columns.sides[at]),
             pa.array(columns.instruction[at]),
-            _stored(columns.inputs[at]),
+            as_column(columns.inputs[at]),
             pa.array(columns.tokens[at]),
         ]
         yield pa.record_batch([*computed, *texts.columns], schema)
@@ -377,8 +286,7 @@ def _example_batches(columns: _Columns, rows: Any, compression: str | None) -> I
 def _describe(
     name: str,
     columns: _Columns,
-    table: pa.Table,
-    tags: list[tuple[str, ...]],
+    written: _Written,
     form: str,
     duplicates: int,
     recipe: Recipe,
@@ -387,16 +295,15 @@ def _describe(
     digest = blake2b(digest_size=16)
     for part in (columns.keys, columns.sides, columns.instruction):
         digest.update(np.ascontiguousarray(part).tobytes())
-    vectors = table["embedding"].combine_chunks()
     distinct = [len(distinct_keys(columns.inputs[columns.sides == s])[0]) for s in sides]
     inputs = len(distinct_keys(columns.inputs)[0])
     return TaskInfo(
         name=name,
         content=digest.hexdigest(),
-        tags=_tags_hash(tags),
-        embeddings=blake2b(vectors.flatten().to_numpy(zero_copy_only=False).tobytes(), digest_size=16).hexdigest(),
+        tags=written.tags,
+        embeddings=written.embeddings,
         form=form,
-        instructions=table.num_rows,
+        instructions=written.count,
         rows={side: int((columns.sides == s).sum()) for s, side in enumerate(SPLITS)},
         tokens={side: int(columns.tokens[columns.sides == s].sum()) for s, side in enumerate(SPLITS)},
         inputs=inputs,
@@ -404,12 +311,12 @@ def _describe(
         moved=columns.moved,
         given=sorted(columns.given),
         both_sides=sum(distinct) - inputs,
-        cut=int(np.sum(table["cut"].to_numpy())),
+        cut=written.cut,
         encoder=recipe.encoder,
         tagger=recipe.tagger.identity,
-        dimension=vectors.type.list_size,
+        dimension=written.dimension,
         shares=asdict(recipe.shares),
-        taggers=_counted(table["tagger"].to_pylist()),
+        taggers=dict(sorted(written.taggers.items())),
     )
 
 
@@ -417,22 +324,8 @@ def _tags_hash(tags: Sequence[tuple[str, ...]]) -> str:
     return blake2b(json.dumps(tags).encode(), digest_size=16).hexdigest()
 
 
-def _counted(taggers: list[str]) -> dict[str, int]:
-    return dict(sorted(Counter(taggers).items()))
-
-
 def _first_of_each(keys: Keys) -> npt.NDArray[np.int64]:
     """Numbers of the rows that are no exact duplicate of an earlier one, ascending."""
-    order = np.lexsort((np.arange(len(keys)), keys[:, 1], keys[:, 0]))
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # which is stable
     fresh = np.r_[True, (keys[order][1:] != keys[order][:-1]).any(axis=1)]
     return np.sort(order[fresh])
-
-
-def _as_keys(keys: list[bytes]) -> Keys:
-    return np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2).astype(np.uint64)
-
-
-def _stored(keys: Keys) -> pa.Array:
-    """Keys as they are stored: 16 bytes each."""
-    raw = pa.py_buffer(keys.astype(">u8").tobytes())
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(keys), [None, raw])

@@ -62,7 +62,7 @@ def add(
         if before and _same(task.info, TaskInfo.from_json(before.info)):
             store.versions.discard(identifier)
             return done("unchanged")
-        _encode_tags(store, task.instructions.tags)
+        _encode_tags(store, task)
         store.commit(_commit(store, task, identifier, base, keep_old), since=state)
         if base is None or identifier in store.state().named:
             store.inputs.add(identifier, task)
@@ -128,9 +128,9 @@ def _commit(store: Store, task: Task, identifier: str, base: Commit | None, keep
     )
 
 
-def _encode_tags(store: Store, tags: Iterable[Sequence[str]]) -> None:
+def _encode_tags(store: Store, task: Task) -> None:
     """Encode instructions' tags: every plan needs their embeddings, and encoded here, it needs no model."""
-    store.encode(sorted({tag for of_one in tags for tag in clean_tags(of_one)}))
+    store.encode.prepare(clean_tags(task.distinct_tags()))
 
 
 def _retagged(store: Store, before: Commit, tagged: Mapping[bytes, TagsBy], tagger: str) -> Commit | None:
@@ -140,7 +140,7 @@ def _retagged(store: Store, before: Commit, tagged: Mapping[bytes, TagsBy], tagg
     if task is None:
         store.versions.discard(identifier)
         return None
-    _encode_tags(store, [tags for tags, _ in task.tagged()])
+    _encode_tags(store, task)
     store.versions.copy_examples(before.id, identifier)
     files = store.versions.checksums(identifier)
     return Commit("retag", before.name, identifier, before.id, info=task.info.to_json(), files=files)
