@@ -4,13 +4,17 @@ Intervals are taken in another way since, and their tests are elsewhere; means a
 """
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inscl.errors import InsclError
 from inscl.evaluation.scores import RowScores
 from inscl.experiments.results import Stream, StreamResult
 from inscl.experiments.run_folder import RunFolder
@@ -93,6 +97,42 @@ def test_an_old_run_without_its_table_has_the_same_numbers(old):
     finally:
         (old / "away.parquet").rename(old / "results.parquet")
     assert written <= again  # joint training has metrics of its own now
+
+
+def _damaged(name, change):
+    """Changes the JSON of a file of the run."""
+
+    def damage(run):
+        content = json.loads((run / name).read_text())
+        change(content)
+        (run / name).write_text(json.dumps(content))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _damaged("run.json", lambda record: record["tasks"].pop("side")),
+        _damaged("streams.json", lambda streams: streams[0]["stages"].__setitem__(0, "../" + "a" * 300)),
+        _damaged("streams.json", lambda streams: streams[0].__setitem__("seed", 2**70)),
+    ],
+)
+def test_a_damaged_list_of_a_run_is_named(old, damage, tmp_path):
+    run = shutil.copytree(old, tmp_path / "run")
+    damage(run)
+    with pytest.raises(InsclError, match=r"(run|streams)\.json is damaged"):
+        summarize(run)
+
+
+def test_a_table_that_is_not_what_was_written_is_made_again(old, tmp_path):
+    run = shutil.copytree(old, tmp_path / "run")
+    table = pq.read_table(run / "results.parquet")
+    no_text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    changed = table.set_column(2, "strategy", pa.chunked_array([pa.concat_arrays([no_text] * table.num_rows)]))
+    for other in (changed, table.drop_columns("low"), table.set_column(5, "seed", table["seed"].cast("string"))):
+        pq.write_table(other, run / "results.parquet")
+        assert {row["strategy"] for row in RunFolder.read(run).rows} == {"none", "random", "inscl", "joint"}
 
 
 def test_page_and_command_agree_on_what_is_forgotten(old):

@@ -47,8 +47,9 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
+_LARGEST = 2**32 - 1  # that every library takes for a seed
+Count = Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]
+Natural = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
 Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # one alone needs no list
 
@@ -184,6 +185,8 @@ def _wanted(detail: ErrorDetails) -> str:
     match detail["type"]:
         case "greater_than_equal":
             return f"at least {context['ge']}"
+        case "less_than_equal":
+            return f"at most {context['le']}"
         case "literal_error":
             return f"{context['expected']}"
         case kind:

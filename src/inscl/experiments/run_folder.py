@@ -24,9 +24,20 @@ from inscl.evaluation.scores import RowScores
 from inscl.experiments.comparison import FinalRows
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan, expert_job, joint_job
-from inscl.experiments.results import FINAL, Reference, Stream, StreamKey, StreamResult, TableRow, stream_key, to_table
+from inscl.experiments.results import (
+    FINAL,
+    SCHEMA,
+    Reference,
+    Stream,
+    StreamKey,
+    StreamResult,
+    TableRow,
+    stream_key,
+    to_table,
+)
 from inscl.files import whole_file
 from inscl.replay.plan import Plan
+from inscl.settings import Natural
 from inscl.stages.folder import SCORES, StageFolder, damaged, read_json
 from inscl.training.checkpoints import write_json
 
@@ -34,6 +45,7 @@ FORMAT = 1
 RECORD, _STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"
 _COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
 _LIKE_A_FORMULA = r"^(?:[\t\r\n]|\s*['=+@＝＋＠－-])"
+_LATER_COLUMNS = ("clusters",)  # which the first release did not write
 _UPPER_BOUND_ORDER = ""  # what the table says of joint training, which has no order
 
 
@@ -43,9 +55,9 @@ class _Entry(BaseModel):
     strategy: str
     budget: str
     order: str
-    seed: int
+    seed: Natural
     tasks: Annotated[list[str], Field(min_length=1)]
-    stages: list[str]
+    stages: list[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,200}$")]]  # names of folders (see `Job.name`)
 
     @model_validator(mode="after")
     def _one_stage_a_task(self) -> Self:
@@ -218,9 +230,12 @@ class RunFolder:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks in the order of the configuration."""
-        tasks = self.record.get("tasks") or self.streams[0].tasks
+        streamed = self.streams[0].tasks if self.streams else ()
+        tasks = self.record.get("tasks") or streamed
         if not isinstance(tasks, list | tuple | dict) or not all(isinstance(task, str) for task in tasks):
             raise damaged(self.path / RECORD, TypeError("its tasks are no names"))
+        if streamed and sorted(tasks) != sorted(streamed):
+            raise damaged(self.path / RECORD, ValueError("its tasks are not those of its streams"))
         return tuple(tasks)
 
     @cached_property
@@ -396,7 +411,9 @@ def _whole(path: Path) -> pa.Table | None:
 
     try:
         table = parquet.read_table(path, page_checksum_verification=True)
-        return table if {*StreamKey._fields, "metric", "value"} <= {*table.column_names} else None
+        table.validate(full=True)  # texts that are none, too
+        later = [field for field in SCHEMA if field.name in _LATER_COLUMNS and field.name not in table.column_names]
+        return table if {*table.schema, *later} >= {*SCHEMA} else None
     except (OSError, pa.ArrowException):
         return None
 
