@@ -33,7 +33,7 @@ from inscl.replay.plan import Plan, compare
 from inscl.replay.planner import plan, resume
 from inscl.report import summarize
 from inscl.report.page import write_plan_report
-from inscl.report.plan import plan_verdict, summarize_plan
+from inscl.report.plan import PlanFacts
 from inscl.tags import read_tags
 from inscl.tags.batch import read_batch
 from inscl.tags.prompt import tags_in
@@ -139,7 +139,7 @@ def plans(folder: Path) -> Try:
             path.write_text(json.dumps(mutated(rng, document)), "ascii")
         made = Plan.read(path)
         compare(first, made)
-        plan_verdict(summarize_plan(made))
+        PlanFacts.of(made).verdict()
         if rng.random() < 0.1:
             assert len(resume(made, memory).rows()) < 10_000
         if rng.random() < 0.01:

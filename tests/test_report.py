@@ -24,12 +24,12 @@ from inscl.experiments.run_folder import RunFolder
 from inscl.experiments.summary import Summary
 from inscl.replay.plan import Plan
 from inscl.report import figures, summarize
-from inscl.report.figures.draw import _COLOURS, RAMP, SERIES, apart, fit, ticks, width_of
+from inscl.report.figures.draw import _COLOURS, RAMP, SERIES, _ticks, apart, fit, width_of
 from inscl.report.figures.frontier import _Point, _unbeaten
 from inscl.report.page import _to_png, write_plan_report, write_run_report
-from inscl.report.plan import summarize_plan
+from inscl.report.plan import PlanFacts
 from inscl.report.reading import open_runs
-from inscl.report.verdict import best_line, verdict
+from inscl.report.verdict import verdict
 from report_runs import TASKS, made_run
 
 HOSTILE = "<script>alert(1)</script>"
@@ -333,7 +333,7 @@ def test_kinds_of_forgetting_come_from_the_tables(tmp_path):
 
 def test_the_verdict_names_the_best_and_says_how_sure_it_is(three):
     facts = summarize(three)
-    best = best_line(facts)
+    best = facts.best
     assert best.gain_final.mean == max(line.gain_final.mean for line in facts.lines)
     kept, forgotten, cost, certainty = verdict(facts)
     assert kept.figure == f"{best.gain_final.mean:.1f}\u00a0%"
@@ -366,7 +366,7 @@ def test_small_runs_have_a_verdict_too(tmp_path):
 
 def test_an_interval_around_zero_is_no_lead(three):
     facts = summarize(three)
-    best = best_line(facts)
+    best = facts.best
     for low, p, words in ((-1.0, 0.2, "do not tell them apart"), (0.5, 0.02, "expect a little less")):
         ends = {True: (low, 9.0), False: (-9.0, -low)}
         shifted = [
@@ -381,7 +381,11 @@ def test_an_interval_around_zero_is_no_lead(three):
 
 
 def all_figures(facts) -> list[figures.Figure]:
-    found = [*figures.score_figures(facts), *figures.budget_figures(facts), *figures.insinfo_figures(facts)]
+    found = [
+        *figures.score_figures(facts),
+        *figures.budget_figures(facts),
+        *figures.insinfo_figures(facts.replay.insinfo),
+    ]
     made = (figures.headline_figure, figures.frontier_figure, figures.gain_figure, figures.change_figure)
     others = (*(figure(facts) for figure in made), figures.distance_figure(facts))
     return [*found, *[figure for figure in others if figure]]
@@ -494,7 +498,7 @@ def test_text_is_cut_to_its_room(text, room):
 
 @given(st.floats(-1e4, 1e4), st.floats(0.01, 1e4))
 def test_ticks_are_round_and_inside(low, span):
-    found = ticks(low, low + span)
+    found = _ticks(low, low + span)
     assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in found)
     assert len(found) <= 8
 
@@ -546,7 +550,7 @@ def test_the_written_configuration_repeats_the_run(single, tmp_path):
 
 def test_a_plan_is_explained_before_anything_is_trained(single, tmp_path):
     path = next((single / "stages").glob("inscl-*-04-*/plan.json"))
-    facts, plan = summarize_plan(path), Plan.read(path)
+    facts, plan = PlanFacts.of(path), Plan.read(path)
     assert facts.count == plan.count
     assert [task.share for task in facts.tasks] == [100 * task.share for task in plan.tasks]
     page = write_plan_report(path, tmp_path, figures=("svg",)).read_text()

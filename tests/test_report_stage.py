@@ -12,7 +12,7 @@ from inscl.evaluation.predictions import Prediction, write_predictions
 from inscl.evaluation.scores import RowScores
 from inscl.report.figures import loss_figure, trend_figure
 from inscl.report.page import write_stage_report
-from inscl.report.stage import summarize_stage
+from inscl.report.stage import StageFacts
 from inscl.stages.folder import SCORES
 from inscl.stages.learn import REQUEST
 from test_learn import StageTrainer, learn_month
@@ -56,7 +56,7 @@ def months(tmp_path_factory):
 
 def test_a_stage_tells_what_learn_told(months):
     july = months[-1]
-    facts = summarize_stage(july.folder)
+    facts = StageFacts.of(july.folder)
     assert [month.name for month in facts.months] == ["may", "june", "july"]
     assert [month.scores for month in facts.months] == [
         {task: pytest.approx(100 * rows.mean("rouge_l")) for task, rows in done.after.items()} for done in months
@@ -71,7 +71,7 @@ def test_a_stage_tells_what_learn_told(months):
 
 def test_lost_answers_are_those_that_became_wrong(months):
     july = months[-1]
-    facts = summarize_stage(july.folder)
+    facts = StageFacts.of(july.folder)
     n = july.after["may"].n
     assert len(facts.lost) == n // 2
     assert {example.now for example in facts.lost} == {HOSTILE}
@@ -80,11 +80,11 @@ def test_lost_answers_are_those_that_became_wrong(months):
 
 
 def test_the_trend_counts_what_is_kept(months):
-    facts = summarize_stage(months[-1].folder)
+    facts = StageFacts.of(months[-1].folder)
     lost = facts.months[-1].scores["may"] < 80
     assert trend_figure(facts).finding == f"Earlier tasks after ‘july’: {2 - lost} of 2 kept."
     assert [(row[1], row[2]) for row in trend_figure(facts).rows] == [("may", "1"), ("june", "2")]
-    assert trend_figure(summarize_stage(months[0].folder)) is None
+    assert trend_figure(StageFacts.of(months[0].folder)) is None
     assert loss_figure(facts).rows[-1] == ("3", "1.5000")
 
 
@@ -138,6 +138,6 @@ def test_a_chain_that_was_moved_is_found_beside_the_stage(months, tmp_path):
     moved = tmp_path / "models"
     months[0].folder.parent.rename(moved)
     try:
-        assert [month.name for month in summarize_stage(moved / "july").months] == ["may", "june", "july"]
+        assert [month.name for month in StageFacts.of(moved / "july").months] == ["may", "june", "july"]
     finally:
         moved.rename(months[0].folder.parent)

@@ -1,8 +1,9 @@
 """inscl report"""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -46,14 +47,15 @@ def report(
         webbrowser.open(page.resolve().as_uri())
 
 
-def _alone(sources: list[Path]) -> Callable[[Path, Path | None, tuple[str, ...]], tuple[Path, dict[str, Any]]] | None:
+def _alone(
+    sources: list[Path],
+) -> Callable[[Path, Path | None, tuple[str, ...]], tuple[Path, dict[str, object]]] | None:
     """What reports the one source that is no run; None where all are runs."""
-    from inscl.report.page import is_plan
     from inscl.report.stage import is_stage
 
     for source in sources:
-        kind, reports = ("plan", _of_plan) if is_plan(source) else ("stage", _of_stage)
-        if not (is_plan(source) or is_stage(source)):
+        kind, reports = ("plan", _of_plan) if _is_plan(source) else ("stage", _of_stage)
+        if not (_is_plan(source) or is_stage(source)):
             continue
         if len(sources) > 1:
             raise ConfigError(f"A report shows runs, one stage or one plan: '{source}' is a {kind}. Report it alone.")
@@ -61,38 +63,43 @@ def _alone(sources: list[Path]) -> Callable[[Path, Path | None, tuple[str, ...]]
     return None
 
 
+def _is_plan(source: Path) -> bool:
+    """Whether a source is meant as a plan's file rather than as a folder."""
+    return source.is_file() or (source.suffix == ".json" and not source.is_dir())
+
+
 def _kinds(figures: str | None, output: OutputOptions) -> tuple[str, ...]:
     """The kinds of files asked for; those that can be written here where nothing is asked."""
-    from inscl.report.page import KINDS, drawable
+    from inscl.report.page import KINDS
 
     if figures is not None:
         return () if figures == "none" else tuple(kind.strip() for kind in figures.split(","))
-    kinds = drawable()
-    if kinds != KINDS:
-        output.remark("figures are written as SVG only: PNG needs `pip install 'inscl[report]'`")
-    return kinds
+    if find_spec("resvg_py"):
+        return KINDS
+    output.remark("figures are written as SVG only: PNG needs `pip install 'inscl[report]'`")
+    return ("svg",)
 
 
-def _of_plan(plan: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
+def _of_plan(plan: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path, dict[str, object]]:
     from inscl.report.page import write_plan_report
-    from inscl.report.plan import summarize_plan
+    from inscl.report.plan import PlanFacts
 
-    facts = summarize_plan(plan)
+    facts = PlanFacts.of(plan)
     place = out or plan.with_suffix("").with_name(f"{plan.stem}-report")
     return write_plan_report(plan, place, figures=kinds, facts=facts), facts.to_dict()
 
 
-def _of_stage(stage: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
+def _of_stage(stage: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path, dict[str, object]]:
     from inscl.report.page import write_stage_report
-    from inscl.report.stage import summarize_stage
+    from inscl.report.stage import StageFacts
 
-    facts = summarize_stage(stage)
+    facts = StageFacts.of(stage)
     return write_stage_report(stage, out or stage / "report", figures=kinds, facts=facts), facts.to_dict()
 
 
 def _of_runs(
     runs: list[Path], out: Path | None, kinds: tuple[str, ...], output: OutputOptions
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, dict[str, object]]:
     from inscl.report.page import write_run_report
     from inscl.report.reading import summarize
 

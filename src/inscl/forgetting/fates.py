@@ -37,6 +37,12 @@ class PastTask(NamedTuple):
                 for task in stream.tasks[: stage - 1]:
                     yield cls(stream, stage, task)
 
+    @classmethod
+    def at_the_end(cls, stream: StreamFolder) -> "list[PastTask]":
+        """Every task as the last stage of its stream sees it; none where it is not finished, or has one task."""
+        n = len(stream.tasks)
+        return [cls(stream, n, task) for task in stream.tasks] if stream.finished and n > 1 else []
+
     @property
     def is_last(self) -> bool:
         """Whether the stage is the last one that its stream has finished."""
@@ -59,6 +65,10 @@ class PastTask(NamedTuple):
             )
             for history in rows
         ]
+
+    def answered(self) -> list["RowFate"]:
+        """What became of its rows of which both answers are kept."""
+        return [fate for fate in self.fates(self.histories()) if fate.once and fate.now]
 
     def _answer(self, stage: int, row: int) -> Prediction | None:
         answers = self.stream.stages[stage - 1].answers.get(self.task)

@@ -163,6 +163,20 @@ class Facts:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def best(self) -> LineFacts | None:
+        """Of the lines with most streams, the one that keeps most of the experts' scores; without experts, scores best.
+
+        None where no stream is finished.
+        """
+
+        def kept(line: LineFacts) -> float:
+            found = line.gain_final or line.performance
+            return found.mean if found else float("-inf")
+
+        most = max((line.streams for line in self.lines), default=0)
+        return max((line for line in self.lines if line.streams == most > 0), key=kept, default=None)
+
+    @property
     def finished(self) -> bool:
         """Whether all runs are finished."""
         return all(run.finished for run in self.runs)

@@ -67,14 +67,14 @@ class ForgottenFacts:
     examples: tuple[ForgottenExample, ...]
     found: int
 
-
-def forgotten_facts(runs: Sequence[RunFolder], firsts: Sequence[First]) -> ForgottenFacts:
-    """Kinds and examples from the runs' tables where they are, else examples from the answers."""
-    tables = [(run, found) for run in runs if (found := Tables.read(run))]
-    if len(tables) == len(runs):
-        return _judged(tables, {(run.name, *stream.key[:2]): label for label, run, stream in firsts})
-    examples = [example for first in firsts for example in _looked_up(*first)]
-    return ForgottenFacts(judges=(), kinds=(), examples=_largest(examples), found=len(examples))
+    @classmethod
+    def of(cls, runs: Sequence[RunFolder], firsts: Sequence[First]) -> "ForgottenFacts":
+        """Kinds and examples from the runs' tables where they are, else examples from the answers."""
+        tables = [(run, found) for run in runs if (found := Tables.read(run))]
+        if len(tables) == len(runs):
+            return _judged(tables, {(run.name, *stream.key[:2]): label for label, run, stream in firsts})
+        examples = [example for first in firsts for example in _looked_up(*first)]
+        return cls(judges=(), kinds=(), examples=_largest(examples), found=len(examples))
 
 
 def _judged(tables: Sequence[tuple[RunFolder, Tables]], labels: _Labels) -> ForgottenFacts:
@@ -119,21 +119,10 @@ def _example(label: str, row: TableRow) -> ForgottenExample:
 
 def _looked_up(label: str, run: RunFolder, stream: StreamFolder) -> Iterable[ForgottenExample]:
     """What a finished stream has forgotten after its last stage, where its answers are kept."""
-    for task in stream.tasks[:-1]:
-        for fate in answers_of(stream, task):
+    for past in PastTask.at_the_end(stream)[:-1]:
+        for fate in past.answered():
             if fate.history.forgotten:
                 yield _example(label, _record(fate))
-
-
-def answers_of(stream: StreamFolder, task: str) -> list[RowFate]:
-    """What became of a task's test rows after the last stage.
-
-    Rows with both answers; none where the stream is not finished, or its answers are gone.
-    """
-    if not stream.finished or len(stream.tasks) < 2:
-        return []
-    past = PastTask(stream, len(stream.tasks), task)
-    return [fate for fate in past.fates(past.histories()) if fate.once and fate.now]
 
 
 def _record(fate: RowFate) -> TableRow:

@@ -1,17 +1,18 @@
 """The numbers of one experiment: its streams, a line for each strategy and budget, and what sets the lines apart."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from inscl.core.stats import Estimate, mean_interval
+import numpy as np
+
+from inscl.core.stats import Estimate, mean_interval, paired_difference
 from inscl.experiments.comparison import Contender, FinalRows, line_label
 from inscl.experiments.equal_tokens import gains_at_equal_tokens
 from inscl.experiments.results import FINAL, StreamKey, StreamResult, TableRow, stream_key
 from inscl.experiments.run_folder import RunFolder, StreamFolder
-from inscl.report.estimate import estimate
 from inscl.report.facts import JointFacts, LineFacts, StreamFacts, TaskFacts
 
 _METRICS = {  # of the table -> of a line, and the factor to what is shown
@@ -120,8 +121,8 @@ class Experiment:
         """Joint training over its seeds, against the experts of the same run; None where there was none."""
         found = [scores for run in self.runs for scores in _joint_scores(run)]
         gains = [100 * fmean(score / expert for score, expert in scores.values()) for scores in found]
-        gain = estimate(gains)
-        performance = estimate([100 * fmean(score for score, _ in scores.values()) for scores in found])
+        gain = _estimate(gains)
+        performance = _estimate([100 * fmean(score for score, _ in scores.values()) for scores in found])
         if gain is None or performance is None:
             return None
         return JointFacts(gain=gain, performance=performance, scores=_task_means(found))
@@ -215,7 +216,7 @@ def _over(
 ) -> Estimate | None:
     """The mean over streams, of one stream with the interval over its test rows."""
     orders = [stream.facts.order for stream, _ in values]
-    return estimate(
+    return _estimate(
         [value for _, value in values],
         orders,
         of_rows=lambda: None if of_rows is None else of_rows(values[0][0]),
@@ -227,7 +228,7 @@ def _gains(streams: Sequence[StreamFacts]) -> dict[int, Estimate]:
     found = {}
     for stage in sorted({stage for stream in streams for stage in stream.gains}):
         there = [stream for stream in streams if stage in stream.gains]
-        gain = estimate([stream.gains[stage] for stream in there], [stream.order for stream in there])
+        gain = _estimate([stream.gains[stage] for stream in there], [stream.order for stream in there])
         if gain:
             found[stage] = gain
     return found
@@ -247,6 +248,38 @@ def _task_facts(done: Sequence[MeasuredStream]) -> Iterable[TaskFacts]:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def _estimate(
+    values: Sequence[float],
+    orders: Sequence[Hashable] | None = None,
+    *,
+    of_rows: Callable[[], Estimate | None] = lambda: None,
+) -> Estimate | None:
+    """The mean over streams; None where there is no stream.
+
+    Parameters
+    ----------
+    values : sequence of float, shape (n_streams,)
+    orders : sequence, shape (n_streams,), optional
+        Name of each stream's order: streams of one order count as one (see `inscl.core.stats.paired_difference`).
+    of_rows : callable
+        Gives the estimate over test rows; asked only where there is one stream.
+
+    Examples
+    --------
+    >>> found = _estimate([4.0, 6.0])
+    >>> round(found.low, 2), found.mean, found.n, found.over
+    (-7.71, 5.0, 2, 'streams')
+    >>> _estimate([4.0], of_rows=lambda: Estimate(mean=4.0, low=3.0, high=5.0, over="test rows")).ends
+    (3.0, 5.0)
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        return replace(paired_difference(values, np.zeros(len(values)), orders), p=None)
+    found = of_rows()
+    return Estimate(mean=float(values[0])) if found is None else replace(found, mean=float(values[0]), p=None)
 
 
 # ---------------------------------------------------------------- over the test rows of one stream

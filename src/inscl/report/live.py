@@ -15,7 +15,7 @@ from inscl.errors import ConfigError, InsclError
 from inscl.files import whole_file
 from inscl.report.page import write_run_report, write_stage_report
 from inscl.report.reading import summarize
-from inscl.report.stage import is_stage, summarize_stage
+from inscl.report.stage import StageFacts, is_stage
 
 _HOST = "127.0.0.1"
 _NEWS = ("scores.json", "streams.json", "run.json", "learn.json", "results.parquet")
@@ -28,7 +28,7 @@ def _write_page(source: Path, out: Path) -> bool:
     """
     try:
         if is_stage(source):
-            stage = summarize_stage(source)
+            stage = StageFacts.of(source)
             write_stage_report(source, out, figures=(), facts=stage)
             return stage.finished
         facts = summarize([source])

@@ -5,32 +5,32 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from inscl.core.stats import ENOUGH_STREAMS
+from inscl.core.stats import ENOUGH_CLUSTERS, ENOUGH_ROWS, ENOUGH_STREAMS
 from inscl.errors import ConfigError, InsclError, require
 from inscl.experiments.comparison import Comparison
 from inscl.experiments.results import StreamKey
 from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.files import whole_file
-from inscl.forgetting.fates import RowFate
+from inscl.forgetting.fates import PastTask, RowFate
 from inscl.report import figures as draw
 from inscl.report.facts import Facts, LineFacts, RunFacts
 from inscl.report.figures import Figure
 from inscl.report.figures.draw import rules, variables
-from inscl.report.forgotten import ForgottenExample, answers_of
-from inscl.report.plan import PlanFacts, plan_insinfo, plan_verdict, summarize_plan
+from inscl.report.forgotten import ForgottenExample
+from inscl.report.plan import PlanFacts
 from inscl.report.reading import open_runs, summarize
-from inscl.report.stage import CHANGED_BY, StageFacts, StageTask, stage_verdict, summarize_stage
-from inscl.report.verdict import best_line, verdict
-from inscl.report.words import duration, enough_rows, minus, p_value, spread, thousands
+from inscl.report.stage import CHANGED_BY, StageFacts, StageTask
+from inscl.report.verdict import verdict
+from inscl.report.words import duration, minus, p_value, spread, thousands
 
 KINDS = ("svg", "png")
+_ENOUGH_ROWS = f"{ENOUGH_ROWS} rows of {ENOUGH_CLUSTERS} instructions"  # what an interval over test rows needs
 _EXAMPLES_SHOWN = 60
 _FEW_DIFFERENCES = 10  # more are folded away, but for those of the best
 _PNG_ZOOM = 2.0
@@ -70,7 +70,7 @@ def write_run_report(
     folders, out = open_runs(runs), Path(out)
     facts = facts or summarize(folders)
     _check(figures)
-    best = best_line(facts)
+    best = facts.best
     drawn = _run_figures(facts, best.label if best else "")
     out.mkdir(parents=True, exist_ok=True)
     pages = _write_answers(out, facts, folders)
@@ -87,7 +87,7 @@ def write_run_report(
         verdict=verdict(facts),
         best=best,
         enough=ENOUGH_STREAMS,
-        enough_rows=enough_rows(),
+        enough_rows=_ENOUGH_ROWS,
         sections=_sections(facts),
         examples=examples,
         shown=shown,
@@ -109,7 +109,7 @@ def _run_figures(facts: Facts, best: str) -> _Drawn:
         "change": draw.change_figure(facts),
         "distances": draw.distance_figure(facts),
         "budgets": draw.budget_figures(facts, best),
-        "infos": draw.insinfo_figures(facts),
+        "infos": draw.insinfo_figures(facts.replay.insinfo),
         "kinds": draw.kinds_figure(facts),
     }
 
@@ -121,10 +121,10 @@ def write_plan_report(
 
     Arguments and result are those of `write_run_report`, for the file of a plan.
     """
-    facts, out = facts or summarize_plan(plan), Path(out)
+    facts, out = facts or PlanFacts.of(plan), Path(out)
     _check(figures)
-    info = plan_insinfo(facts)
-    drawn: _Drawn = {"shares": draw.share_figure(facts), "info": draw.insinfo_figure(0, info) if info else None}
+    info = facts.insinfo()
+    drawn: _Drawn = {"shares": draw.share_figure(facts), "info": draw.insinfo_figures([info])[0] if info else None}
     named = {"verdict": "In short", "shares": "Shares", "insinfo": "InsInfo", "instructions": "Instructions"}
     shown = {"shares": facts.tasks, "insinfo": info, "instructions": facts.tasks}
     sections = [(key, name) for key, name in named.items() if shown.get(key, True)]
@@ -134,7 +134,7 @@ def write_plan_report(
         drawn,
         figures,
         plan=facts,
-        verdict=plan_verdict(facts),
+        verdict=facts.verdict(),
         sections=[*sections, ("provenance", "Provenance")],
     )
 
@@ -143,7 +143,7 @@ def write_stage_report(
     stage: str | Path, out: str | Path, *, figures: Sequence[str] = KINDS, facts: StageFacts | None = None
 ) -> Path:
     """Write the report of a stage of `inscl learn`, as `write_run_report` does: what changed, and the months before."""
-    facts, out = facts or summarize_stage(stage), Path(out)
+    facts, out = facts or StageFacts.of(stage), Path(out)
     _check(figures)
     drawn: _Drawn = {
         "trend": draw.trend_figure(facts),
@@ -158,10 +158,10 @@ def write_stage_report(
         drawn,
         figures,
         stage=facts,
-        verdict=stage_verdict(facts),
+        verdict=facts.verdict(),
         tasks=[_stage_row(task) for task in facts.tasks],
         sections=[("verdict", "In short"), ("tasks", "Tasks"), *[(key, named[key]) for key in named if shown[key]]],
-        enough_rows=enough_rows(),
+        enough_rows=_ENOUGH_ROWS,
         moved=100 * CHANGED_BY,
         most=_EXAMPLES_SHOWN,
     )
@@ -203,7 +203,7 @@ def _render(template: str, **content: object) -> str:
         **content,
         version=__version__,
         script=Markup(script),
-        style=Markup(style + rules("var(--{})")),
+        style=Markup(style + rules()),
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
     )
 
@@ -314,8 +314,9 @@ def _write_answers(out: Path, facts: Facts, runs: Sequence[RunFolder]) -> list[d
     for i, task in enumerate(facts.tasks, start=1):
         lines = [
             (label, f"order {stream.key.order}, seed {stream.key.seed}", rows)
-            for label, run, stream in first
-            if task in stream.tasks and (rows := answers_of(stream, task))
+            for label, _, stream in first
+            for past in PastTask.at_the_end(stream)
+            if past.task == task and (rows := past.answered())
         ]
         if lines:
             name = f"answers-{i:02d}.html"
@@ -343,11 +344,6 @@ def _first_streams(facts: Facts, runs: Iterable[RunFolder]) -> list[tuple[str, R
 
 
 # ---------------------------------------------------------------- files
-
-
-def drawable() -> tuple[str, ...]:
-    """The kinds of figure files that can be written here."""
-    return KINDS if find_spec("resvg_py") else ("svg",)
 
 
 def _check(kinds: Sequence[str]) -> None:
@@ -410,8 +406,3 @@ def _has_font() -> bool:
 def _write(path: Path, text: str) -> None:
     with whole_file(path) as file:
         file.write(text)
-
-
-def is_plan(path: Path) -> bool:
-    """Whether a path is meant as a plan's file rather than as a run's folder."""
-    return path.is_file() or (path.suffix == ".json" and not path.is_dir())

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inscl.replay.plan import Plan
-from inscl.report.replayed import InsInfoFacts, InstructionFacts, chosen_instructions
+from inscl.report.replayed import InsInfoFacts, InstructionFacts
 from inscl.report.verdict import Sentence
 from inscl.report.words import thousands
 
@@ -47,76 +47,86 @@ class PlanFacts:
     informed: bool  # whether instructions have an InsInfo
     tagged: bool
 
-    def to_dict(self) -> dict[str, Any]:
+    @classmethod
+    def of(cls, source: Plan | str | Path) -> Self:
+        """What a plan would replay, and why.
+
+        Raises
+        ------
+        PlanError
+            If the file is no plan.
+        """
+        plan = source if isinstance(source, Plan) else Plan.read(source)
+        chosen = list(InstructionFacts.chosen_by(plan))
+        measured = [i for task in plan.tasks for i in task.instructions]
+        return cls(
+            name=plan.name,
+            stage=plan.stage,
+            strategy=plan.strategy,
+            seed=plan.seed,
+            budget=plan.budget.describe(plan.new.rows),
+            new_rows=plan.new.rows,
+            new_tokens=plan.new.tokens,
+            count=plan.count,
+            tokens=plan.tokens,
+            tasks=tuple(
+                PlanTask(
+                    name=task.name,
+                    distance=task.distance,
+                    share=100 * task.share,
+                    count=task.count,
+                    available=task.available,
+                    tokens=task.tokens,
+                    all_instructions=task.all_instructions,
+                    listed=tuple(
+                        sorted(
+                            (i for i in chosen if i.task == task.name), key=lambda i: (-i.chosen, -i.insinfo, i.text)
+                        )
+                    ),
+                )
+                for task in plan.tasks
+            ),
+            notes=plan.notes,
+            settings=plan.settings,
+            hashes=plan.hashes,
+            versions=plan.versions,
+            by_distance=any(task.distance is not None for task in plan.tasks),
+            informed=any(i.insinfo is not None for i in measured),
+            tagged=any(i.tags is not None for i in measured),
+        )
+
+    def verdict(self) -> tuple[Sentence, ...]:
+        """How much is replayed, what it costs, and what decided it."""
+        total = self.new_rows + self.count
+        rows = Sentence(
+            about="Replayed",
+            figure=f"{self.count:,} rows",
+            words=f"of {sum(task.count > 0 for task in self.tasks)} earlier tasks beside {self.new_rows:,} new ones, "
+            f"{100 * self.count / max(total, 1):.0f} % of the mixture. Budget: {self.budget}.",
+        )
+        tokens = self.new_tokens + self.tokens
+        cost = Sentence(
+            about="Cost",
+            figure=f"{thousands(tokens)} tokens",
+            words=f"an epoch, estimated, {tokens / max(self.new_tokens, 1):.2f} times as many as without replay.",
+        )
+        if not self.tasks:
+            return (Sentence(about="Replayed", figure="Nothing", words="There is no earlier task."), cost)
+        most = max(self.tasks, key=lambda task: task.count)
+        return rows, cost, Sentence(about="Why", figure=f"{most.share:.0f} %", words=_why(self, most))
+
+    def insinfo(self) -> InsInfoFacts | None:
+        """InsInfo of the chosen instructions, for the figure; None where the strategy has none."""
+        chosen = tuple(i for task in self.tasks for i in task.listed)
+        if not self.informed or not chosen:
+            return None
+        return InsInfoFacts(
+            line=self.strategy, order="", seed=self.seed, stage=self.stage, task=self.name, instructions=chosen
+        )
+
+    def to_dict(self) -> dict[str, object]:
         """As plain data that JSON holds."""
         return asdict(self)
-
-
-def summarize_plan(source: Plan | str | Path) -> PlanFacts:
-    """What a plan would replay, and why.
-
-    Raises
-    ------
-    PlanError
-        If the file is no plan.
-    """
-    plan = source if isinstance(source, Plan) else Plan.read(source)
-    chosen = list(chosen_instructions(plan))
-    measured = [i for task in plan.tasks for i in task.instructions]
-    return PlanFacts(
-        name=plan.name,
-        stage=plan.stage,
-        strategy=plan.strategy,
-        seed=plan.seed,
-        budget=plan.budget.describe(plan.new.rows),
-        new_rows=plan.new.rows,
-        new_tokens=plan.new.tokens,
-        count=plan.count,
-        tokens=plan.tokens,
-        tasks=tuple(
-            PlanTask(
-                name=task.name,
-                distance=task.distance,
-                share=100 * task.share,
-                count=task.count,
-                available=task.available,
-                tokens=task.tokens,
-                all_instructions=task.all_instructions,
-                listed=tuple(
-                    sorted((i for i in chosen if i.task == task.name), key=lambda i: (-i.chosen, -i.insinfo, i.text))
-                ),
-            )
-            for task in plan.tasks
-        ),
-        notes=plan.notes,
-        settings=plan.settings,
-        hashes=plan.hashes,
-        versions=plan.versions,
-        by_distance=any(task.distance is not None for task in plan.tasks),
-        informed=any(i.insinfo is not None for i in measured),
-        tagged=any(i.tags is not None for i in measured),
-    )
-
-
-def plan_verdict(plan: PlanFacts) -> tuple[Sentence, ...]:
-    """How much is replayed, what it costs, and what decided it."""
-    total = plan.new_rows + plan.count
-    rows = Sentence(
-        about="Replayed",
-        figure=f"{plan.count:,} rows",
-        words=f"of {sum(task.count > 0 for task in plan.tasks)} earlier tasks beside {plan.new_rows:,} new ones, "
-        f"{100 * plan.count / max(total, 1):.0f} % of the mixture. Budget: {plan.budget}.",
-    )
-    tokens = plan.new_tokens + plan.tokens
-    cost = Sentence(
-        about="Cost",
-        figure=f"{thousands(tokens)} tokens",
-        words=f"an epoch, estimated, {tokens / max(plan.new_tokens, 1):.2f} times as many as without replay.",
-    )
-    if not plan.tasks:
-        return (Sentence(about="Replayed", figure="Nothing", words="There is no earlier task."), cost)
-    most = max(plan.tasks, key=lambda task: task.count)
-    return rows, cost, Sentence(about="Why", figure=f"{most.share:.0f} %", words=_why(plan, most))
 
 
 def _why(plan: PlanFacts, most: PlanTask) -> str:
@@ -126,13 +136,3 @@ def _why(plan: PlanFacts, most: PlanTask) -> str:
     if plan.informed:
         words += "; within a task, instructions with more InsInfo give more rows"
     return words + "."
-
-
-def plan_insinfo(plan: PlanFacts) -> InsInfoFacts | None:
-    """InsInfo of the chosen instructions, for the figure; None where the strategy has none."""
-    chosen = tuple(i for task in plan.tasks for i in task.listed)
-    if not plan.informed or not chosen:
-        return None
-    return InsInfoFacts(
-        line=plan.strategy, order="", seed=plan.seed, stage=plan.stage, task=plan.name, instructions=chosen
-    )

@@ -13,9 +13,9 @@ from inscl.experiments.comparison import comparisons
 from inscl.experiments.run import MAY_CHANGE
 from inscl.experiments.run_folder import RunFolder
 from inscl.report.facts import Facts, RunFacts
-from inscl.report.forgotten import forgotten_facts
+from inscl.report.forgotten import ForgottenFacts
 from inscl.report.lines import Experiment, MeasuredStream
-from inscl.report.replayed import First, replay_facts
+from inscl.report.replayed import First, ReplayFacts
 
 _NOT_THE_EXPERIMENT = MAY_CHANGE | {"tagger"}
 
@@ -57,8 +57,8 @@ def summarize(runs: str | Path | Sequence[str | Path | RunFolder]) -> Facts:
         differences=tuple(comparisons(*(experiment.contenders() for experiment in together))),
         joint=tuple(joint for experiment in together if (joint := experiment.joint())),
         streams=tuple(stream.facts for stream in streams),
-        replay=replay_facts(firsts),
-        forgotten=forgotten_facts(folders, firsts),
+        replay=ReplayFacts.of(firsts),
+        forgotten=ForgottenFacts.of(folders, firsts),
         notes=(*notes, *_unfinished(folders)),
     )
 

@@ -6,7 +6,7 @@ Of each line and order the first stream is read; a plan of another seed differs 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Never, Self
 
 from inscl.errors import InsclError
 from inscl.experiments.run_folder import RunFolder, StreamFolder
@@ -61,6 +61,20 @@ class InstructionFacts:
     available: int | None  # rows there are; None where only the chosen ones are known
     tags: tuple[str, ...]
 
+    @classmethod
+    def chosen_by(cls, plan: Plan) -> Iterator[Self]:
+        """The instructions of a plan that are replayed."""
+        for task in plan.tasks:
+            for i in task.instructions:
+                yield cls(
+                    task=task.name,
+                    text=i.text,
+                    insinfo=i.insinfo or 0.0,
+                    chosen=i.count,
+                    available=i.available,
+                    tags=i.tags or (),
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class InsInfoFacts:
@@ -108,26 +122,26 @@ class ReplayFacts:
     insinfo: tuple[InsInfoFacts, ...]
     tags: tuple[_TagFacts, ...]
 
-
-def replay_facts(firsts: Iterable[First]) -> ReplayFacts:
-    """Read the plans of each line's first stream per order."""
-    distances: dict[tuple[str, str], float] = {}
-    budgets: list[BudgetFacts] = []
-    infos: dict[str, InsInfoFacts] = {}
-    for label, run, stream in firsts:
-        plans = _plans(stream)
-        for pair, distance in _distances(plans):
-            distances.setdefault(pair, distance)
-        if any(plan.count for plan in plans):
-            budgets.append(_budget(label, stream, plans))
-        if label not in infos and plans and _looks_at_tags(plans[-1]):
-            infos[label] = _insinfo(label, run, stream, plans[-1])
-    return ReplayFacts(
-        distances=tuple(_DistanceFacts(task=t, earlier=e, distance=d) for (t, e), d in distances.items()),
-        budgets=tuple(budgets),
-        insinfo=tuple(infos.values()),
-        tags=tuple(_tags(next(iter(infos.values())).instructions)) if infos else (),
-    )
+    @classmethod
+    def of(cls, firsts: Iterable[First]) -> Self:
+        """Read the plans of each line's first stream per order."""
+        distances: dict[tuple[str, str], float] = {}
+        budgets: list[BudgetFacts] = []
+        infos: dict[str, InsInfoFacts] = {}
+        for label, run, stream in firsts:
+            plans = _plans(stream)
+            for pair, distance in _distances(plans):
+                distances.setdefault(pair, distance)
+            if any(plan.count for plan in plans):
+                budgets.append(_budget(label, stream, plans))
+            if label not in infos and plans and _looks_at_tags(plans[-1]):
+                infos[label] = _insinfo(label, run, stream, plans[-1])
+        return cls(
+            distances=tuple(_DistanceFacts(task=t, earlier=e, distance=d) for (t, e), d in distances.items()),
+            budgets=tuple(budgets),
+            insinfo=tuple(infos.values()),
+            tags=tuple(_tags(next(iter(infos.values())).instructions)) if infos else (),
+        )
 
 
 def _plans(stream: StreamFolder) -> list[Plan]:
@@ -167,7 +181,7 @@ def _looks_at_tags(plan: Plan) -> bool:
 
 
 def _insinfo(label: str, run: RunFolder, stream: StreamFolder, plan: Plan) -> InsInfoFacts:
-    chosen = tuple(chosen_instructions(plan))
+    chosen = tuple(InstructionFacts.chosen_by(plan))
     try:
         found, missing = _all_instructions(run, stream, plan, chosen), ""
     except (InsclError, OSError, KeyError, TypeError) as error:  # the last two of settings that somebody edited
@@ -181,20 +195,6 @@ def _insinfo(label: str, run: RunFolder, stream: StreamFolder, plan: Plan) -> In
         instructions=found,
         missing=missing,
     )
-
-
-def chosen_instructions(plan: Plan) -> Iterable[InstructionFacts]:
-    """The instructions of a plan that are replayed."""
-    for task in plan.tasks:
-        for i in task.instructions:
-            yield InstructionFacts(
-                task=task.name,
-                text=i.text,
-                insinfo=i.insinfo or 0.0,
-                chosen=i.count,
-                available=i.available,
-                tags=i.tags or (),
-            )
 
 
 def _all_instructions(
@@ -241,7 +241,7 @@ class _CacheOnly:
     def __init__(self, identity: str) -> None:
         self.identity = identity
 
-    def __call__(self, texts: list[str], /) -> Any:
+    def __call__(self, texts: list[str], /) -> Never:
         raise InsclError(f"{len(texts)} tags or instructions have no embedding in its cache")
 
     def too_long(self, texts: list[str]) -> Iterable[bool]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,7 +12,7 @@ from inscl.errors import InsclError
 from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
 from inscl.report.forgotten import ForgottenExample
-from inscl.report.plan import PlanFacts, summarize_plan
+from inscl.report.plan import PlanFacts
 from inscl.report.verdict import Sentence
 from inscl.report.words import duration, minus, plural, spread, thousands
 from inscl.stages.folder import SCORES, StageFolder, damaged, read_json
@@ -91,7 +91,46 @@ class StageFacts:
     losses: tuple[float, ...]
     training: Mapping[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
+    @classmethod
+    def of(cls, path: str | Path) -> Self:
+        """What a stage changed.
+
+        Raises
+        ------
+        InsclError
+            If nothing was scored in the folder yet.
+        """
+        folder = StageFolder(Path(path), inner="")
+        known = _asked(folder.path)
+        scorer, both = known.config.scorer, _both(folder, known.config.scorer)
+        if not both:
+            raise InsclError(
+                f"The stage in '{folder.path}' has not scored its model yet: there is nothing to report. "
+                "Run the same `inscl learn` command again to go on."
+            )
+        changed = list(_changed_answers(folder, known, both))
+        record = folder.read().get("trained", {})
+        plan = folder.plan()
+        return cls(
+            name=known.name,
+            model=str(folder.path),
+            start=known.start,
+            scorer=scorer,
+            finished=known.finished,
+            tasks=tuple(_task(task, *rows, scorer, known.name) for task, rows in both.items()),
+            months=tuple(_months(folder.path, scorer)),
+            lost=tuple(example for example in changed if example.score < example.best),
+            gained=tuple(example for example in changed if example.score > example.best),
+            plan=None if plan is None else PlanFacts.of(plan),
+            losses=tuple(record.get("losses") or ()),
+            training={key: record[key] for key in ("steps", "tokens", "seconds", "dtype", "device") if key in record},
+        )
+
+    def verdict(self) -> tuple[Sentence, ...]:
+        """Learnt, forgotten and cost, in plain words."""
+        return tuple(_sentences(self))
+
+    def to_dict(self) -> dict[str, object]:
         """As plain data that JSON holds."""
         return asdict(self)
 
@@ -99,41 +138,6 @@ class StageFacts:
 def is_stage(path: Path) -> bool:
     """Whether a path is the folder of a stage of `inscl learn`."""
     return (path / REQUEST).is_file()
-
-
-def summarize_stage(path: str | Path) -> StageFacts:
-    """What a stage changed.
-
-    Raises
-    ------
-    InsclError
-        If nothing was scored in the folder yet.
-    """
-    folder = StageFolder(Path(path), inner="")
-    known = _asked(folder.path)
-    scorer, both = known.config.scorer, _both(folder, known.config.scorer)
-    if not both:
-        raise InsclError(
-            f"The stage in '{folder.path}' has not scored its model yet: there is nothing to report. "
-            "Run the same `inscl learn` command again to go on."
-        )
-    changed = list(_changed_answers(folder, known, both))
-    record = folder.read().get("trained", {})
-    plan = folder.plan()
-    return StageFacts(
-        name=known.name,
-        model=str(folder.path),
-        start=known.start,
-        scorer=scorer,
-        finished=known.finished,
-        tasks=tuple(_task(task, *rows, scorer, known.name) for task, rows in both.items()),
-        months=tuple(_months(folder.path, scorer)),
-        lost=tuple(example for example in changed if example.score < example.best),
-        gained=tuple(example for example in changed if example.score > example.best),
-        plan=None if plan is None else summarize_plan(plan),
-        losses=tuple(record.get("losses") or ()),
-        training={key: record[key] for key in ("steps", "tokens", "seconds", "dtype", "device") if key in record},
-    )
 
 
 def _asked(path: Path) -> _Request:
@@ -153,11 +157,6 @@ def _both(folder: StageFolder, scorer: str) -> dict[str, _Both]:
             wanted = f"no '{scorer}' of task '{task}' on the same rows before and after"
             raise damaged(folder.path / SCORES, ValueError(wanted))
     return {task: (before[task], now) for task, now in after.items()}
-
-
-def stage_verdict(facts: StageFacts) -> tuple[Sentence, ...]:
-    """Learnt, forgotten and cost, in plain words."""
-    return tuple(_sentences(facts))
 
 
 def _sentences(facts: StageFacts) -> Iterator[Sentence]:

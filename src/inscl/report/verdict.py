@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from inscl.core.stats import Estimate
 from inscl.experiments.comparison import Comparison
 from inscl.report.facts import Facts, LineFacts
-from inscl.report.words import duration, interval, minus, plural, thousands
+from inscl.report.words import duration, minus, plural, thousands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,23 +20,12 @@ class Sentence:
 
 def verdict(facts: Facts) -> tuple[Sentence, ...]:
     """Kept, forgotten, cost, and how sure that is, of the line that keeps most."""
-    best = best_line(facts)
+    best = facts.best
     if best is None:
         done = max((len(stream.scores) for stream in facts.streams), default=0)
         words = f"No stream has reached its last stage; the furthest has {plural(done, 'stage')}."
         return (Sentence(about="Kept", figure="–", words=words),)
     return tuple(_sentences(facts, best))
-
-
-def best_line(facts: Facts) -> LineFacts | None:
-    """Of the lines with most streams, the one that keeps most of the experts' scores; without experts, scores best."""
-
-    def kept(line: LineFacts) -> float:
-        found = line.gain_final or line.performance
-        return found.mean if found else float("-inf")
-
-    most = max((line.streams for line in facts.lines), default=0)
-    return max((line for line in facts.lines if line.streams == most > 0), key=kept, default=None)
 
 
 def _sentences(facts: Facts, best: LineFacts) -> Iterator[Sentence]:
@@ -56,14 +45,14 @@ def _kept(best: LineFacts, none: LineFacts | None) -> Iterator[Sentence]:
         yield Sentence(
             about="Kept",
             figure=f"{best.gain_final.mean:.1f}\u00a0%",
-            words=f"of what experts score on the earlier tasks, with {best.label} {interval(best.gain_final)}.{base}",
+            words=f"of what experts score on the earlier tasks, with {best.label} {_interval(best.gain_final)}.{base}",
         )
     elif best.performance:
         yield Sentence(
             about="Kept",
             figure=f"{best.performance.mean:.1f}",
-            words=f"points is the mean score over all tasks, with {best.label} {interval(best.performance)}. There are "
-            "no experts to compare with.",
+            words=f"points is the mean score over all tasks, with {best.label} {_interval(best.performance)}. There "
+            "are no experts to compare with.",
         )
 
 
@@ -71,7 +60,7 @@ def _forgotten(best: LineFacts, change: Estimate, none: LineFacts | None) -> Sen
     worst = min(best.tasks, key=lambda task: task.change.mean)
     verb = "lost" if change.mean <= 0 else "gained"
     flipped = change if change.mean > 0 else -change
-    words = f"{verb} by a task on average since it was learnt {interval(flipped)}."
+    words = f"{verb} by a task on average since it was learnt {_interval(flipped)}."
     if worst.change.mean < 0:
         words += f" Most by ‘{worst.task}’: {-worst.change.mean:.1f}."
     if none and none.change:
@@ -123,9 +112,26 @@ def _told_apart(best: LineFacts, rival: LineFacts, found: Comparison) -> Sentenc
         few = "One stream says" if paired.n == 1 else f"{paired.n} streams say"
         words = f"{against}. {few} little about other orders and seeds: run more before you choose."
         return Sentence(about="Certainty", figure=streams, words=words)
-    words = f"{against} {interval(paired)}"
+    words = f"{against} {_interval(paired)}"
     if not found.counts or paired.mean < 0:
         return Sentence(about="Certainty", figure=streams, words=f"{words}: these do not tell them apart.")
     return Sentence(
         about="Certainty", figure=streams, words=f"{words}. It was chosen as the best of them, so expect a little less."
     )
+
+
+def _interval(found: Estimate) -> str:
+    """An interval in words, in brackets.
+
+    >>> _interval(Estimate(mean=1, low=-0.5, high=2.25, n=3, over="streams"))
+    '(95\\xa0% interval −0.5 to 2.2, over 3 streams)'
+    >>> _interval(Estimate(mean=1, low=-0.5, high=2.25, n=12, clusters=2, over="test rows"))
+    '(one stream, with too few test rows or instructions to tell)'
+    """
+    ends = found.shown
+    if ends is None and found.over == "test rows":
+        return "(one stream, with too few test rows or instructions to tell)"
+    if ends is None:
+        return f"({plural(found.units, 'stream')}, too few for an interval)"
+    over = plural(found.n, "stream") if found.over == "streams" else "the test rows of one stream"
+    return f"(95\u00a0% interval {minus(ends[0])} to {minus(ends[1])}, over {over})"

@@ -1,25 +1,8 @@
 """Numbers as a report says them: signs, units, and intervals in words."""
 
-from inscl.core.stats import ENOUGH_CLUSTERS, ENOUGH_ROWS, Estimate
+from inscl.core.stats import Estimate
 
 _TOO_FEW = "too few to tell"  # rows or instructions for an interval that covers as often as it says
-
-
-def interval(found: Estimate) -> str:
-    """An interval in words, in brackets.
-
-    >>> interval(Estimate(mean=1, low=-0.5, high=2.25, n=3, over="streams"))
-    '(95\\xa0% interval −0.5 to 2.2, over 3 streams)'
-    >>> interval(Estimate(mean=1, low=-0.5, high=2.25, n=12, clusters=2, over="test rows"))
-    '(one stream, with too few test rows or instructions to tell)'
-    """
-    ends = found.shown
-    if ends is None and found.over == "test rows":
-        return "(one stream, with too few test rows or instructions to tell)"
-    if ends is None:
-        return f"({plural(found.units, 'stream')}, too few for an interval)"
-    over = plural(found.n, "stream") if found.over == "streams" else "the test rows of one stream"
-    return f"(95\u00a0% interval {minus(ends[0])} to {minus(ends[1])}, over {over})"
 
 
 def spread(found: Estimate | None, *, sign: bool = False, digits: int = 1) -> str:
@@ -47,11 +30,6 @@ def p_value(p: float | None, *, enough: bool) -> str:
     if p is None or not enough:
         return _TOO_FEW
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def enough_rows() -> str:
-    """What an interval over test rows needs."""
-    return f"{ENOUGH_ROWS} rows of {ENOUGH_CLUSTERS} instructions"
 
 
 def minus(value: float, digits: int = 1, *, sign: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""A few lines of SVG: marks that say what they are, text that fits, axes, and the colours of page and files.
+"""A few lines of SVG: marks that say what they are, text that fits, scales, axes, and the colours of page and files.
 
 Colours are classes. In the page they follow the reader's scheme; a file carries the light ones. The eight colours of
 lines are Okabe and Ito's, darkened until each has a contrast of 3:1 against white; no line is told by its colour alone.
@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 
 from markupsafe import escape
 
+from inscl.report.words import minus
+
+WIDTH = 760.0
+LABEL_WIDTH = 150.0  # room for the names of tasks
 _COLOURS = {  # name -> light, dark
     "paper": ("#ffffff", "#14181d"),
     "ink": ("#1c2530", "#e6eaee"),
@@ -42,8 +46,9 @@ _DASHES = ("", "7 4", "2 4", "9 3 2 3", "12 4", "4 2", "1 3", "7 3 2 3 2 3")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'DejaVu Sans', Arial, sans-serif"
 
 
-def rules(colour: str) -> str:
-    """The style of all marks; `colour` is a template such as ``var(--{})``."""
+def rules(*, light: bool = False) -> str:
+    """The style of all marks: in the reader's scheme, by the properties of `variables`, or in the light colours."""
+    colour = "<{}>" if light else "var(--{})"
     ink, faint, rule, paper = (colour.format(name) for name in ("ink", "faint", "rule", "paper"))
     lines = [
         f"svg.fig text{{fill:{ink};font-size:12px}}",
@@ -66,7 +71,16 @@ def rules(colour: str) -> str:
     for i in range(len(RAMP)):
         turned = f"svg.fig text.h{i}{{fill:{paper if RAMP[i][2] else ink}}}"
         lines.append(f"svg.fig .h{i}{{fill:{colour.format(f'h{i}')}}}{turned}")
-    return "".join(lines)
+    return _lit("".join(lines)) if light else "".join(lines)
+
+
+def _lit(style: str) -> str:
+    """A style with the light colours in the place of their names."""
+    for name, (light, _) in _COLOURS.items():
+        style = style.replace(f"<{name}>", light)
+    for i, (light, _, _) in enumerate(RAMP):
+        style = style.replace(f"<h{i}>", light)
+    return style
 
 
 def variables() -> str:
@@ -75,14 +89,33 @@ def variables() -> str:
     return "".join(f"--{name}:light-dark({light},{dark});" for name, (light, dark) in pairs.items())
 
 
-def light_rules() -> str:
-    """The style of a file that stands alone."""
-    found = rules("<{}>")
-    for name, (light, _) in _COLOURS.items():
-        found = found.replace(f"<{name}>", light)
-    for i, (light, _, _) in enumerate(RAMP):
-        found = found.replace(f"<h{i}>", light)
-    return found
+@dataclass(frozen=True)
+class Scale:
+    """From numbers to places in a drawing; what lies outside is drawn at the edge, unless the drawing is clipped.
+
+    >>> across = Scale(0, 10, 100, 200)
+    >>> across(5), across(99)
+    (150.0, 200.0)
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    clipped: bool = False
+
+    def __call__(self, value: float) -> float:
+        inside = value if self.clipped else min(max(value, self.low), self.high)
+        return self.start + (self.end - self.start) * (inside - self.low) / ((self.high - self.low) or 1.0)
+
+    def ticks(self, most: int = 6) -> list[tuple[float, float]]:
+        """Round numbers and their places."""
+        return [(tick, self(tick)) for tick in _ticks(self.low, self.high, most)]
+
+
+def style_of(k: int) -> str:
+    """Colour and dashes of the k-th line."""
+    return f"s{k % SERIES}"
 
 
 @dataclass
@@ -132,6 +165,32 @@ class Drawing:
         clip = f'<clipPath id="{name}">{box}</clipPath>'
         self.parts.append(f'{clip}<g clip-path="url(#{name})">{"".join(drawn.parts)}</g>')
 
+    def across(self, scale: Scale, top: float, bottom: float, about: str, most: int = 8) -> None:
+        """A grid over a scale that runs from left to right, with its numbers and its name below."""
+        for tick, x in scale.ticks(most):
+            self.line(x, top, x, bottom, "axis" if tick == 0 and scale.low < 0 else "grid")
+            self.text(x, bottom + 16, minus(tick, 0) if scale.low < 0 else f"{tick:g}", "mid small faint")
+        self.text((scale.start + scale.end) / 2, bottom + 34, about, "mid small faint")
+
+    def upwards(self, scale: Scale, left: float, right: float, about: str, most: int = 6) -> None:
+        """A grid over a scale that runs from the bottom to the top, with its numbers and its name to the left."""
+        for tick, y in scale.ticks(most):
+            self.line(left, y, right, y, "grid")
+            self.text(left - 8, y + 4, f"{tick:g}", "end small faint")
+        self.text(14, (scale.start + scale.end) / 2, about, "mid small faint", turn=-90)
+
+    def legend(self, names: Sequence[str], y: float = 14) -> float:
+        """Markers and names, as many to a row as fit; where it ends."""
+        x = 12.0
+        for k, name in enumerate(names):
+            shown = fit(name, 320)
+            if x + 26 + width_of(shown) > WIDTH and x > 12:
+                x, y = 12.0, y + 20
+            self.symbol(k, x + 4, y, style_of(k))
+            self.text(x + 14, y + 4, shown)
+            x += 36 + width_of(shown)
+        return y + 12
+
     def __str__(self) -> str:
         return "".join(self.parts)
 
@@ -156,19 +215,6 @@ def fit(text: str, width: float, size: float = 12) -> str:
     return text.rstrip() + "…"
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers between two values.
-
-    >>> ticks(0, 37), ticks(-12, 104)
-    ([0.0, 10.0, 20.0, 30.0], [0.0, 20.0, 40.0, 60.0, 80.0, 100.0])
-    """
-    span = max(high - low, 1e-9)
-    step = 10 ** math.floor(math.log10(span / most))
-    step *= next(k for k in (1, 2, 5, 10) if span / (step * k) <= most)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 10) + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
 def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places moved as little as needed so that neighbours are `gap` apart, within bounds where they fit.
 
@@ -184,3 +230,16 @@ def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[
     for i in reversed(order):
         at = moved[i] = min(moved[i], at - gap, high)
     return moved
+
+
+def _ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers between two values.
+
+    >>> _ticks(0, 37), _ticks(-12, 104)
+    ([0.0, 10.0, 20.0, 30.0], [0.0, 20.0, 40.0, 60.0, 80.0, 100.0])
+    """
+    span = max(high - low, 1e-9)
+    step = 10 ** math.floor(math.log10(span / most))
+    step *= next(k for k in (1, 2, 5, 10) if span / (step * k) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 10) + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1)]

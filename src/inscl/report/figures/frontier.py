@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from inscl.core.stats import Estimate
 from inscl.report.facts import Facts
-from inscl.report.figures.draw import Drawing
-from inscl.report.figures.figure import WIDTH, Figure, Scale, across, figure, legend, style_of, upwards
-from inscl.report.figures.table import Table, estimate_cells, estimate_text
+from inscl.report.figures.draw import WIDTH, Drawing, Scale, style_of
+from inscl.report.figures.figure import Figure, Table, estimate_cells, estimate_text
 
 _LEFT, _RIGHT, _HEIGHT = 52.0, WIDTH - 20, 260.0
 _MORE = 1.02  # times the tokens of the cheapest: below that, costs are the same
@@ -32,10 +31,10 @@ def frontier_figure(facts: Facts) -> Figure | None:
     if not points:
         return None
     drawn = Drawing()
-    top = legend(drawn, [point.label for point in points]) + 14
+    top = drawn.legend([point.label for point in points]) + 14
     tokens, gain = _scales(points, top)
-    across(drawn, tokens, top, top + _HEIGHT, "tokens of training over all stages, thousands")
-    upwards(drawn, gain, _LEFT, _RIGHT, "Relative Gain, last stage, %")
+    drawn.across(tokens, top, top + _HEIGHT, "tokens of training over all stages, thousands")
+    drawn.upwards(gain, _LEFT, _RIGHT, "Relative Gain, last stage, %")
     best = _unbeaten(points)
     drawn.path([(tokens(point.tokens), gain(point.gain.mean)) for point in best], "bound")
     for k, point in enumerate(points):
@@ -43,7 +42,7 @@ def frontier_figure(facts: Facts) -> Figure | None:
     rows = [(point.label, f"{1000 * point.tokens:,.0f}", *estimate_cells(point.gain)) for point in points]
     table = Table(head=("strategy", "tokens", "Relative Gain, %", "95 % interval", "streams"), rows=rows)
     finding = f"Kept most for as many tokens: {'; '.join(point.told for point in best)}."
-    return figure(drawn, "frontier", finding, (WIDTH, top + _HEIGHT + 48), table)
+    return Figure.of(drawn, "frontier", finding, (WIDTH, top + _HEIGHT + 48), table)
 
 
 def _points(facts: Facts) -> list[_Point]:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inscl.report.facts import Facts, StreamFacts
-from inscl.report.figures.draw import Drawing, fit
-from inscl.report.figures.figure import WIDTH, Figure, Scale, figure, legend, style_of, upwards
-from inscl.report.figures.table import Table
+from inscl.report.figures.draw import WIDTH, Drawing, Scale, fit, style_of
+from inscl.report.figures.figure import Figure, Table
 from inscl.report.stage import StageFacts
 
 _KEPT = 0.8  # of the score when it was learnt
@@ -82,11 +81,11 @@ def trend_figure(facts: StageFacts) -> Figure | None:
 
 def _figure(name: str, finding: str, panels: Sequence[_Panel]) -> Figure:
     drawn, columns = Drawing(), 2 if len(panels) == 4 else min(len(panels), _COLUMNS)
-    top = legend(drawn, _NAMES) + 4
+    top = drawn.legend(_NAMES) + 4
     for start in range(0, len(panels), columns):
         _row(drawn, panels[start : start + columns], top, (WIDTH - _LEFT - _GAP * (columns - 1)) / columns - _GAP / 2)
         top += _TITLE + _HEIGHT + 40
-    return figure(drawn, name, finding, (WIDTH, top - 4), _table(panels))
+    return Figure.of(drawn, name, finding, (WIDTH, top - 4), _table(panels))
 
 
 def _panel(stream: StreamFacts) -> _Panel:
@@ -107,7 +106,7 @@ def _row(drawn: Drawing, panels: Sequence[_Panel], top: float, width: float) -> 
         drawn.text(left, top + 14, fit(panel.line, width), "bold")
         drawn.text(left, top + 30, f"{panel.kept} of {len(panel.courses)} kept", "faint")
         if k == 0:
-            upwards(drawn, y, _LEFT, _LEFT + width, "score", most=4)
+            drawn.upwards(y, _LEFT, _LEFT + width, "score", most=4)
         else:
             for _, place in y.ticks(4):
                 drawn.line(left, place, left + width, place, "grid")

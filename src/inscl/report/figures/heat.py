@@ -6,9 +6,8 @@ from statistics import fmean
 
 from inscl.core.stats import Estimate
 from inscl.report.facts import Facts, StreamFacts
-from inscl.report.figures.draw import RAMP, Drawing, fit, width_of
-from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, figure
-from inscl.report.figures.table import Table
+from inscl.report.figures.draw import LABEL_WIDTH, RAMP, WIDTH, Drawing, Scale, fit, width_of
+from inscl.report.figures.figure import Figure, Table
 from inscl.report.words import spread
 
 _CELL, _MOST_CELL = 28.0, 64.0  # height of a cell, and its width at most
@@ -65,7 +64,9 @@ def _score_figure(number: int, choice: str, streams: Sequence[StreamFacts]) -> F
     )
     drawn, size = _draw_scores(tasks, rows)
     table = [(row.long, *[_points(row.scores.get(task)) for task in tasks]) for row in rows]
-    return figure(drawn, f"scores-{number + 1:02d}", finding, size, Table(head=("model", *tasks), rows=table), choice)
+    return Figure.of(
+        drawn, f"scores-{number + 1:02d}", finding, size, Table(head=("model", *tasks), rows=table), choice
+    )
 
 
 def _rows(streams: Sequence[StreamFacts]) -> Iterable[_Row]:
@@ -137,7 +138,7 @@ def distance_figure(facts: Facts) -> Figure | None:
         f"{far.distance:.2f} (‘{far.task}’ and ‘{far.earlier}’)."
     )
     rows = [(d.task, d.earlier, f"{d.distance:.4f}") for d in found]
-    return figure(drawn, "distances", finding, size, Table(head=("new task", "earlier task", "distance"), rows=rows))
+    return Figure.of(drawn, "distances", finding, size, Table(head=("new task", "earlier task", "distance"), rows=rows))
 
 
 def _draw_distances(

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from inscl.report.facts import Facts
-from inscl.report.figures.draw import Drawing, apart, fit, width_of
-from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, across, figure, upwards
-from inscl.report.figures.table import Table
+from inscl.report.figures.draw import LABEL_WIDTH, WIDTH, Drawing, Scale, apart, fit, width_of
+from inscl.report.figures.figure import Figure, Table
 from inscl.report.plan import PlanFacts, PlanTask
 from inscl.report.replayed import BudgetFacts, InsInfoFacts, InstructionFacts, StageBudget
 
@@ -28,7 +27,7 @@ def _budget_figure(number: int, budget: BudgetFacts, several_orders: bool) -> Fi
     right = WIDTH - 26 - max(map(width_of, names))
     wide, scale = (right - LEFT) / len(budget.stages), Scale(0, most, TOP + HEIGHT, TOP)
     drawn = Drawing()
-    upwards(drawn, scale, LEFT, right, "rows replayed", most=5)
+    drawn.upwards(scale, LEFT, right, "rows replayed", most=5)
     for i, stage in enumerate(budget.stages):
         _stack(drawn, LEFT + i * wide, wide, stage, earlier, scale)
         drawn.text(LEFT + (i + 0.5) * wide, TOP + HEIGHT + 18, str(stage.stage), "mid small faint")
@@ -41,7 +40,7 @@ def _budget_figure(number: int, budget: BudgetFacts, several_orders: bool) -> Fi
     ]
     table = Table(head=("stage", "new task", "new rows", *earlier), rows=rows)
     size = (WIDTH, TOP + HEIGHT + 48)
-    return figure(drawn, f"budget-{number + 1:02d}", _shared_out(choice, budget.stages[-1]), size, table, choice)
+    return Figure.of(drawn, f"budget-{number + 1:02d}", _shared_out(choice, budget.stages[-1]), size, table, choice)
 
 
 def _shared_out(choice: str, last: StageBudget) -> str:
@@ -89,19 +88,19 @@ def _layer(j: int, among: Sequence[str]) -> str:
 # ---------------------------------------------------------------- InsInfo
 
 
-def insinfo_figures(facts: Facts) -> list[Figure]:
+def insinfo_figures(infos: Sequence[InsInfoFacts]) -> list[Figure]:
     """InsInfo of the instructions that were chosen and of the rest."""
-    return [insinfo_figure(i, info) for i, info in enumerate(facts.replay.insinfo)]
+    return [_insinfo_figure(i, info) for i, info in enumerate(infos)]
 
 
-def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
+def _insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
     """A dot per instruction of the earlier tasks: full where rows of it are replayed, larger for more."""
     tasks = list(dict.fromkeys(i.task for i in info.instructions))
     most = max(i.insinfo for i in info.instructions) or 1.0
     scale, top = Scale(0, 1.03 * most, LABEL_WIDTH, WIDTH - 24), 34.0
     bottom = top + _ROW * len(tasks)
     drawn = Drawing()
-    across(drawn, scale, top, bottom, "InsInfo")
+    drawn.across(scale, top, bottom, "InsInfo")
     _dots_legend(drawn, rest=any(not i.chosen for i in info.instructions))
     for t, task in enumerate(tasks):
         y = top + _ROW * (t + 0.5)
@@ -115,7 +114,7 @@ def insinfo_figure(number: int, info: InsInfoFacts) -> Figure:
             for i in sorted(info.instructions, key=lambda i: (tasks.index(i.task), -i.insinfo))
         ],
     )
-    return figure(drawn, f"insinfo-{number + 1:02d}", _chosen(info), (WIDTH, bottom + 44), table, info.line)
+    return Figure.of(drawn, f"insinfo-{number + 1:02d}", _chosen(info), (WIDTH, bottom + 44), table, info.line)
 
 
 def _dots_legend(drawn: Drawing, *, rest: bool) -> None:
@@ -179,7 +178,7 @@ def share_figure(plan: PlanFacts) -> Figure | None:
         for task in plan.tasks
     ]
     table = Table(head=("task", "distance", "share, %", "rows", "of", "tokens ≈", "instructions"), rows=rows)
-    return figure(drawn, "shares", finding, (WIDTH, y + 10), table)
+    return Figure.of(drawn, "shares", finding, (WIDTH, y + 10), table)
 
 
 def _share(drawn: Drawing, y: float, task: PlanTask, scale: Scale) -> None:

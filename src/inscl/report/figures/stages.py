@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inscl.report.facts import Facts, LineFacts
-from inscl.report.figures.draw import Drawing, apart, fit, width_of
-from inscl.report.figures.figure import WIDTH, Figure, Scale, figure, style_of, upwards
-from inscl.report.figures.table import Table, estimate_cells, estimate_text
+from inscl.report.figures.draw import WIDTH, Drawing, Scale, apart, fit, style_of, width_of
+from inscl.report.figures.figure import Figure, Table, estimate_cells, estimate_text
 
 TOP, HEIGHT, LEFT = 14.0, 330.0, 52.0
 _Bound = tuple[str, float]  # its name, and its Relative Gain
@@ -49,7 +48,7 @@ def gain_figure(facts: Facts) -> Figure | None:
     rows = [(line.label, str(stage), *estimate_cells(found)) for line in lines for stage, found in line.gains.items()]
     table = Table(head=("strategy", "stage", "Relative Gain, %", "95 % interval", "streams"), rows=rows)
     finding = f"Relative Gain after the last stage: {'; '.join(last)}."
-    return figure(drawn, "relative-gain", finding, (WIDTH, TOP + HEIGHT + 48), table)
+    return Figure.of(drawn, "relative-gain", finding, (WIDTH, TOP + HEIGHT + 48), table)
 
 
 def _plane(lines: Sequence[LineFacts], bounds: Sequence[_Bound]) -> _Plane:
@@ -66,7 +65,7 @@ def _short(line: LineFacts) -> str:
 
 
 def _axes(drawn: Drawing, plane: _Plane, bounds: Sequence[_Bound]) -> None:
-    upwards(drawn, plane.y, LEFT, plane.right, "Relative Gain, %")
+    drawn.upwards(plane.y, LEFT, plane.right, "Relative Gain, %")
     for stage in plane.stages:
         drawn.text(plane.x(stage), TOP + HEIGHT + 18, str(stage), "mid small faint")
     drawn.text((LEFT + plane.right) / 2, TOP + HEIGHT + 38, "stage: number of tasks learnt", "mid small faint")

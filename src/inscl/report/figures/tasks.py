@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from inscl.report.facts import Facts, LineFacts, TaskFacts
-from inscl.report.figures.draw import Drawing, fit
-from inscl.report.figures.figure import LABEL_WIDTH, WIDTH, Figure, Scale, across, figure, legend, style_of
-from inscl.report.figures.table import Table, estimate_cells, estimate_text
+from inscl.report.figures.draw import LABEL_WIDTH, WIDTH, Drawing, Scale, fit, style_of
+from inscl.report.figures.figure import Figure, Table, estimate_cells, estimate_text
 from inscl.report.forgotten import COUNTS, KindFacts
 from inscl.report.words import minus
 
@@ -25,15 +24,15 @@ def change_figure(facts: Facts) -> Figure | None:
     found = _by_task(facts.tasks, lines)
     scale = _change_scale(found)
     drawn = Drawing()
-    y = top = legend(drawn, [line.label for line in lines]) + 8
+    y = top = drawn.legend([line.label for line in lines]) + 8
     height = _STEP * len(lines) + 12
     bottom = top + height * len(found)
-    across(drawn, scale, top, bottom, "change since the task was learnt, points")
+    drawn.across(scale, top, bottom, "change since the task was learnt, points")
     for task, by_line in found.items():
         _changes(drawn, y, task, [(line, by_line.get(line.label)) for line in lines], scale)
         y += height
         drawn.line(LABEL_WIDTH, y, WIDTH - 20, y, "grid")
-    return figure(
+    return Figure.of(
         drawn,
         "forgetting",
         _worst(lines),
@@ -99,12 +98,12 @@ def kinds_figure(facts: Facts) -> Figure | None:
     shown = [kind for kind in _KINDS if kind != "not_judged" or any(total[kind] for total in totals.values())]
     scale = Scale(0, max(map(_share_lost, totals.values())) or 1.0, LABEL_WIDTH, WIDTH - 150)
     drawn = Drawing()
-    y = top = legend(drawn, [_KINDS[kind] for kind in shown]) + 8
-    across(drawn, scale, top, top + 30 * len(totals), "forgotten, % of the rows once answered well", most=6)
+    y = top = drawn.legend([_KINDS[kind] for kind in shown]) + 8
+    drawn.across(scale, top, top + 30 * len(totals), "forgotten, % of the rows once answered well", most=6)
     for label, total in totals.items():
         _kinds(drawn, y, label, total, shown, scale)
         y += 30
-    return figure(drawn, "kinds", _most_lost(totals), (WIDTH, y + 44), _kinds_table(facts.forgotten.kinds))
+    return Figure.of(drawn, "kinds", _most_lost(totals), (WIDTH, y + 44), _kinds_table(facts.forgotten.kinds))
 
 
 def _kinds(drawn: Drawing, y: float, label: str, total: Mapping[str, int], shown: Sequence[str], scale: Scale) -> None:
