@@ -15,9 +15,9 @@ from inscl.data.example import example_key
 from inscl.data.mixture import read_mixture
 from inscl.errors import ConfigError, PlanError
 from inscl.memory.memory import Memory
-from inscl.replay.budget import Budget, share_of
-from inscl.replay.general import EVERYDAY, share_in
-from inscl.replay.mixing import replayed_rows
+from inscl.replay.budget import Budget, general_share, share_of
+from inscl.replay.general import EVERYDAY
+from inscl.replay.mixing import mixture_rows
 from inscl.replay.plan import Plan
 from inscl.replay.planner import plan, resume
 from inscl.replay.survey import survey
@@ -70,7 +70,7 @@ def test_the_share_goes_to_general_tasks_and_the_rest_is_the_plan_of_a_smaller_b
 def test_balance_counts_what_is_replayed_of_general_tasks_too(memory):
     made = plan(memory, "weather", new(), budget=8, strategy="random+balance=0.4", general=0.5).plan
     weights = {task.weight for task in made.tasks}
-    rows = replayed_rows(made, memory)
+    rows = mixture_rows(made, memory, None)
     answers = sum(-(-len(row.example.outputs[0].encode()) // 4) for row in rows)
     fresh = plan(memory, "weather", new(), budget=8)
     ours = sum(-(-len(row.outputs[0].encode()) // 4) for row in fresh.new.examples(fresh.new.side("train")))
@@ -152,7 +152,7 @@ def test_an_impossible_share_is_refused(memory, share):
 @pytest.mark.parametrize("text", ["ten", "", "0%", "200", "%"])
 def test_what_is_no_share_is_refused(text):
     with pytest.raises(PlanError, match="general share"):
-        share_in(text)
+        general_share(text)
 
 
 @given(st.integers(0, 100_000), st.integers(1, 100))

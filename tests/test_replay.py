@@ -15,7 +15,7 @@ from inscl.errors import MemoryStateError, PlanError
 from inscl.memory.encoder import unit_rows
 from inscl.memory.memory import Memory
 from inscl.replay.budget import DEFAULT_BUDGET, Budget
-from inscl.replay.mixing import replayed_rows
+from inscl.replay.mixing import mixture_rows
 from inscl.replay.plan import Plan, compare
 from inscl.replay.planner import plan, resume
 from inscl.replay.settings import Settings
@@ -324,7 +324,7 @@ def test_a_plan_file_gives_the_same_mixture_later(memory, tmp_path):
     made = Plan.read(tmp_path / "plan.json")
     assert made == replay.plan
     assert resume(made, memory).rows() == replay.rows()
-    assert replayed_rows(made, memory) == replayed_rows(replay.plan, memory)
+    assert mixture_rows(made, memory, None) == mixture_rows(replay.plan, memory, None)
 
 
 def test_changed_data_are_refused(memory, tmp_path):

@@ -233,9 +233,9 @@ class ReplayOptions:
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the same names of `plan` and `learn`."""
-        from inscl.replay.general import share_in
+        from inscl.replay.budget import general_share
 
-        general = None if self.general is None else share_in(self.general)
+        general = None if self.general is None else general_share(self.general)
         names = ("strategy", "seed", "weights")
         return {"budget": self._budget(), "general": general, **{name: getattr(self, name) for name in names}}
 

@@ -105,13 +105,12 @@ def mix(
 
 
 def _rows(made: "Plan", kept: "Memory", data: list[str] | None, *, replay_only: bool) -> "list[MixtureRow]":
-    from inscl.replay.mixing import replayed_rows
+    from inscl.replay.mixing import mixture_rows
     from inscl.replay.planner import resume
 
-    if not replay_only:
-        return resume(made, kept, as_source(data) if data else None).rows()
-    with kept.reading():
-        return replayed_rows(made, kept)
+    if replay_only:
+        return mixture_rows(made, kept, None)
+    return resume(made, kept, as_source(data) if data else None).rows()
 
 
 def _how_to_use(written: "Written", made: "Plan", out: Path, format: str, model: str | None) -> Iterator[str]:

@@ -29,7 +29,7 @@ from pydantic_core import core_schema
 from inscl.core.orders import Order, order_of, with_seed
 from inscl.demo.sets import TASK_SETS
 from inscl.errors import ConfigError, DataError, PlanError
-from inscl.replay.budget import Budget, amount_in
+from inscl.replay.budget import Budget, general_share
 from inscl.settings import Count, Natural, Section, Sections, Texts, member, read_settings, read_text
 from inscl.training.config import SECTIONS as STAGE_SECTIONS
 from inscl.training.config import StageConfig
@@ -104,9 +104,9 @@ def _order(value: object) -> Order:
 def _amount(value: object) -> int | float:
     """A count of examples, or a share: ``200``, ``"5%"``, ``0.05``."""
     with suppress(PlanError):
-        value = amount_in(value) if isinstance(value, str) else value
-        if amount := Budget(value).amount:  # type: ignore[arg-type]  # it checks
-            return amount
+        found = Budget.parse(value) if isinstance(value, str) else Budget(value)  # type: ignore[arg-type]  # it checks
+        if found.amount:
+            return found.amount
     raise ValueError(f"got {value!r}; wanted a count of 1 or more, or a share such as 5% or 0.05.")
 
 
@@ -278,10 +278,8 @@ class Limits(Section):
 
 def _share(value: object) -> float:
     """A share: ``"10%"`` or ``0.1``."""
-    from inscl.replay.general import check_share, share_in
-
     try:
-        return share_in(value) if isinstance(value, str) else check_share(value)
+        return general_share(value)
     except PlanError:
         raise ValueError(f"got {value!r}; wanted a share above 0, at most 1, such as 10% or 0.1.") from None
 

@@ -1,6 +1,7 @@
 """How much a stage may replay: a count, a share of the new task's rows, or a number of tokens."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeVar
@@ -54,7 +55,7 @@ class Budget:
         >>> Budget.parse("200")
         Budget(amount=200, unit='examples', per_task=False)
         """
-        return cls(amount_in(text), unit, per_task)
+        return cls(_amount_in(text), unit, per_task)
 
     def total(self, new_rows: int, earlier: int) -> int:
         """Budget of the stage, in its unit: a share is rounded to the nearest whole, halves up."""
@@ -80,7 +81,7 @@ class Budget:
         return words + (" per earlier task" if self.per_task else " in total")
 
 
-def amount_in(text: str) -> int | float:
+def _amount_in(text: str) -> int | float:
     """The number in ``200`` or ``5%``, which need not be a possible amount.
 
     Raises
@@ -89,14 +90,14 @@ def amount_in(text: str) -> int | float:
         If the text is neither.
     """
     try:
-        return number_in(text, int)
+        return _number_in(text, int)
     except ValueError:
         raise PlanError(
             f"The budget is '{text.strip()}'; wanted a whole number such as 200, or a share such as 5%."
         ) from None
 
 
-def number_in(text: str, plain: Callable[[str], _Number]) -> float | _Number:
+def _number_in(text: str, plain: Callable[[str], _Number]) -> float | _Number:
     """The number that a text writes in per cent, or as `plain` reads it.
 
     Raises
@@ -117,6 +118,30 @@ def share_of(total: int, share: float) -> int:
     15
     """
     return int(Fraction(repr(float(share))) * total + Fraction(1, 2))
+
+
+def general_share(value: object) -> float:
+    """The share of a replay that general tasks get: a number, or as it is written.
+
+    >>> general_share("10%"), general_share("0.1"), general_share(0.1)
+    (0.1, 0.1, 0.1)
+
+    Raises
+    ------
+    PlanError
+        Unless it lies in (0, 1].
+    """
+    share = value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            share = _number_in(value, float)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        shown = f"'{value.strip():.40}'" if isinstance(value, str) else repr(value)
+        raise PlanError(
+            f"The general share of the replay is {shown}; wanted one above 0, at most 1, such as 0.1 (on the command "
+            "line: 10%)."
+        )
+    return float(share)
 
 
 # What a plan replays that asks for nothing else: replay then costs the same part of every stage's training, however

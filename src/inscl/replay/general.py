@@ -13,7 +13,6 @@ from inscl.errors import PlanError
 from inscl.memory.memory import Memory
 from inscl.memory.task import Task, rows_of
 from inscl.memory.task_tables import Recipe, write_task
-from inscl.replay.budget import number_in
 
 EVERYDAY = "inscl/everyday"  # what plans call the instructions that come with inscl
 
@@ -48,34 +47,3 @@ def is_shipped(name: str, memory: Memory) -> bool:
 def training_rows(memory: Memory, name: str, limit: int | None = None) -> Sequence[Example]:
     """Training rows of a plan's task, remembered or not."""
     return everyday()[:limit] if is_shipped(name, memory) else rows_of(memory.task(name), "train", limit)
-
-
-def check_share(share: object) -> float:
-    """A share of the replay.
-
-    Raises
-    ------
-    PlanError
-        Unless it lies in (0, 1].
-    """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise PlanError(
-            f"The general share of the replay is {share!r}; wanted one above 0, at most 1, such as 0.1 (on the command "
-            "line: 10%)."
-        )
-    return float(share)
-
-
-def share_in(text: str) -> float:
-    """The share in ``10%`` or ``0.1``.
-
-    >>> share_in("10%"), share_in("0.1")
-    (0.1, 0.1)
-    """
-    try:
-        share = number_in(text, float)
-    except ValueError:
-        raise PlanError(
-            f"The general share of the replay is '{text.strip():.40}'; wanted a share such as 10%."
-        ) from None
-    return check_share(share)

@@ -52,7 +52,7 @@ class ReplayLog:
         first, last = self._first.get(task, {}), self._last.get(task, {})
         return {key: last[key] - first[key] for key in sorted(first.keys() & last.keys())}
 
-    def plain(self, tasks: Iterable[str]) -> list[tuple[Any, ...]]:
+    def plain(self, tasks: Iterable[str]) -> list[tuple[object, ...]]:
         """All that the log knows of some tasks, in one form that can be hashed."""
         return [
             (name, sorted(self._times.get(name, Counter()).items()), self.carried(name), *self._losses(name))

@@ -17,24 +17,27 @@ from inscl.replay.general import is_shipped
 from inscl.replay.plan import Plan, TaskPlan
 
 
-def mixture_rows(made: Plan, memory: Memory, new: Task) -> list[MixtureRow]:
+def mixture_rows(made: Plan, memory: Memory, new: Task | None) -> list[MixtureRow]:
     """New and replayed rows, shuffled by the plan's seed and stage; never a held-out row.
+
+    Without the new task the replayed rows alone, in the order of the plan.
 
     Raises
     ------
     PlanError
         If a chosen row is no longer in the memory.
     """
-    rows = [MixtureRow(made.name, _bare(row)) for row in new.examples(new.side("train"))]
     with memory.reading():
-        rows += replayed_rows(made, memory)
+        replayed = _replayed_rows(made, memory)
+    if new is None:
+        return replayed
+    rows = [*(MixtureRow(made.name, _bare(row)) for row in new.examples(new.side("train"))), *replayed]
     order = np.random.default_rng([made.seed, made.stage]).permutation(len(rows))
     shuffled = [rows[i] for i in order]
     return [shuffled[i] for i in in_time([row.after for row in shuffled])]
 
 
-def replayed_rows(made: Plan, memory: Memory) -> list[MixtureRow]:
-    """The replayed rows alone, in the order of the plan."""
+def _replayed_rows(made: Plan, memory: Memory) -> list[MixtureRow]:
     asked = {"after": made.training.get("late", 0.0), "soft": made.training.get("kl", 0.0)}
     return [
         MixtureRow(part.name, row, replayed=True, weight=part.weight, **asked)

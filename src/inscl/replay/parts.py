@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 
 from inscl.replay.registry import Part, Rows, Strategy
 from inscl.replay.views import StageView
@@ -47,8 +47,3 @@ PARTS: Mapping[str, Part] = {
         "this share of the weights of the stage's start goes into its end", _asking("interpolate"), 0.2, most=0.95
     ),
 }
-
-
-def with_parts(strategy: Strategy, *names: str) -> Strategy:
-    """A strategy with parts at their own numbers: what a name with ``+`` means."""
-    return reduce(lambda made, name: PARTS[name].on(made, name, ""), names, strategy)

@@ -28,7 +28,7 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _STRICT = ConfigDict(extra="forbid")
 
 
-def _single(value: object) -> Any:
+def _single(value: object) -> object:
     if isinstance(value, list | dict):
         raise ValueError("wanted a single value")
     return value
@@ -158,7 +158,7 @@ class Plan:
                 del task["general"]
         return plain
 
-    def replayed(self) -> list[dict[str, Any]]:
+    def replayed(self) -> list[dict[str, object]]:
         """What a log keeps of each earlier task: see `inscl.replay.log.ReplayLog`."""
         return [
             {
@@ -192,7 +192,7 @@ class Plan:
             "rows": self.new.rows,
             "model": str(Path(model).absolute()),
             "scorer": scorer,
-            "tasks": [{**task, **scores.get(task["name"], {})} for task in tasks],
+            "tasks": [{**task, **scores.get(str(task["name"]), {})} for task in tasks],
         }
 
     def write(self, path: str | Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,8 +20,8 @@ from inscl.memory.memory import Memory
 from inscl.memory.task import Task, check_name
 from inscl.memory.task_tables import Recipe, write_task
 from inscl.memory.writing import read_sides
-from inscl.replay.budget import DEFAULT_BUDGET, Budget
-from inscl.replay.general import check_share, general_tasks
+from inscl.replay.budget import DEFAULT_BUDGET, Budget, general_share
+from inscl.replay.general import general_tasks
 from inscl.replay.log import ReplayLog
 from inscl.replay.making import make_plan
 from inscl.replay.mixing import mixture_rows
@@ -29,7 +29,9 @@ from inscl.replay.plan import Plan
 from inscl.replay.settings import DEFAULT_INSINFO, Settings
 from inscl.replay.strategies import STRATEGIES
 from inscl.replay.views import Derived, StageView
-from inscl.tags.clean import radius_for
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _derived: WeakKeyDictionary[Memory, Derived] = WeakKeyDictionary()
 
@@ -41,14 +43,14 @@ class Replay:
     plan: Plan
     memory: Memory
     new: Task
-    keep: Any = None  # the folder in which unremembered new data lie lives as long as this
+    keep: object = None  # the folder in which unremembered new data lie lives as long as this
     report: ReadReport | None = None  # what was kept of the new data; None where they were remembered
 
     def rows(self) -> list[MixtureRow]:
         """The mixture: the new task's training rows and the replayed ones, in the order of training."""
         return mixture_rows(self.plan, self.memory, self.new)
 
-    def mixture(self) -> Any:
+    def mixture(self) -> "Dataset":
         """The mixture as a `datasets.Dataset` that `trl.SFTTrainer` takes as it is."""
         from inscl.data.records import to_dataset
 
@@ -123,7 +125,7 @@ def plan(
     if seed < 0:
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)
-    share = 0.0 if general is None else check_share(general)
+    share = 0.0 if general is None else general_share(general)
     derived = _derived.setdefault(memory, Derived(memory.encode, memory.distances))
     settings = chosen.settle(strategy, _settings(memory, weights, insinfo, settings))
     with memory.reading():
@@ -165,16 +167,11 @@ def _logged(memory: Memory, name: str) -> ReplayLog:
 
 def _settings(memory: Memory, weights: str | None, insinfo: str | None, settings: Settings | None) -> Settings:
     if settings is None:
-        return settings_for(memory, weights or "frequency", insinfo or DEFAULT_INSINFO)
+        encoder = memory.encode.identity
+        return Settings.for_encoder(encoder, weights=weights or "frequency", insinfo=insinfo or DEFAULT_INSINFO)
     if given := [name for name, value in (("weights", weights), ("insinfo", insinfo)) if value is not None]:
         raise PlanError(f"`{given[0]}` was given beside `settings`, which says it too. Give it in `settings` alone.")
     return settings
-
-
-def settings_for(memory: Memory, weights: str = "frequency", insinfo: str = DEFAULT_INSINFO) -> Settings:
-    """The settings of a plan, with the merging radius of the memory's encoder."""
-    radius = radius_for(memory.encode.identity) or Settings().radius
-    return Settings(weights=weights, insinfo=insinfo, radius=radius)
 
 
 def resume(made: Plan, memory: Memory, data: object = None, **reading: object) -> Replay:
@@ -218,7 +215,7 @@ def _new_task(
     shares: Shares,
     reading: Mapping[str, object],
     measured: bool = True,
-) -> tuple[Task, Any, ReadReport | None]:
+) -> tuple[Task, object, ReadReport | None]:
     """The new task's tables: remembered ones, or written to a temporary folder that the second value keeps."""
     if data is None:
         return memory.task(name), None, None

@@ -5,12 +5,12 @@ InsInfo has variants: a function in `inscl.core.insinfo` and a line in `INSINFO`
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from inscl.core.insinfo import density_insinfo, insinfo, mean_insinfo
 from inscl.errors import PlanError
 from inscl.suggest import suggest
-from inscl.tags.clean import DEFAULT_MIN_SAMPLES, DEFAULT_RADIUS
+from inscl.tags.clean import DEFAULT_MIN_SAMPLES, DEFAULT_RADIUS, radius_for
 
 _WEIGHTS = ("frequency", "uniform")
 DEFAULT_INSINFO = "paper"
@@ -47,6 +47,11 @@ class Settings:
     min_samples: int = DEFAULT_MIN_SAMPLES
     language: str = "en"  # of the tags
     insinfo: str = DEFAULT_INSINFO  # a name in `INSINFO`
+
+    @classmethod
+    def for_encoder(cls, encoder: str, *, weights: str = "frequency", insinfo: str = DEFAULT_INSINFO) -> Self:
+        """Settings with the merging radius that was calibrated for an encoder, by its identity."""
+        return cls(weights=weights, insinfo=insinfo, radius=radius_for(encoder) or DEFAULT_RADIUS)
 
     def __post_init__(self) -> None:
         if self.weights not in _WEIGHTS:

@@ -4,16 +4,22 @@ To add one, write a function of a `StageView` and a line in `STRATEGIES`; from o
 """
 
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
 from inscl.core import selection as select
 from inscl.core.rotation import rotate
-from inscl.replay.parts import PARTS, with_parts
+from inscl.replay.parts import PARTS
 from inscl.replay.registry import Rows, Strategies, Strategy
 from inscl.replay.views import StageView, TaskView
 
 _MOST_INCREASE = 5.0  # of a loss, beyond which a task counts as forgotten altogether
+
+
+def _with(strategy: Strategy, *names: str) -> Strategy:
+    """A strategy with parts at their own numbers: what a name with ``+`` means."""
+    return reduce(lambda made, name: PARTS[name].on(made, name, ""), names, strategy)
 
 
 def by_distance(stage: StageView) -> list[float]:
@@ -70,16 +76,16 @@ def _by_surprise(stage: StageView, view: TaskView, count: int) -> Rows:
     return np.sort(np.array(order[:count], dtype=np.int64))
 
 
-def prototype_data(stage: StageView, view: TaskView, count: int) -> Rows:
+def _prototype_data(stage: StageView, view: TaskView, count: int) -> Rows:
     seed = int(stage.rng("task", view.name).integers(2**31))
     return select.prototype_data(stage.example_vectors(view), count, seed)
 
 
-def prototype_instruction(stage: StageView, view: TaskView, count: int) -> Rows:
+def _prototype_instruction(stage: StageView, view: TaskView, count: int) -> Rows:
     return select.prototype_instruction(view.counts.tolist(), view.embeddings, count, stage.rng("task", view.name))
 
 
-def diverse_instruction(stage: StageView, view: TaskView, count: int) -> Rows:
+def _diverse_instruction(stage: StageView, view: TaskView, count: int) -> Rows:
     rng = stage.rng("task", view.name)
     return select.diverse_instruction(view.counts.tolist(), view.embeddings, stage.new.embeddings, count, rng)
 
@@ -100,7 +106,7 @@ STRATEGIES = Strategies(
         ),
         "rotate": _ROTATE,
         "steady": replace(
-            with_parts(_ROTATE, "balance", "interpolate"),
+            _with(_ROTATE, "balance", "interpolate"),
             about="rotate, weighing a fifth of the loss, and a fifth of the start's weights kept",
         ),
         "rgd": Strategy(
@@ -115,13 +121,13 @@ STRATEGIES = Strategies(
         "insinfo": Strategy("equal shares, informative instructions first", equally, by_insinfo),
         "proportional": Strategy("shares by task size, random rows", _by_size, at_random),
         "prototype-data": Strategy(
-            "equal shares, rows nearest the centroids of the task's data", equally, prototype_data
+            "equal shares, rows nearest the centroids of the task's data", equally, _prototype_data
         ),
         "prototype-instruction": Strategy(
-            "equal shares, rows of the instructions nearest the centroids", equally, prototype_instruction
+            "equal shares, rows of the instructions nearest the centroids", equally, _prototype_instruction
         ),
         "diverse-instruction": Strategy(
-            "equal shares, instructions least like the new ones first", equally, diverse_instruction
+            "equal shares, instructions least like the new ones first", equally, _diverse_instruction
         ),
     },
     PARTS,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from inscl.errors import DataError, PlanError
 from inscl.memory.memory import Memory
-from inscl.replay.planner import check_encoders, settings_for
-from inscl.replay.settings import DEFAULT_INSINFO, INSINFO
+from inscl.replay.planner import check_encoders
+from inscl.replay.settings import DEFAULT_INSINFO, INSINFO, Settings
 from inscl.replay.views import Derived, Pool, TaskView
 from inscl.tags.clean import clean_tags
 
@@ -238,7 +238,7 @@ def _cleaned(pool: Pool, other: "Mapping[bytes, Sequence[str]] | Tagger") -> dic
 
 def _open(memory: Memory, names: Sequence[str], insinfo: str) -> tuple[Pool, dict[str, TaskView]]:
     """The pool of all remembered tasks, and each task; `names` must be among them."""
-    settings = settings_for(memory, insinfo=insinfo)
+    settings = Settings.for_encoder(memory.encode.identity, insinfo=insinfo)
     memory.open(names)
     tasks = [task for task in memory.open() if not task.info.general or task.info.name in names]
     check_encoders(tasks, memory.encode.identity)

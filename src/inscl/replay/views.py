@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from inscl.core.distance import METHOD, wasserstein
 from inscl.data.chat_form import to_messages
 from inscl.data.example import SPLITS, key_of, said
 from inscl.data.split import TRAIN
-from inscl.memory.encoder import Embeddings
+from inscl.memory.encoder import Embeddings, Encoded
 from inscl.memory.kept_distances import KeptDistances
 from inscl.memory.task import Task, estimate_tokens
 from inscl.provenance import versions_of
@@ -66,7 +65,7 @@ class TaskView:
 class Derived:
     """What was computed from contents that never change, kept for the next plan of this process."""
 
-    encode: Callable[[Sequence[str]], Any]  # a `CachedEncoder`
+    encode: Callable[[Sequence[str]], Encoded]  # a `CachedEncoder`
     distances: KeptDistances = field(default_factory=partial(KeptDistances, None, ""))
     views: dict[tuple[str, str], TaskView] = field(default_factory=dict)
     clean: dict[tuple[str, str], list[tuple[str, ...]]] = field(default_factory=dict)
@@ -243,8 +242,7 @@ class StageView:
     def example_vectors(self, view: TaskView) -> Embeddings:
         """Embedding of each training row (instruction and input), in row order."""
         rows = view.task.examples(view.task.side("train"))
-        vectors: Embeddings = self._derived.encode([f"{row.instruction}\n{row.input}".strip() for row in rows]).vectors
-        return vectors
+        return self._derived.encode([f"{row.instruction}\n{row.input}".strip() for row in rows]).vectors
 
     def answer_tokens(self, view: TaskView, rows: npt.NDArray[np.int64] | None = None) -> int:
         """Estimated tokens of the answers of some training rows; None means all."""
@@ -255,8 +253,7 @@ class StageView:
     def input_vectors(self, view: TaskView, rows: npt.NDArray[np.int64]) -> Embeddings:
         """Embedding of the input of some training rows; of the instruction where there is no input."""
         texts = [row.input or row.instruction for row in view.task.examples(rows.tolist())]
-        vectors: Embeddings = self._derived.encode(texts).vectors
-        return vectors
+        return self._derived.encode(texts).vectors
 
     def _distance(self, view: TaskView) -> float:
         weights = (view.counts, self.new.counts) if self.settings.weights == "frequency" else (None, None)
