@@ -617,7 +617,7 @@ def test_unknown_kinds_of_figures_are_refused(single, tmp_path):
 def test_without_a_renderer_the_command_writes_svg_alone_and_says_so(
     single, tmp_path, monkeypatch, capsys, asked, kinds
 ):
-    monkeypatch.setattr("inscl.report.page.find_spec", lambda name: None)
+    monkeypatch.setattr("inscl.cli.report.find_spec", lambda name: None)
     assert main(["report", str(single), "--out", str(tmp_path / "out"), *asked]) == 0
     assert {path.suffix for path in (tmp_path / "out").glob("figures/*")} == kinds
     assert ("SVG only" in capsys.readouterr().err) == (not asked)

@@ -18,7 +18,7 @@ from sklearn.cluster import DBSCAN
 from inscl.data.example import instruction_key
 from inscl.errors import ConfigError, DataError
 from inscl.tags import Tagger, read_tags
-from inscl.tags.clean import TagSpace, clean_tags, dbscan, normalise_tag, radius_for
+from inscl.tags.clean import TagSpace, _dbscan, _normalise_tag, clean_tags, radius_for
 from inscl.tags.keyphrase import KeyphraseTagger
 from support import merge_tags
 
@@ -56,19 +56,19 @@ def random_pool(rng, n_tags, n_sets, dimensions=3):
     ],
 )
 def test_tag_is_normalised(raw, clean):
-    assert normalise_tag(raw) == clean
+    assert _normalise_tag(raw) == clean
 
 
 def test_lemmas_follow_the_language():
-    assert normalise_tag("Häuser", "de") == "haus"
-    assert normalise_tag("Häuser", "de-AT") == "haus"
-    assert normalise_tag("Questions", "xx") == "questions"  # unknown language: no lemmas
+    assert _normalise_tag("Häuser", "de") == "haus"
+    assert _normalise_tag("Häuser", "de-AT") == "haus"
+    assert _normalise_tag("Questions", "xx") == "questions"  # unknown language: no lemmas
 
 
 @given(st.text(), st.sampled_from(["en", "de", "hi", "th", ""]))
 @settings(deadline=None)  # the first word of a language loads its list
 def test_normalised_tag_is_tidy_and_keeps_words(raw, language):
-    clean = normalise_tag(raw, language)
+    clean = _normalise_tag(raw, language)
     assert clean == " ".join(clean.split())
     assert all(unicodedata.category(c)[0] in "LM" or c in " \u200c\u200d" for c in clean)
     assert bool(clean) == any(map(str.isalpha, raw))
@@ -94,7 +94,7 @@ def test_labels_agree_with_scikit_learn(seed, n, min_samples, radius):
     expected = DBSCAN(eps=radius, min_samples=min_samples, metric="cosine").fit_predict(embed(tags))
     space = TagSpace(embed, radius=radius, min_samples=min_samples)
     merged = space.merge(sets)
-    labels = dbscan(len(tags), lambda: space._neighbours(np.arange(len(tags))), min_samples)
+    labels = _dbscan(len(tags), lambda: space._neighbours(np.arange(len(tags))), min_samples)
     assert labels.tolist() == expected.tolist()
 
     frequency = Counter(tag for tags in sets for tag in tags)

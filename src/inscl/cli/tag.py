@@ -119,7 +119,7 @@ def _tags_of(
     """What makes tags of instructions, with a file for what was answered already."""
     from inscl.tags.batch import read_batch
     from inscl.tags.keyphrase import KeyphraseTagger
-    from inscl.tags.model import tag_offline, tag_with
+    from inscl.tags.model import Tagging, tag_with
 
     offline, model = KeyphraseTagger(), str(who.model)
 
@@ -127,7 +127,7 @@ def _tags_of(
         if batch_in is not None:
             return read_batch(batch_in, instructions, model, offline)
         if who.tagger is _Kind.KEYPHRASE:
-            return tag_offline(offline, instructions)
+            return Tagging.by(offline, instructions)
         with counting("tagging", quiet=quiet) as tell:
             if who.tagger is _Kind.SERVER:
                 return tag_with(who.asker(asking, store), instructions, offline, tell)

@@ -158,7 +158,7 @@ class Plan:
                 del task["general"]
         return plain
 
-    def replayed(self) -> list[dict[str, object]]:
+    def replayed(self) -> list[dict[str, Any]]:
         """What a log keeps of each earlier task: see `inscl.replay.log.ReplayLog`."""
         return [
             {
@@ -192,7 +192,7 @@ class Plan:
             "rows": self.new.rows,
             "model": str(Path(model).absolute()),
             "scorer": scorer,
-            "tasks": [{**task, **scores.get(str(task["name"]), {})} for task in tasks],
+            "tasks": [{**task, **scores.get(task["name"], {})} for task in tasks],
         }
 
     def write(self, path: str | Path) -> None:

@@ -10,8 +10,8 @@ from inscl.errors import DataError
 from inscl.files import whole_file
 from inscl.llm.client import Asker, reply_in
 from inscl.llm.replies import Reply
-from inscl.tags.model import Tagged, Tagging, fall_back, model_identity, why_not
-from inscl.tags.prompt import tag_question, tags_in
+from inscl.tags.model import Tagged, Tagging
+from inscl.tags.prompt import tag_question
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
@@ -62,8 +62,7 @@ def read_batch(path: Path, instructions: Mapping[bytes, str], model: str, fallba
     if not replies:
         why = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
         raise DataError(f"'{path}' answers none of the {len(instructions)} instructions to be tagged ({why}).")
-    identity = model_identity(model)
-    tagged = {key: _tagged(instructions[key], reply, fallback, identity) for key, reply in replies.items()}
+    tagged = {key: Tagged.from_reply(reply, model, instructions[key], fallback) for key, reply in replies.items()}
     tokens_in, tokens_out = (sum(getattr(r, side) for r in replies.values()) for side in ("tokens_in", "tokens_out"))
     return Tagging(tagged, len(replies), tokens_in, tokens_out, dict(skipped))
 
@@ -87,10 +86,3 @@ def _reply(record: Mapping[str, object]) -> Reply:
     error = record.get("error") or body.get("error")
     code = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
     return Reply("", f"the batch failed with {code or response.get('status_code') or 'no reason given'}")
-
-
-def _tagged(instruction: str, reply: Reply, fallback: "Tagger", identity: str) -> Tagged:
-    tags = None if reply.failure else tags_in(reply.text)
-    if tags is None:
-        return fall_back(instruction, fallback, identity, why_not(reply))
-    return Tagged(tuple(tags), identity)

@@ -36,7 +36,7 @@ class _LettersOnly(dict[int, str]):
 _LETTERS_ONLY = _LettersOnly()
 
 
-def normalise_tag(tag: str, language: str = "en") -> str:
+def _normalise_tag(tag: str, language: str = "en") -> str:
     """One spelling of a tag: lower case, non-letters to spaces, lemmas, single spaces.
 
     Letters of every script stay, and so do the combining marks that belong to them. A word without a letter
@@ -56,9 +56,9 @@ def normalise_tag(tag: str, language: str = "en") -> str:
 
     Examples
     --------
-    >>> normalise_tag("Answering  multiple-choice questions (3)")
+    >>> _normalise_tag("Answering  multiple-choice questions (3)")
     'answer multiple choice question'
-    >>> normalise_tag("भाषा पहचान"), normalise_tag("42 🙂")
+    >>> _normalise_tag("भाषा पहचान"), _normalise_tag("42 🙂")
     ('भाषा पहचान', '')
     """
     text = unicodedata.normalize("NFC", tag).lower().translate(_LETTERS_ONLY)
@@ -71,7 +71,7 @@ def clean_tags(tags: Iterable[str], language: str = "en") -> tuple[str, ...]:
     >>> clean_tags(["Questions", "question", "1.", "Answer"])
     ('answer', 'question')
     """
-    return tuple(sorted({clean for tag in tags if (clean := normalise_tag(tag, language))}))
+    return tuple(sorted({clean for tag in tags if (clean := _normalise_tag(tag, language))}))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -219,7 +219,7 @@ class TagSpace:
         tags = sorted(frequency)
         self._remember(tags)
         index = np.array([self._index[tag] for tag in tags], dtype=np.int64)
-        labels = dbscan(len(tags), lambda: self._neighbours(index), self._min_samples)
+        labels = _dbscan(len(tags), lambda: self._neighbours(index), self._min_samples)
 
         members: dict[int, list[str]] = {}
         for i in np.flatnonzero(labels >= 0):
@@ -284,7 +284,7 @@ class TagSpace:
         yield i[inside], j[inside]
 
 
-def dbscan(n: int, neighbours: Callable[[], Iterable[Pairs]], min_samples: int) -> NDArray[np.int64]:
+def _dbscan(n: int, neighbours: Callable[[], Iterable[Pairs]], min_samples: int) -> NDArray[np.int64]:
     """DBSCAN from neighbour pairs that come in parts, so that they need never be in memory together.
 
     Cores are the points with at least `min_samples` neighbours, themselves included; clusters are the connected
@@ -312,7 +312,7 @@ def dbscan(n: int, neighbours: Callable[[], Iterable[Pairs]], min_samples: int) 
     Examples
     --------
     >>> pairs = np.array([0, 1]), np.array([1, 2])
-    >>> dbscan(4, lambda: [pairs], min_samples=3).tolist()
+    >>> _dbscan(4, lambda: [pairs], min_samples=3).tolist()
     [0, 0, 0, -1]
     """
     degree = np.ones(n, dtype=np.int64)

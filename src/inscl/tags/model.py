@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from inscl.llm.client import Question
 from inscl.llm.replies import Reply
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _Progress = Callable[[int, int], None]
 
 
-class Answers(Protocol):
+class _Answers(Protocol):
     """What answers questions: `inscl.llm.client.Asker` or `inscl.tags.local.LocalModel`."""
 
     @property
@@ -43,6 +43,18 @@ class Tagged:
     how: Literal["tagged", "repaired", "fell back"] = "tagged"
     reason: str = ""
 
+    @classmethod
+    def from_reply(
+        cls, reply: Reply, model: str, instruction: str, fallback: "Tagger", *, repaired: bool = False
+    ) -> Self:
+        """The tags in a model's reply; where there are none, those of the offline tagger, marked."""
+        wanted = model_identity(model)
+        tags = None if reply.failure else tags_in(reply.text)
+        if tags is not None:
+            return cls(tuple(tags), wanted, "repaired" if repaired else "tagged")
+        (instead,) = fallback([instruction])
+        return cls(tuple(instead), f"{fallback.identity} (fallback for {wanted})", "fell back", _why_not(reply))
+
 
 @dataclass(frozen=True)
 class Tagging:
@@ -66,6 +78,12 @@ class Tagging:
     tokens_out: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def by(cls, tagger: "Tagger", instructions: Mapping[bytes, str]) -> Self:
+        """Tags of instructions by a tagger that always has an answer."""
+        made = tagger(list(instructions.values()))
+        return cls({key: Tagged(tuple(tags), tagger.identity) for key, tags in zip(instructions, made, strict=True)})
+
     def counts(self) -> dict[str, int]:
         """Instructions that were tagged, repaired and fell back."""
         found = Counter(tagged.how for tagged in self.tagged.values())
@@ -86,26 +104,14 @@ def model_identity(model: str) -> str:
     return f"model {name} prompt {PROMPT}"
 
 
-def _fallback_identity(fallback: "Tagger", wanted: str) -> str:
-    """The mark of an instruction that the offline tagger tagged in another's place."""
-    return f"{fallback.identity} (fallback for {wanted})"
-
-
-def tag_offline(tagger: "Tagger", instructions: Mapping[bytes, str]) -> Tagging:
-    """Tags of instructions by a tagger that always has an answer."""
-    made = tagger(list(instructions.values()))
-    tagged = {key: Tagged(tuple(tags), tagger.identity) for key, tags in zip(instructions, made, strict=True)}
-    return Tagging(tagged)
-
-
 def tag_with(
-    answers: Answers, instructions: Mapping[bytes, str], fallback: "Tagger", progress: _Progress | None = None
+    answers: _Answers, instructions: Mapping[bytes, str], fallback: "Tagger", progress: _Progress | None = None
 ) -> Tagging:
     """Tags of instructions by a language model.
 
     Parameters
     ----------
-    answers : Answers
+    answers : inscl.llm.client.Asker or inscl.tags.local.LocalModel
     instructions : mapping
         Texts by key.
     fallback : Tagger
@@ -115,20 +121,16 @@ def tag_with(
     """
     first = dict(zip(instructions, answers.ask([*map(tag_question, instructions.values())], progress), strict=True))
     second = _repaired(answers, instructions, first, progress)
-    identity = model_identity(answers.model)
-    tagged: dict[bytes, Tagged] = {}
-    for key, reply in {**first, **second}.items():
-        tags = None if reply.failure else tags_in(reply.text)
-        if tags is None:
-            tagged[key] = fall_back(instructions[key], fallback, identity, why_not(reply))
-        else:
-            tagged[key] = Tagged(tuple(tags), identity, "repaired" if key in second else "tagged")
+    tagged = {
+        key: Tagged.from_reply(reply, answers.model, instructions[key], fallback, repaired=key in second)
+        for key, reply in {**first, **second}.items()
+    }
     replies = [*first.values(), *second.values()]
     return Tagging(tagged, len(replies), sum(r.tokens_in for r in replies), sum(r.tokens_out for r in replies))
 
 
 def _repaired(
-    answers: Answers, instructions: Mapping[bytes, str], first: Mapping[bytes, Reply], progress: _Progress | None
+    answers: _Answers, instructions: Mapping[bytes, str], first: Mapping[bytes, Reply], progress: _Progress | None
 ) -> dict[bytes, Reply]:
     """The second replies, where the first came without tags."""
     broken = [key for key, reply in first.items() if not reply.failure and tags_in(reply.text) is None]
@@ -136,13 +138,7 @@ def _repaired(
     return dict(zip(broken, answers.ask(repairs, progress) if broken else [], strict=True))
 
 
-def fall_back(instruction: str, fallback: "Tagger", wanted: str, reason: str) -> Tagged:
-    """The offline tagger's tags, marked."""
-    (tags,) = fallback([instruction])
-    return Tagged(tuple(tags), _fallback_identity(fallback, wanted), "fell back", reason)
-
-
-def why_not(reply: Reply) -> str:
+def _why_not(reply: Reply) -> str:
     """Why a reply gives no tags."""
     if reply.failure:
         return reply.failure

@@ -6,7 +6,6 @@ al., 2023, arXiv:2308.07074) tags. The words of the prompt are our own.
 
 import json
 import re
-from typing import Any
 
 from inscl.data.example import instruction_key
 from inscl.llm.client import Question
@@ -19,7 +18,7 @@ _TRIES = 200  # brackets in an answer that may begin its JSON
 _TAG_CHARACTERS, _TAG_WORDS = 60, 6  # anything longer is a sentence
 _NAMES = ("tags", "tag", "intentions", "intents", "labels")
 
-_SCHEMA: dict[str, Any] = {
+_SCHEMA = {
     "type": "object",
     "properties": {"tags": {"type": "array", "items": {"type": "string"}}},
     "required": ["tags"],
@@ -79,7 +78,7 @@ def tags_in(answer: str) -> list[str] | None:
     return _cleaned(_of_torn(text)) or None
 
 
-def _values(text: str) -> list[Any]:
+def _values(text: str) -> list[object]:
     """The JSON objects and lists in a text, none of them inside another."""
     found, at, decoder, bracket = [], 0, json.JSONDecoder(), re.compile(r"[\[{]")
     for _ in range(_TRIES):
