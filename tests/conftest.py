@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")
+
+settings.register_profile("untimed", deadline=None)  # the machine may be busy, and libraries load at their first use
+settings.load_profile("untimed")
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "natural-instructions"
 

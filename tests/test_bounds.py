@@ -107,7 +107,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(sorted(SEEDS)), at=st.floats(0, 1), length=st.integers(0, 12), piece=pieces, skip=st.booleans()
 )
@@ -159,7 +159,7 @@ json_value = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.dictionaries(st.sampled_from(OUTER), json_value, max_size=6), max_size=3), st.booleans())
 def test_a_record_of_any_shape_is_read_or_one_line(records, preferred):
     said = ""

@@ -120,7 +120,7 @@ weights_and_capacities = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(weights_and_capacities, st.integers(0, 10**7), st.integers(0, 5))
 def test_properties(pairs, budget, minimum):
     weights, capacities = [w for w, _ in pairs], [c for _, c in pairs]
@@ -239,7 +239,6 @@ def test_a_hundred_thousand_entries_take_seconds_at_most(rng):
     st.lists(st.tuples(st.floats(0, 2), st.integers(0, 4), st.floats(-1, 1)), min_size=1, max_size=4),
     st.integers(0, 8),
 )
-@settings(deadline=None)
 def test_carried_counts_lie_nearest_to_what_is_owed(tasks, budget):
     """Brute force over all whole counts within the capacities."""
     distances, capacities, carried = (list(part) for part in zip(*tasks, strict=True))

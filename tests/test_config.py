@@ -273,7 +273,7 @@ SNIPPETS = [
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_mutated_file_is_read_or_refused_in_lines(data):
     assert parse_config(WHOLE).tasks["again"].data == ("owner/data",)
     text = WHOLE

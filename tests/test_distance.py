@@ -42,7 +42,7 @@ def test_agrees_with_a_linear_program(rng, n, m, weighted):
         assert wasserstein(x, y, p, q) == pytest.approx(linear_program(x, y, p, q), abs=1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 6), st.integers(1, 3))
 def test_agrees_on_degenerate_problems(seed, n, m, d):
     """Small integer coordinates and weights: repeated rows, opposite rows, ties and zero weights."""
@@ -109,7 +109,7 @@ def test_the_approximation_is_within_one_per_cent(request, monkeypatch, rng, n, 
     assert wasserstein(x, y, p, q) == value
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32 - 1), st.integers(11, 40), st.integers(11, 40), st.integers(1, 3))
 def test_degenerate_problems_beyond_the_exact_size(small_parts, seed, n, m, d):
     """Repeated rows, ties and zero weights, as above; without a tolerance the bounds meet at the exact distance."""

@@ -114,7 +114,7 @@ ROWS = st.lists(
 END = SpecialTokens("", "</s>")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS)
 def test_every_format_has_exactly_the_rows(tmp_path, rows):
     for name in FORMATS:
@@ -149,7 +149,7 @@ def memory(tmp_path_factory) -> Memory:
     return memory_of(tmp_path_factory.mktemp("export") / "memory", ["may", "june"])
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 60), st.sampled_from(["random", "inscl", "none", "prototype-data"]), st.integers(0, 9))
 def test_an_export_has_the_rows_of_its_plan_and_no_others(tmp_path, memory, budget, strategy, seed):
     replay = plan(memory, "july", list(rows_of("july", 20)), budget=budget, strategy=strategy, seed=seed)

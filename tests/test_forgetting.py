@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 from scipy.special import expit
@@ -138,7 +138,6 @@ tenths = st.integers(0, 10)
 stage_scores = st.lists(st.one_of(st.none(), st.lists(tenths, min_size=1, max_size=4)), min_size=2, max_size=5)
 
 
-@settings(deadline=None)
 @example([[7], [4]], 5, 3)  # 0.7 - 0.4 < 0.3 in floating point
 @given(stage_scores, st.integers(1, 10), st.integers(1, 10))
 def test_histories_are_exact_in_tenths(stages, ever_right, drop):

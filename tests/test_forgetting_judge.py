@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
@@ -179,7 +179,6 @@ def test_nearness_is_the_blend_it_says():
     assert near(["x 5"])[0] == pytest.approx(expected, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_gets_a_verdict_of_the_rubric(text):
     found = judged(words_judge(), "price_list", text)
@@ -216,7 +215,6 @@ def test_long_and_hostile_texts_stay_inside_the_question():
     assert system["content"].startswith(RUBRIC)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30), st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5)), st.text())
 def test_an_object_is_found_in_prose(before, value, after):
     before, after = before.replace("{", ""), after.replace("{", "").replace("</think>", "")

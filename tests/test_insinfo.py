@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
@@ -28,7 +28,6 @@ def test_the_pool_counts_other_instructions():
 
 
 @given(collections, collections)
-@settings(deadline=None)
 def test_is_the_logarithm_of_an_exact_product(tags, others):
     pool = tags + others
     for instruction, score in zip(tags, insinfo(tags, pool), strict=True):
@@ -40,7 +39,6 @@ def test_is_the_logarithm_of_an_exact_product(tags, others):
 
 
 @given(collections, st.randoms(use_true_random=False))
-@settings(deadline=None)
 @pytest.mark.parametrize("score", [insinfo, mean_insinfo])
 def test_neither_order_nor_repetition_changes_a_bit(score, tags, random):
     mixed = [random.sample(instruction, len(instruction)) + instruction for instruction in tags]
@@ -104,7 +102,6 @@ def test_the_mean_by_hand():
 
 
 @given(collections, collections)
-@settings(deadline=None)
 def test_the_mean_is_the_logarithm_of_an_exact_product(tags, others):
     pool = [set(instruction) for instruction in tags + others]
     carried = [tag for instruction in pool for tag in instruction]
@@ -117,7 +114,6 @@ def test_the_mean_is_the_logarithm_of_an_exact_product(tags, others):
 
 
 @given(collections, st.integers(2, 4))
-@settings(deadline=None)
 @pytest.mark.parametrize("score", [insinfo, mean_insinfo])
 def test_a_pool_that_holds_everything_several_times_says_the_same(score, tags, times):
     assert score(tags, tags * times) == pytest.approx(score(tags), abs=1e-12)
@@ -177,7 +173,6 @@ def embeddings(draw):
 
 
 @given(embeddings(), st.integers(1, 8))
-@settings(deadline=None)
 def test_density_agrees_with_scikit_learn(rows, neighbours):
     k = min(neighbours, len(rows) - 1)
     expected = np.zeros(len(rows))
@@ -198,7 +193,6 @@ def test_density_by_hand():
 
 
 @given(embeddings(), st.integers(1, 8), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_order_changes_no_bit_of_the_density(rows, neighbours, random):
     order = random.sample(range(len(rows)), len(rows))
     scores = density_insinfo(rows, neighbours)
@@ -207,14 +201,12 @@ def test_order_changes_no_bit_of_the_density(rows, neighbours, random):
 
 
 @given(embeddings(), st.integers(-3, 3))
-@settings(deadline=None)
 def test_length_says_nothing_about_density(rows, exponent):
     scaled = rows.astype(np.float64) * 2.0**exponent  # in half precision the smallest numbers would lose bits
     assert density_insinfo(scaled) == pytest.approx(density_insinfo(rows), abs=1e-9)
 
 
 @given(embeddings(), st.integers(1, 5))
-@settings(deadline=None)
 def test_what_has_enough_copies_says_nothing(rows, neighbours):
     copies = np.concatenate([rows] * (neighbours + 1))
     assert density_insinfo(copies, neighbours) == pytest.approx([0] * len(copies), abs=1e-12)

@@ -491,7 +491,7 @@ def leaves(value, at=()):
 
 
 @pytest.mark.parametrize("template", ["tools", "chatml", "gemma", "words"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(record=any_record)
 def test_every_field_is_trained_remembered_or_counted(template, record):
     try:
@@ -513,7 +513,7 @@ def test_every_field_is_trained_remembered_or_counted(template, record):
             assert json.dumps(leaf).strip('"') in whole, (at, leaf)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(record=any_record)
 def test_a_chat_is_remembered_as_it_was_read(record):
     try:
@@ -525,7 +525,7 @@ def test_a_chat_is_remembered_as_it_was_read(record):
 
 
 @pytest.mark.parametrize("template", tiny.TEMPLATES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(record=chat_record)
 def test_scoring_starts_from_what_was_trained_and_answers_end_once(template, record):
     try:

@@ -163,7 +163,7 @@ def test_weights_that_are_missing_are_not_made_up(model, tmp_path):
 FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "generation_config.json"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=st.sampled_from(FILES), place=st.floats(0, 1), byte=st.sampled_from(b'\x00{]"5\xff'), cut=st.booleans())
 def test_a_damaged_folder_is_loaded_or_one_line(model, tmp_path_factory, file, place, byte, cut):
     folder = shutil.copytree(model, tmp_path_factory.mktemp("damaged") / "model")

@@ -36,7 +36,7 @@ def tags(rng, n, d, decay):
 SMALL = {"_TILE": 16, "_DIRECTIONS": 4, "_SAMPLE": 20, "_MANY": 100, "_FEW": 20}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 70), st.sampled_from([3, 12]),
     st.sampled_from([0.0, 1.0, 3.0]), st.sampled_from([0.0, 0.01, 0.16, 0.5, 1.0, 2.0]),

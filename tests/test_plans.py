@@ -145,7 +145,7 @@ PLANS = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PLANS)
 def test_a_written_plan_is_read_back_equal(tmp_path, made):
     made.write(tmp_path / "plan.json")

@@ -63,7 +63,7 @@ examples = st.builds(
     tags=st.none() | st.lists(words, min_size=1, max_size=3, unique=True).map(tuple),
     split=sides,
 )
-relaxed = settings(deadline=None, max_examples=30)  # each writes and reads a file
+relaxed = settings(max_examples=30)  # each writes and reads a file
 many = st.lists(examples, min_size=1, max_size=8)
 
 

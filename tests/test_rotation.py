@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inscl.core.rotation import _LOOKED_AT, _ROWS_LOOKED_AT, representatives, rotate
@@ -35,7 +35,6 @@ def instruction_of(counts):
 
 
 @given(SHAPES, st.integers(1, 12), st.integers(0, 3))
-@settings(deadline=None)
 def test_after_a_round_of_stages_every_instruction_has_been_replayed_and_none_twice_before(counts, budget, seed):
     n = sum(map(bool, counts))
     of, times = instruction_of(counts), np.zeros(sum(counts), dtype=int)
@@ -50,7 +49,6 @@ def test_after_a_round_of_stages_every_instruction_has_been_replayed_and_none_tw
 
 
 @given(st.integers(1, 7), st.integers(1, 6), st.integers(1, 5))
-@settings(deadline=None)
 def test_no_row_returns_before_all_rows_have_been_seen(instructions, rows_each, budget):
     counts = [rows_each] * instructions
     times = np.zeros(sum(counts), dtype=int)
@@ -60,7 +58,6 @@ def test_no_row_returns_before_all_rows_have_been_seen(instructions, rows_each, 
 
 
 @given(SHAPES, st.data())
-@settings(deadline=None)
 def test_counts_are_those_of_single_steps(counts, data):
     """An independent way: one row after another, to the instruction with the least that has a row left."""
     times = np.array(data.draw(st.lists(st.integers(0, 4), min_size=sum(counts), max_size=sum(counts))), dtype=int)
@@ -78,7 +75,6 @@ def test_counts_are_those_of_single_steps(counts, data):
 
 
 @given(SHAPES, st.data())
-@settings(deadline=None)
 def test_within_an_instruction_the_rows_replayed_least_come_first(counts, data):
     times = np.array(data.draw(st.lists(st.integers(0, 4), min_size=sum(counts), max_size=sum(counts))), dtype=int)
     rows = taken(counts, times, data.draw(st.integers(0, sum(counts))))

@@ -42,7 +42,7 @@ SELECTORS = ["random", "insinfo", "prototype_data", "prototype_instruction", "di
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", SELECTORS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(counts=st.lists(st.integers(0, 6), max_size=12), budget=st.integers(0, 50), seed=st.integers(0, 9))
 def test_laws(name, counts, budget, seed):
     rows = call(name, counts, budget, seed)

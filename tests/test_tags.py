@@ -66,7 +66,6 @@ def test_lemmas_follow_the_language():
 
 
 @given(st.text(), st.sampled_from(["en", "de", "hi", "th", ""]))
-@settings(deadline=None)  # the first word of a language loads its list
 def test_normalised_tag_is_tidy_and_keeps_words(raw, language):
     clean = _normalise_tag(raw, language)
     assert clean == " ".join(clean.split())
@@ -87,7 +86,7 @@ def test_clean_tags_are_a_sorted_set():
 
 
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 6), st.floats(0.001, 0.6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_labels_agree_with_scikit_learn(seed, n, min_samples, radius):
     sets, embed = random_pool(np.random.default_rng(seed), n, 20)
     tags = sorted({tag for tags in sets for tag in tags})
@@ -108,7 +107,7 @@ def test_labels_agree_with_scikit_learn(seed, n, min_samples, radius):
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_order_changes_nothing(seed):
     rng = np.random.default_rng(seed)
     sets, embed = random_pool(rng, 40, 15)
@@ -120,7 +119,7 @@ def test_order_changes_nothing(seed):
 
 
 @given(st.integers(0, 10**6), st.integers(0, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_growing_pools_equal_one_shot(seed, remembered):
     """Whatever was merged before, and also where the neighbours are too many to remember."""
     rng = np.random.default_rng(seed)
