@@ -15,7 +15,7 @@ import pyarrow.fs
 import pytest
 
 from inscl.errors import MemoryStateError
-from inscl.memory.locks import FileLock, LeaseLock, Lock
+from inscl.memory.locks import FileLock, LeaseLock, Lock, alone, is_free
 
 BEAT, STALE = 0.05, 0.5
 Make = Callable[[], Lock]
@@ -468,3 +468,14 @@ def test_leases_of_the_dead_are_swept(tmp_path):
     with lock.exclusive(wait=True) as alone:
         assert alone
     assert list((tmp_path / "locks").iterdir()) == []
+
+
+def test_a_folder_is_free_until_a_first_file_stands_in_it(tmp_path):
+    folder = tmp_path / "stage"
+    assert is_free(folder, "learn.json")
+    with alone(folder):
+        (folder / "learn.json.partial").write_text("{")  # killed here, it would have had its name a moment later
+    assert is_free(folder, "learn.json")
+    assert not is_free(folder, "run.json")
+    (folder / "learn.json").write_text("{}")
+    assert not is_free(folder, "learn.json")

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".partial"  # end of a file's name until it is whole
+
 
 @contextmanager
 def whole_file(path: Path, mode: str = "w", partial: Path | None = None) -> Iterator[Any]:
@@ -28,7 +30,7 @@ def whole_file(path: Path, mode: str = "w", partial: Path | None = None) -> Iter
     >>> path.read_text()
     'there False\\n'
     """
-    partial = partial or path.with_name(path.name + ".partial")
+    partial = partial or path.with_name(path.name + PARTIAL)
     try:
         with partial.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file

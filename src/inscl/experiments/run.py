@@ -22,10 +22,10 @@ from inscl.experiments.config import StreamConfig
 from inscl.experiments.data import StreamData
 from inscl.experiments.jobs import UNTRAINED, Job, Scored, StreamPlan, expert_job, joint_job, merge_scored
 from inscl.experiments.results import to_table
-from inscl.experiments.run_folder import FORMAT, PARQUET, RunFolder
+from inscl.experiments.run_folder import FORMAT, PARQUET, RECORD, RunFolder
 from inscl.experiments.workers import Chain, Step, Workers, chains_of
 from inscl.memory.encoder import Encoder
-from inscl.memory.locks import ALONE, alone
+from inscl.memory.locks import alone, is_free
 from inscl.models.loading import load_tokenizer
 from inscl.models.precision import choose_dtype
 from inscl.provenance import hardware, versions
@@ -456,7 +456,7 @@ def _open(config: StreamConfig, out: Path) -> RunFolder:
 
 def _refuse_strangers(out: Path) -> None:
     """Leave a folder alone that holds something else."""
-    if out.exists() and not RunFolder(out).exists and any(path.name != ALONE for path in out.iterdir()):
+    if not RunFolder(out).exists and not is_free(out, RECORD):
         raise ConfigError(f"'{out}' is not empty and holds no run. Name another folder with --out.")
 
 

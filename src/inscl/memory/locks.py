@@ -18,6 +18,7 @@ from uuid import uuid4
 import pyarrow.fs
 
 from inscl.errors import ConfigError, MemoryStateError
+from inscl.files import PARTIAL
 from inscl.memory.place import found_in
 from inscl.memory.trouble import explained
 
@@ -243,7 +244,7 @@ class LeaseLock:
             return
 
 
-ALONE = ".lock"  # in a folder that one command at a time works in
+_ALONE = ".lock"  # in a folder that one command at a time works in
 
 
 @contextmanager
@@ -258,7 +259,7 @@ def alone(folder: Path) -> Iterator[None]:
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ALONE).open("a") as lock:
+    with (folder / _ALONE).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -269,15 +270,20 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if [path.name for path in folder.iterdir()] == [ALONE]:  # it stopped before it wrote anything
-                (folder / ALONE).unlink()
+            if [path.name for path in folder.iterdir()] == [_ALONE]:  # it stopped before it wrote anything
+                (folder / _ALONE).unlink()
                 folder.rmdir()
+
+
+def is_free(folder: Path, first: str) -> bool:
+    """Whether a folder holds nothing, or only what a command leaves that dies while it writes its first file."""
+    return not folder.exists() or {path.name for path in folder.iterdir()} <= {_ALONE, f"{first}{PARTIAL}"}
 
 
 def hold_with(folder: Path) -> IO[str]:
     """Keep a folder for the command that is `alone` in it, from a process that helps; as long as the result lives."""
     import fcntl
 
-    lock = (folder / ALONE).open("a")
+    lock = (folder / _ALONE).open("a")
     fcntl.flock(lock, fcntl.LOCK_SH)
     return lock

@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.fs
 
 from inscl.errors import DamageError, DataError, first_line
-from inscl.files import whole_file
+from inscl.files import PARTIAL, whole_file
 from inscl.memory.trouble import explained
-
-_PARTIAL = ".partial"  # end of a file's name until it is whole
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Place:
                 with self.fs.open_output_stream(path) as stream:
                     stream.write(content)
                 return
-            with whole_file(Path(path), "wb", Path(f"{path}.{uuid4().hex}{_PARTIAL}")) as file:
+            with whole_file(Path(path), "wb", Path(f"{path}.{uuid4().hex}{PARTIAL}")) as file:
                 file.write(content)
 
     def make_folder(self, name: str) -> None:

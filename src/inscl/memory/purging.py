@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 from inscl.errors import DamageError, MemoryStateError
+from inscl.files import PARTIAL
 from inscl.llm.replies import forget_replies
 from inscl.memory.cache_table import keep_only, tidy
 from inscl.memory.catalogue import State
@@ -43,7 +44,7 @@ def purge_alone(store: Store, state: State) -> None:
     # Last: until here the dead rows say that there is something to delete.
     store.catalogue.rewrite([commit.row() for commit in state.condensed()], state.version)
     for name in store.place.listing():
-        if name.endswith(".partial"):
+        if name.endswith(PARTIAL):
             store.place.delete(name)
     store.place.delete("purging")
 

@@ -17,7 +17,7 @@ from inscl.data.row_check import CheckedRow, check_rows
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
-from inscl.memory.locks import ALONE, alone
+from inscl.memory.locks import alone, is_free
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
 from inscl.models.loading import identity, load_tokenizer
@@ -239,7 +239,7 @@ def _same_request(known: dict[str, Any], asked: Mapping[str, object], folder: St
     """What the folder was begun with, if that is what is asked now; empty for a folder in which nothing was trained."""
     path = folder.path
     if not known:
-        if any(found.name != ALONE for found in path.glob("*")):
+        if not is_free(path, REQUEST):
             raise ConfigError(f"'{path}' is not empty and holds no stage. Name another folder with --out.")
         return {}
     known = {**known, "config": {**StageConfig().plain(), **known["config"]}}  # an older release knew fewer settings
