@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 
 from inscl.cli import main
-from inscl.cli.printing import print_table, table_of
+from inscl.cli.printing import print_table
 from inscl.memory.catalogue import CATALOGUE, Commit
 from support import rows_of
 
@@ -286,7 +286,7 @@ def test_a_table_keeps_names_and_numbers_in_a_narrow_terminal(width, monkeypatch
     heads = [("task", "left"), *[(f"a number {i}", "right") for i in range(8)], ("outcome", "left")]
     names = ["billing", "a task with a rather long name that folds", "汉字任务汉字任务"]
     rows = [(name, *[f"{k}{i}.5 … {k}{i}.9" for i in range(8)], "cannot tell") for k, name in enumerate(names)]
-    print_table(table_of(heads, rows))
+    print_table(heads, rows)
     printed = capsys.readouterr().out
     assert max(map(cell_len, printed.splitlines())) <= width
     assert all(number in printed for row in rows for number in row[1:])

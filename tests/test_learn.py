@@ -217,7 +217,7 @@ def command(tmp_path, monkeypatch, capsys):
 
     months_of_files(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(options, "open_memory", lambda path, *_, **__: memory_at(Path(path)))
+    monkeypatch.setattr(options, "_open_memory", lambda path, *_, **__: memory_at(Path(path)))
 
     def run_command(*words: str) -> tuple[int, str, str]:
         code = main([str(word) for word in words])

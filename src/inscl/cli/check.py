@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inscl.cli.application import command
-from inscl.cli.options import ConfigOption, OutputOptions, ServerOption, asked_of, open_memory, read_settings
-from inscl.cli.printing import print_json, print_table, remark, say, table_of
+from inscl.cli.options import ConfigOption, MemoryOptions, OutputOptions, ServerOption, asked_of, stage_settings
+from inscl.cli.printing import print_json, print_table, remark, say
 
 if TYPE_CHECKING:
     from inscl.check.result import CheckResult
@@ -77,8 +77,8 @@ def check(
         undecided="fail" if strict else undecided,  # type: ignore[arg-type]  # it is checked there
     )
     forms = _forms(junit, markdown)
-    settings = None if config is None else read_settings(config)
-    kept = open_memory(memory or _usual_memory(against), quiet=output.quiet)
+    settings = None if config is None else stage_settings(config)
+    kept = MemoryOptions(memory or _usual_memory(against)).open(quiet=output.quiet)
     with StageProgress(quiet=output.quiet) as view:
         result = gate.check(
             asked_of(server, model) if server else model,
@@ -122,7 +122,7 @@ def _forms(junit: Path | None, markdown: Path | None) -> list[tuple[Path, Callab
 def _print(result: "CheckResult") -> None:
     heads = [(name, "right") for name in ("before", "after", "change", "bounds", "rows")]
     rows = [found.cells() for found in result.findings]
-    print_table(table_of([("task", "left"), *heads, ("outcome", "left")], rows, title=f"{result.score} x 100"))
+    print_table([("task", "left"), *heads, ("outcome", "left")], rows, title=f"{result.score} x 100")
     for line in result.reasons():
         say(line)
     loud = ", WHICH IS NO PASS" if result.outcome == "cannot tell" else ""

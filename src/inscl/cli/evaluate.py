@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,9 @@ from inscl.cli.options import (
     ServerOption,
     TestRowsOption,
     asked_of,
-    read_settings,
+    stage_settings,
 )
-from inscl.cli.printing import print_json, print_table, say, table_of
+from inscl.cli.printing import print_json, print_table, say, score_cells
 
 if TYPE_CHECKING:
     from inscl.check.assessment import Assessment
@@ -53,7 +53,7 @@ def evaluate(
     from inscl.stages.learn import last_model
 
     kept = memory.open(quiet=output.quiet).existing()
-    settings = read_settings(config)
+    settings = stage_settings(config)
     with StageProgress(quiet=output.quiet) as view:
         made = assess(
             kept,
@@ -67,32 +67,25 @@ def evaluate(
     if output.json:
         print_json(cells)
     else:
-        _print_scores(made, cells, settings.scorer)
+        _print_scores(made, settings.scorer)
     if out is not None:
         output.remark(f"compare with it: inscl check MODEL --against {out}")
 
 
-def _print_scores(made: "Assessment", cells: Mapping[str, Mapping[str, Any]], scorer: str) -> None:
+def _print_scores(made: "Assessment", scorer: str) -> None:
     heads = [("task", "left"), (scorer, "right"), ("95 % interval", "right"), ("exact", "right"), ("rows", "right")]
     rows = [
-        (task, percent_text(c["score"]), interval_text(c), percent_text(c["exact_match"]), c["n"])
-        for task, c in cells.items()
+        (task, *score_cells(scores.estimate(scorer)), f"{100 * scores.mean('exact_match'):.1f}", scores.n)
+        for task, scores in made.tasks.items()
     ]
-    print_table(table_of(heads, rows))
+    print_table(heads, rows)
     if made.perplexity is not None:
         low, high = made.perplexity.interval()
         say(f"General text: perplexity {made.perplexity.value:.1f} ({low:.1f} … {high:.1f}).")
 
 
-def score_of(scores: "RowScores", scorer: str) -> Mapping[str, Any]:
+def score_of(scores: "RowScores", scorer: str) -> Mapping[str, object]:
+    """A task's score as JSON holds it."""
     main = scores.estimate(scorer)
     others = {score: scores.mean(score) for score in scores.rows if score != scorer}
     return {"score": main.mean, "low": main.low, "high": main.high, "n": main.n, "capped": scores.capped, **others}
-
-
-def percent_text(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def interval_text(cell: Mapping[str, Any]) -> str:
-    return f"{percent_text(cell['low'])} … {percent_text(cell['high'])}"

@@ -7,8 +7,8 @@ import typer
 
 from inscl.cli.application import command
 from inscl.cli.options import AskingOptions, EncoderOption, OutputOptions
-from inscl.cli.printing import print_json, print_table, remark, say, shorten, table_of
-from inscl.cli.view import counting
+from inscl.cli.printing import print_json, print_table, remark, say, shorten
+from inscl.cli.view import StageProgress
 
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
@@ -53,14 +53,14 @@ def forgetting(
     from inscl.memory.encoder import SentenceEncoder
 
     rule = ForgettingRule(ever_right=ever_right, drop=drop)
-    with counting("judging", quiet=output.quiet) as tell:
+    with StageProgress(quiet=output.quiet) as view:
         found = analyse(
             run,
             judge=_judge(judge, run, model, asking),
             rule=rule,
             stage=stage,  # type: ignore[arg-type]  # it is checked there
             encoder=SentenceEncoder(encoder) if encoder else None,
-            progress=tell,
+            progress=view.counting("judging"),
         )
     found.write()
     for note in found.notes:
@@ -96,7 +96,7 @@ def _print_analysis(found: "Analysis", examples: int) -> None:
     several = any(line.streams > 1 for line in found.lines)
     columns = [("task", "left"), ("strategy", "left"), *([("streams", "right")] if several else [])]
     columns += [("forgotten", "right"), ("per cent (95 %)", "right"), ("unrelated", "right")]
-    print_table(table_of(columns, [_cells(line, several) for line in found.lines]))
+    print_table(columns, [_cells(line, several) for line in found.lines])
     say(_legend(found))
     for line in found.lines:
         if line.task is None and line.forgotten and line.forgotten.count:

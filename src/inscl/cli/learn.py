@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inscl.cli.application import command
-from inscl.cli.evaluate import interval_text, percent_text, score_of
+from inscl.cli.evaluate import score_of
 from inscl.cli.options import (
     ConfigOption,
     DataOptions,
@@ -19,10 +19,10 @@ from inscl.cli.options import (
     OutputOptions,
     ReplayOptions,
     TestRowsOption,
-    read_settings,
+    stage_settings,
 )
 from inscl.cli.plan import print_plan
-from inscl.cli.printing import print_json, print_table, remark, say, table_of, tell_read
+from inscl.cli.printing import print_json, print_table, remark, say, score_cells
 
 if TYPE_CHECKING:
     from inscl.replay.plan import Plan
@@ -47,7 +47,7 @@ class _TrainingOptions:
         """The settings of the file, changed by the options."""
         given = {"num_train_epochs": self.epochs, "learning_rate": self.lr}
         training = {key: value for key, value in given.items() if value}
-        return read_settings(self.config, batch_size=self.batch_size, training=training)
+        return stage_settings(self.config, batch_size=self.batch_size, training=training)
 
 
 @command("inscl learn billing invoices.jsonl --model smollm2-135m --budget 200")
@@ -117,8 +117,7 @@ def _planned(
     with TemporaryDirectory(prefix="inscl-") as empty:  # stands for a memory that the first task has yet to make
         seen = kept if kept.tasks() else replace(memory, memory=empty).open(quiet=output.quiet)
         made = plan(seen, name, source, **options)
-        if made.report is not None and not output.quiet:
-            tell_read(made.report)
+        output.read(made.report)
         yield made
 
 
@@ -151,11 +150,11 @@ def _print_learnt(done: "Learnt", settings: "StageConfig") -> None:
     heads = [("task", "left"), ("before", "right"), ("after", "right"), ("change", "right"), ("95 % interval", "right")]
     rows = []
     for task, after in done.after.items():
-        before, now = done.before[task].mean(settings.scorer), score_of(after, settings.scorer)
+        before, now = done.before[task].mean(settings.scorer), after.estimate(settings.scorer)
         label = f"{task} (new)" if task == done.plan.name else task
-        change = f"{100 * (now['score'] - before):+.1f}"
-        rows.append((label, percent_text(before), percent_text(now["score"]), change, interval_text(now), now["n"]))
-    print_table(table_of([*heads, ("rows", "right")], rows, title=f"{settings.scorer} x 100 on test rows"))
+        shown, interval = score_cells(now)
+        rows.append((label, f"{100 * before:.1f}", shown, f"{100 * (now.mean - before):+.1f}", interval, now.n))
+    print_table([*heads, ("rows", "right")], rows, title=f"{settings.scorer} x 100 on test rows")
     record = done.record
     say(
         f"Trained on {done.plan.new.rows:,} new and {done.plan.count:,} replayed rows: {record['tokens']:,} tokens, "

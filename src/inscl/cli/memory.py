@@ -1,13 +1,13 @@
 """inscl add | tasks | show | remove | verify"""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inscl.cli.application import command
 from inscl.cli.options import DataOptions, EncodingOptions, MemoryOptions, OutputOptions, TaskArgument
-from inscl.cli.printing import print_json, print_table, say, shorten, table_of, tell_read
+from inscl.cli.printing import print_json, print_table, say, shorten
 
 if TYPE_CHECKING:
     from inscl.memory.task import Task, TaskInfo
@@ -36,8 +36,7 @@ def add(
         name, source, append=append, general=general, keep_old=keep_old, **arguments
     )
     info = done.info
-    if not output.quiet:
-        tell_read(done.report)
+    output.read(done.report)
     if info.duplicates:
         output.remark(f"{info.duplicates:,} exact duplicates removed")
     for warning in done.warnings:
@@ -63,7 +62,7 @@ def tasks(memory: MemoryOptions, output: OutputOptions) -> None:
     ]
     told = [("form", "left"), *[("ignored columns", "left")] * any(info.ignored for info in infos)]
     kinds = [(_form(info), shorten(", ".join(info.ignored), 40))[: len(told)] for info in infos]
-    print_table(table_of([*columns, *told], [(*row, *kind) for row, kind in zip(rows, kinds, strict=True)]))
+    print_table([*columns, *told], [(*row, *kind) for row, kind in zip(rows, kinds, strict=True)])
 
 
 def _form(info: "TaskInfo") -> str:
@@ -103,11 +102,10 @@ def _show_task(task: "Task", instructions: int, json: bool) -> None:
 
     whole, info = task.instructions, task.info
     order = sorted(range(len(whole.texts)), key=lambda i: (-int(whole.counts[i].sum()), whole.keys[i]))[:instructions]
-    listed: list[dict[str, Any]] = [
-        {"text": whole.texts[i], "rows": int(whole.counts[i].sum()), "tags": list(whole.tags[i])} for i in order
-    ]
+    listed = [(int(whole.counts[i].sum()), whole.texts[i], whole.tags[i]) for i in order]
     if json:
-        print_json({**asdict(info), "listed_instructions": listed})
+        found = [{"text": text, "rows": rows, "tags": list(tags)} for rows, text, tags in listed]
+        print_json({**asdict(info), "listed_instructions": found})
         return
     say(f"{info.name}  ({_form(info)}, content {info.content[:12]})")
     say("rows: " + ", ".join(f"{count:,} {side}" for side, count in info.rows.items()))
@@ -116,8 +114,7 @@ def _show_task(task: "Task", instructions: int, json: bool) -> None:
         say(ignored_columns(info.ignored, sum(info.rows.values())))
     say(f"encoder: {info.encoder}; tagger: {info.tagger}")
     columns = [("rows", "right"), ("instruction", "left"), ("tags", "left")]
-    rows = [(entry["rows"], shorten(str(entry["text"]), 70), ", ".join(entry["tags"])) for entry in listed]
-    print_table(table_of(columns, rows))
+    print_table(columns, [(rows, shorten(text, 70), ", ".join(tags)) for rows, text, tags in listed])
 
 
 @command("inscl remove support")

@@ -18,6 +18,7 @@ from inscl.errors import ConfigError, DataError, PlanError
 from inscl.suggest import suggest
 
 if TYPE_CHECKING:
+    from inscl.data.readers import ReadReport
     from inscl.evaluation.server import Server
     from inscl.llm.client import Asker
     from inscl.memory.memory import Memory
@@ -37,6 +38,16 @@ class OutputOptions:
         if not self.quiet:
             remark(message)
 
+    def read(self, report: "ReadReport | None") -> None:
+        """What was kept of some data and what was not, if any were read."""
+        if report is None or self.quiet:
+            return
+        from inscl.data.readers import describe_drops, describe_ignored
+
+        remark(describe_drops(report))
+        if ignored := describe_ignored(report):
+            remark(ignored)
+
 
 # --- The memory.
 
@@ -51,7 +62,7 @@ class MemoryOptions:
 
     def open(self, *, quiet: bool = False) -> "Memory":
         """The memory, which need not exist, with progress and notices on standard error."""
-        return open_memory(self.memory, getattr(self, "encoder", None), quiet)
+        return _open_memory(self.memory, getattr(self, "encoder", None), quiet)
 
 
 EncoderOption = Annotated[
@@ -66,7 +77,7 @@ class EncodingOptions(MemoryOptions):
     encoder: EncoderOption = None
 
 
-def open_memory(path: str, encoder: str | None = None, quiet: bool = False) -> "Memory":
+def _open_memory(path: str, encoder: str | None = None, quiet: bool = False) -> "Memory":
     """The memory at `path`, with progress and notices on standard error."""
     from inscl.memory.encoder import SentenceEncoder
     from inscl.memory.memory import Memory
@@ -94,7 +105,7 @@ def complete_task(ctx: typer.Context, incomplete: str) -> list[str]:
     character that a shell could act on (a space, a quote, `$`) are left out.
     """
     try:
-        names = [info.name for info in open_memory(ctx.params.get("memory") or "memory", quiet=True).tasks()]
+        names = [info.name for info in _open_memory(ctx.params.get("memory") or "memory", quiet=True).tasks()]
     except Exception:  # a shell that completes has no place for a message
         return []
     return [name for name in names if name.startswith(incomplete) and re.fullmatch(r"\w[\w./@+,-]*", name)]
@@ -167,7 +178,7 @@ class DataOptions:
     def source(self, data: list[str], name: str) -> str | list[str]:
         """What is to be read: of a checkout with a category map, the files of the category `name`."""
         if self.categories is None:
-            return as_source(data)
+            return _as_source(data)
         from inscl.data.superni import superni_files
 
         found = superni_files(data[0], self.categories)
@@ -189,7 +200,7 @@ class DataOptions:
         }
 
 
-def as_source(data: list[str]) -> str | list[str]:
+def _as_source(data: list[str]) -> str | list[str]:
     """One path or Hub id, or several paths."""
     return data[0] if len(data) == 1 else data
 
@@ -267,7 +278,7 @@ WorkersOption = Annotated[
 ]
 
 
-def read_settings(file: Path | None, **changes: Any) -> "StageConfig":
+def stage_settings(file: Path | None, **changes: object) -> "StageConfig":
     """The settings of a stage from a file, and what options change of them."""
     from inscl.settings import read_text
     from inscl.training.config import stage_config

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inscl.cli.application import command
-from inscl.cli.options import DataOptions, EncodingOptions, OutputOptions, ReplayOptions, as_source
-from inscl.cli.printing import print_json, print_table, remark, say, shorten, table_of, tell_read
+from inscl.cli.options import DataOptions, EncodingOptions, OutputOptions, ReplayOptions
+from inscl.cli.printing import print_json, print_table, remark, say, shorten
 
 if TYPE_CHECKING:
     from inscl.data.mixture import MixtureRow
@@ -44,8 +44,7 @@ def plan(
     source = reading.source(data, name) if data else None
     found = make_plan(kept, name, source, insinfo=insinfo, **replay.arguments(), **reading.arguments())
     made = found.plan
-    if found.report is not None and not output.quiet:
-        tell_read(found.report)
+    output.read(found.report)
     if out is not None:
         made.write(out)
     if output.json:
@@ -110,7 +109,7 @@ def _rows(made: "Plan", kept: "Memory", data: list[str] | None, *, replay_only: 
 
     if replay_only:
         return mixture_rows(made, kept, None)
-    return resume(made, kept, as_source(data) if data else None).rows()
+    return resume(made, kept, data[0] if data and len(data) == 1 else data).rows()
 
 
 def _how_to_use(written: "Written", made: "Plan", out: Path, format: str, model: str | None) -> Iterator[str]:
@@ -156,7 +155,7 @@ def print_plan(made: "Plan", instructions: int = 0) -> None:
         for task in made.tasks
     ]
     if rows:
-        print_table(table_of(columns, rows))
+        print_table(columns, rows)
     else:
         say("There is no earlier task: nothing to replay.\n")
     for task in made.tasks if instructions else ():
@@ -177,4 +176,4 @@ def _print_chosen(task: "TaskPlan", instructions: int) -> None:
         (i.count, "" if i.insinfo is None else f"{i.insinfo:.2f}", shorten(i.text, 60), ", ".join(i.tags or ()))
         for i in listed
     ]
-    print_table(table_of(heads, cells, title=task.name))
+    print_table(heads, cells, title=task.name)

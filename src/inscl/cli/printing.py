@@ -4,12 +4,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Column, Table
 
-    from inscl.data.readers import ReadReport
+    from inscl.core.stats import Estimate
 
 _PIPE_WIDTH = 400  # characters of a table's line where no terminal bounds it
 
@@ -24,16 +24,7 @@ def remark(message: str) -> None:
     print(printable(message), file=sys.stderr)
 
 
-def tell_read(report: "ReadReport") -> None:
-    """What was kept of some data and what was not, on standard error."""
-    from inscl.data.readers import describe_drops, describe_ignored
-
-    remark(describe_drops(report))
-    if ignored := describe_ignored(report):
-        remark(ignored)
-
-
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """A value as JSON on standard output, in which characters that could steer a terminal are escaped."""
     lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
     print("\n".join(line if line.isprintable() else "".join(map(_escaped, line)) for line in lines))
@@ -46,18 +37,36 @@ def _escaped(sign: str) -> str:
     return json.dumps(sign)[1:-1] if sign != "\x7f" else "\\u007f"
 
 
-def print_table(table: "Table") -> None:
-    """A Rich table on standard output; where it is too wide, several under each other that begin with the same names.
+def print_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """A table on standard output; where it is too wide, several under each other that begin with the same names.
 
-    Lines are folded for a terminal only, so that a pipe can be searched. `NO_COLOR` takes bold headings away, too.
+    Nothing in a cell, which may be a stranger's text, is taken for markup or a terminal command. Lines are folded for a
+    terminal only, so that a pipe can be searched. `NO_COLOR` takes bold headings away, too.
+
+    Parameters
+    ----------
+    columns : sequence of (heading, "left" or "right")
+    rows : iterable of sequences
+    title : str, optional
     """
     from rich.console import Console
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
     terminal = False if os.environ.get("NO_COLOR") else None  # None: whatever standard output is
     console = Console(soft_wrap=False, width=width, force_terminal=terminal)
-    for part in _parts(table, console.width):
+    for part in _parts(_table(columns, rows, title), console.width):
         console.print(part)
+
+
+def score_cells(found: "Estimate") -> tuple[str, str]:
+    """A score and its interval, in points.
+
+    >>> from inscl.core.stats import Estimate
+    >>> score_cells(Estimate(mean=0.5, low=0.25, high=0.75))
+    ('50.0', '25.0 … 75.0')
+    """
+    ends = found.ends
+    return f"{100 * found.mean:.1f}", f"{100 * ends[0]:.1f} … {100 * ends[1]:.1f}" if ends else ""
 
 
 def _parts(table: "Table", width: int) -> list["Table"]:
@@ -102,15 +111,8 @@ def _columns(table: "Table", chosen: Sequence[int], names: int, most: int) -> "T
     return part
 
 
-def table_of(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], title: str | None = None) -> "Table":
-    """A table of strangers' text: nothing in a cell is taken for markup or a terminal command.
-
-    Parameters
-    ----------
-    columns : sequence of (heading, "left" or "right")
-    rows : iterable of sequences
-    title : str, optional
-    """
+def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]], title: str | None) -> "Table":
+    """A table of which every text is shown as it is."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -8,7 +8,7 @@ import typer
 
 from inscl.cli.application import command
 from inscl.cli.options import OutputOptions, WorkersOption
-from inscl.cli.printing import print_json, print_table, say, table_of
+from inscl.cli.printing import print_json, print_table, say
 
 if TYPE_CHECKING:
     from inscl.core.stats import Estimate
@@ -85,7 +85,7 @@ def _print_summary(summary: "Summary", config: "StreamConfig") -> None:
         )
         for line in summary.lines
     ]
-    print_table(table_of(heads, rows))
+    print_table(heads, rows)
     say(_legend(config, {name for _, name, *_ in columns}))
     if summary.differences:
         _print_differences(summary.differences)
@@ -106,7 +106,7 @@ def _print_differences(differences: "Sequence[Comparison]") -> None:
         )
         for d in differences
     ]
-    print_table(table_of([("difference in final RG", "left"), *[(head, "right") for head in heads]], cells))
+    print_table([("difference in final RG", "left"), *[(head, "right") for head in heads]], cells)
     say(
         "Paired by order and seed; streams of one order count as one. Intervals: Student's t over the streams; and for "
         "other streams and other test rows (of one stream: test rows alone). p holds for all these pairs together."

@@ -1,17 +1,19 @@
 """inscl survey"""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inscl.cli.application import command
 from inscl.cli.options import EncodingOptions, OutputOptions, complete_task
-from inscl.cli.printing import print_json, print_table, say, shorten, table_of
+from inscl.cli.printing import print_json, print_table, say, shorten
 
 if TYPE_CHECKING:
     from inscl.replay.survey import Agreement, Survey
+    from inscl.tags import Tagger
 
 _LISTED = 20  # rows of a table; JSON has all
 _OFFLINE = "keyphrase"
@@ -66,13 +68,13 @@ def survey(
         output.remark(f"note: {made.warning}")
 
 
-def _as_json(made: "Survey", top: int | None) -> dict[str, Any]:
+def _as_json(made: "Survey", top: int | None) -> dict[str, object]:
     """All that is known, of tags and instructions the first."""
     plain = asdict(made)
     return {**plain, **{part: plain[part][:top] for part in ("tags", "instructions")}}
 
 
-def _other_tags(against: str) -> Any:
+def _other_tags(against: str) -> "Tagger | dict[bytes, tuple[str, ...]]":
     """The offline tagger, or the tags of a file."""
     if against == _OFFLINE:
         from inscl.tags.keyphrase import KeyphraseTagger
@@ -143,7 +145,7 @@ def _tell_agreement(found: "list[Agreement]", insinfo: str, against: str, json: 
         (part.task or "all together", f"{part.n:,}", f"{part.of:,}", _signed(part.spearman), _signed(part.kendall))
         for part in found
     ]
-    print_table(table_of(columns, rows))
+    print_table(columns, rows)
     if any(part.spearman is None for part in found):
         say("–: fewer than two instructions, or all rank alike on one side")
 
@@ -152,8 +154,8 @@ def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.2f}"
 
 
-def _print_part(columns: Any, rows: list[Any], whole: int, what: str) -> None:
+def _print_part(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]], whole: int, what: str) -> None:
     if rows:
-        print_table(table_of(columns, rows))
+        print_table(columns, rows)
     if len(rows) < whole:
         say(f"… and {whole - len(rows):,} more {what}: --top 0 lists all")

@@ -11,7 +11,7 @@ import typer
 from inscl.cli.application import command
 from inscl.cli.options import AskingOptions, EncodingOptions, OutputOptions, complete_task
 from inscl.cli.printing import print_json, say
-from inscl.cli.view import counting
+from inscl.cli.view import StageProgress
 
 if TYPE_CHECKING:
     from inscl.llm.client import Asker
@@ -128,7 +128,8 @@ def _tags_of(
             return read_batch(batch_in, instructions, model, offline)
         if who.tagger is _Kind.KEYPHRASE:
             return Tagging.by(offline, instructions)
-        with counting("tagging", quiet=quiet) as tell:
+        with StageProgress(quiet=quiet) as view:
+            tell = view.counting("tagging")
             if who.tagger is _Kind.SERVER:
                 return tag_with(who.asker(asking, store), instructions, offline, tell)
             from inscl.tags.local import LocalModel

@@ -2,25 +2,27 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Self
 
 from inscl.cli.printing import printable, remark
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn, TaskID
+
     from inscl.experiments.run import Event
 
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-class _View(AbstractContextManager[Any]):
+class _View(AbstractContextManager[object]):
     """Bars in a terminal, as long as the context lasts, with a note at the end of each; nothing where `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.begun = time.monotonic()
-        self.bars: Any = None
+        self.bars: Progress | None = None
 
     def __enter__(self) -> Self:
         if not self.quiet and sys.stderr.isatty():
@@ -32,7 +34,7 @@ class _View(AbstractContextManager[Any]):
             self.bars.start()
         return self
 
-    def _more(self) -> tuple[Any, ...]:
+    def _more(self) -> "tuple[ProgressColumn, ...]":
         """Further columns."""
         return ()
 
@@ -49,7 +51,7 @@ class RunView(_View):
         self.first: float | None = None  # share of the work that was done when this call began
         self.shares: dict[str, float] = {}  # of each model at hand
         self.said: dict[str, tuple[str, float]] = {}  # what was said of each of them last, and when
-        self.parts: dict[str, Any] = {}
+        self.parts: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -68,20 +70,20 @@ class RunView(_View):
         if self.first is None:
             self.first = done
         if self.bars is not None:
-            self._draw(event, done, inside)
+            self._draw(self.bars, event, done, inside)
         else:
             self._line(event, done)
         if event.doing == "score" and event.done == event.total:
             del self.shares[event.what]
 
-    def _draw(self, event: "Event", done: float, inside: float) -> None:
-        self.bars.update(self.whole, completed=done, note=f"{event.job} of {event.jobs} done, {self._left(done)}")
+    def _draw(self, bars: "Progress", event: "Event", done: float, inside: float) -> None:
+        bars.update(self.whole, completed=done, note=f"{event.job} of {event.jobs} done, {self._left(done)}")
         if event.what not in self.parts:
-            self.parts[event.what] = self.bars.add_task("", total=1.0, note="")
+            self.parts[event.what] = bars.add_task("", total=1.0, note="")
         what = f"{event.what}: {event.doing} {event.task}"
-        self.bars.update(self.parts[event.what], completed=inside, description=printable(what), note=_note(event))
+        bars.update(self.parts[event.what], completed=inside, description=printable(what), note=_note(event))
         if event.doing == "score" and event.done == event.total:
-            self.bars.remove_task(self.parts.pop(event.what))
+            bars.remove_task(self.parts.pop(event.what))
 
     def _line(self, event: "Event", done: float) -> None:
         """A line when something else begins or ends, and otherwise twice a minute."""
@@ -109,10 +111,14 @@ class StageProgress(_View):
         super().__init__(quiet=quiet)
         self.doing, self.said = "", float("-inf")
 
-    def _more(self) -> tuple[Any, ...]:
+    def _more(self) -> "tuple[ProgressColumn, ...]":
         from rich.progress import TimeRemainingColumn
 
         return (TimeRemainingColumn(),)
+
+    def counting(self, doing: str) -> Callable[[int, int], None]:
+        """What takes many equal steps: how many are done, and of how many."""
+        return lambda done, total: self.show(doing, done, total, None)
 
     def show(self, doing: str, done: int, total: int, loss: float | None) -> None:
         """Take a step of what is being done."""
@@ -131,13 +137,6 @@ class StageProgress(_View):
             more = f", about {_duration(left)} left" if left else ""
             self.said = now
             remark(f"{doing}: {note}{more}")
-
-
-@contextmanager
-def counting(doing: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A view of many equal steps, told how many are done and of how many."""
-    with StageProgress(quiet=quiet) as view:
-        yield lambda done, total: view.show(doing, done, total, None)
 
 
 def _note(event: "Event") -> str:
