@@ -22,9 +22,9 @@ from hypothesis.extra.numpy import arrays
 
 import inscl.memory.encoder
 from inscl.errors import DataError, InsclError
-from inscl.memory.cache_table import checks, keep_only
-from inscl.memory.embedding_cache import CachedEncoder, text_key
-from inscl.memory.encoder import DEFAULT_MODEL, Encoder, SentenceEncoder, encode, identity_of, unit_rows
+from inscl.memory.cache_table import CacheTable, _checks
+from inscl.memory.embedding_cache import CachedEncoder
+from inscl.memory.encoder import DEFAULT_MODEL, Encoder, SentenceEncoder, _unit_rows, encode, identity_of
 from support import WordEncoder, flip
 
 HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def test_half_precision_costs_less_than_a_ten_thousandth_of_cosine(minilm):
     vectors = minilm([f"Write a {kind} about {TEXTS[i]}" for i, kind in enumerate(["poem", "proof", "plan"] * 6)])
     exact = vectors.astype(np.float64)
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    kept = unit_rows(vectors, len(vectors), "x").astype(np.float64)
+    kept = _unit_rows(vectors, len(vectors), "x").astype(np.float64)
     cosine = (kept / np.linalg.norm(kept, axis=1, keepdims=True)) @ (
         kept / np.linalg.norm(kept, axis=1, keepdims=True)
     ).T
@@ -126,9 +126,9 @@ def test_a_folders_identity_follows_its_weights(tmp_path):
 def test_rows_become_unit_vectors_or_an_error(vectors):
     if (np.linalg.norm(vectors, axis=1) == 0).any() or not np.isfinite(np.linalg.norm(vectors, axis=1)).all():
         with pytest.raises(DataError, match="NaN, infinite or all-zero"):
-            unit_rows(vectors, 3, "x")
+            _unit_rows(vectors, 3, "x")
         return
-    rows = unit_rows(vectors, 3, "x").astype(np.float64)
+    rows = _unit_rows(vectors, 3, "x").astype(np.float64)
     assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 2e-3
     exact = vectors.astype(np.float64)
     assert np.abs(rows - exact / np.linalg.norm(exact, axis=1, keepdims=True)).max() < 6e-4
@@ -138,7 +138,7 @@ def test_the_first_bad_text_is_named():
     vectors = np.ones((4, 2))
     vectors[2] = np.nan
     with pytest.raises(DataError, match=r"'mine' returned NaN.* for 1 of 4 texts \(the first is number 3\)"):
-        unit_rows(vectors, 4, "mine")
+        _unit_rows(vectors, 4, "mine")
 
 
 def test_any_callable_is_an_encoder():
@@ -356,7 +356,7 @@ def test_checksums_agree_with_whole_number_arithmetic():
         }
     )
     weights = [int.from_bytes(shake_256(b"inscl").digest(8 * 13)[8 * i : 8 * i + 8], "little") | 1 for i in range(13)]
-    for key, cut, row, check in zip(keys, [1, 0, 1, 0, 1], vectors, checks(table).tolist(), strict=True):
+    for key, cut, row, check in zip(keys, [1, 0, 1, 0, 1], vectors, _checks(table).tolist(), strict=True):
         raw = key + cut.to_bytes(2, "little") + row.tobytes()
         words = [int.from_bytes(raw[i : i + 2], "little") for i in range(0, len(raw), 2)]
         assert check == sum(word * weight for word, weight in zip(words, weights, strict=True)) % 2**64
@@ -379,12 +379,12 @@ def test_keep_only_forgets_the_rest_and_deletes_its_bytes(tmp_path):
     cached = CachedEncoder(WordEncoder(), str(tmp_path))
     cached(TEXTS)
     (table,) = tmp_path.iterdir()
-    keep_only({text_key(text) for text in TEXTS[:5]}, str(table), None)
+    CacheTable("the cache", str(table)).keep_only({CachedEncoder.key(text) for text in TEXTS[:5]})
     encoder = WordEncoder()
     CachedEncoder(encoder, str(tmp_path))(TEXTS)
     assert sorted(encoder.seen) == sorted(TEXTS[5:])
-    gone = text_key(TEXTS[19])
-    keep_only(set(), str(table), None)
+    gone = CachedEncoder.key(TEXTS[19])
+    CacheTable("the cache", str(table)).keep_only(set())
     assert not any(gone in file.read_bytes() for file in table.rglob("*") if file.is_file())
 
 

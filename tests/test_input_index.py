@@ -6,8 +6,8 @@ import lance
 import pyarrow as pa
 import pytest
 
-from inscl.memory.cache_table import KEY, CacheTable, checks, damage_of
-from inscl.memory.input_index import InputIndex, version_key
+from inscl.memory.cache_table import KEY, CacheTable, _checks
+from inscl.memory.input_index import InputIndex
 from inscl.memory.memory import Memory
 from inscl.memory.task import Task
 from support import WordEncoder, WordTagger, flip
@@ -70,7 +70,7 @@ def test_what_is_not_in_it_or_not_whole_is_put_into_it(tmp_path, looked_into):
     looked_into.clear()
     done = opened(path).add("d", rows(20, 50))
     assert (done.shared_inputs, set(looked_into)) == (20, {"a", "b", "c", "d"})
-    lost = version_key(opened(path).state().live["b"].id)
+    lost = InputIndex.key(opened(path).state().live["b"].id)
     (file,) = [file for file in table.rglob("data/*.lance") if file.read_bytes().count(lost)][:1]
     flip(file, file.read_bytes().index(lost))
     assert any("inputs.lance" in problem for problem in opened(path).verify().problems)
@@ -87,7 +87,7 @@ def test_a_removed_task_leaves_it(tmp_path):
     path = tmp_path / "m"
     for name in "ab":
         opened(path).add(name, rows(0, 40))
-    gone = version_key(opened(path).state().live["a"].id)
+    gone = InputIndex.key(opened(path).state().live["a"].id)
     table = path / "cache" / "inputs.lance"
     assert gone in every_byte(table)
     opened(path).remove("a")
@@ -123,7 +123,7 @@ def test_a_table_without_rows_is_whole(tmp_path, table):
     number = pa.int64() if table == "inputs.lance" else pa.float64()
     empty = pa.table({"first": pa.array([], KEY), "value": pa.array([], number)})
     lance.write_dataset(empty.append_column("check", pa.array([], pa.uint64())), str(tmp_path / table))
-    assert damage_of(str(tmp_path / table), None) == ""
+    assert CacheTable("a cache", str(tmp_path / table)).damage() == ""
     assert CacheTable("the cache", str(tmp_path / table)).find(first=[bytes(16)]) is None
     assert CacheTable("the cache", str(tmp_path / table)).counts("first") == {}
-    assert len(checks(empty)) == 0
+    assert len(_checks(empty)) == 0

@@ -3,7 +3,7 @@
 import lance
 import pytest
 
-from inscl.memory.kept_distances import KeptDistances, distance_key
+from inscl.memory.kept_distances import KeptDistances
 from inscl.memory.memory import Memory
 from inscl.replay import views
 from inscl.replay.planner import plan
@@ -87,7 +87,7 @@ def test_who_is_interrupted_keeps_what_was_done(path):
 def test_a_removed_task_is_not_left_in_them(path, computed):
     for name in NAMES:
         plan(opened(path), name, earlier=NAMES)
-    keys = {info.name: distance_key(info) for info in opened(path).tasks()}
+    keys = {info.name: KeptDistances.key(info) for info in opened(path).tasks()}
     assert keys["b"] in every_byte(table(path))
     opened(path).remove("b")
     assert keys["b"] not in every_byte(table(path))

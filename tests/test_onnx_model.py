@@ -11,7 +11,7 @@ import pytest
 
 from inscl.errors import InsclError
 from inscl.memory import encoder as encoders
-from inscl.memory.bert_graph import bert_graph
+from inscl.memory.bert_graph import BertGraph
 from inscl.memory.encoder import SentenceEncoder
 from inscl.memory.onnx_model import OnnxModel, _write_graph, can_read
 from inscl.memory.torch_model import TorchModel
@@ -179,6 +179,6 @@ def test_the_graph_is_valid_onnx(tmp_path):
     model = save_bert(tmp_path)
     config = json.loads((model / "config.json").read_text())
     _, weights = _write_graph(model)
-    graph = onnx.ModelProto.FromString(bert_graph(config, {name: array.shape for name, array in weights.items()}))
+    graph = onnx.ModelProto.FromString(BertGraph(config).write({name: array.shape for name, array in weights.items()}))
     assert {i.name for i in graph.graph.initializer} == set(weights)
     assert [i.name for i in graph.graph.input] == ["input_ids", "attention_mask"]

@@ -12,7 +12,7 @@ import pytest
 import inscl
 from inscl.core.insinfo import density_insinfo, insinfo, mean_insinfo
 from inscl.errors import MemoryStateError, PlanError
-from inscl.memory.encoder import unit_rows
+from inscl.memory.encoder import _unit_rows
 from inscl.memory.memory import Memory
 from inscl.replay.budget import DEFAULT_BUDGET, Budget
 from inscl.replay.mixing import mixture_rows
@@ -95,7 +95,7 @@ def pool_of_plan() -> list[str]:
 def test_insinfo_by_the_mean_and_by_density_in_the_plan(memory):
     pool = pool_of_plan()
     tags = merge_tags([clean_tags(raw) for raw in WordTagger()(pool)], WordEncoder()).tag_sets
-    vectors = unit_rows(WordEncoder()(pool), len(pool), "words")
+    vectors = _unit_rows(WordEncoder()(pool), len(pool), "words")
     expected = {"mean": mean_insinfo(tags), "density": density_insinfo(vectors)}
     for name, scores in expected.items():
         made = plan(memory, "weather", new(), budget=60, insinfo=name).plan

@@ -17,21 +17,8 @@ _PARTS = (
 )
 
 
-def is_bert(config: _Config) -> bool:
-    """Whether this is the configuration of a model that `bert_graph` can write."""
-    positions = config.get("position_embedding_type", "absolute")
-    return (config.get("model_type"), config.get("hidden_act"), positions) == ("bert", "gelu", "absolute")
-
-
-def bert_weights(config: _Config) -> list[str]:
-    """Names of the weights that the graph wants."""
-    layers = [f"encoder.layer.{i}.{part}" for i in range(config["num_hidden_layers"]) for part in _PARTS]
-    tables = [f"embeddings.{name}.weight" for name in _EMBEDDINGS]
-    return tables + [f"{part}.{of}" for part in ("embeddings.LayerNorm", *layers) for of in ("weight", "bias")]
-
-
-def bert_graph(config: _Config, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """The graph of a model, without its float32 weights, which the session is given when it is made.
+class BertGraph:
+    """The graph of a model, without its float32 weights, which a session is given when it is made.
 
     Inputs ``input_ids`` and ``attention_mask``, int64 (n, t); output ``last_hidden_state``, float32 (n, t, hidden).
     A sequence has one segment, and only tokens where the mask is 1 are attended to.
@@ -39,23 +26,44 @@ def bert_graph(config: _Config, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     Parameters
     ----------
     config : mapping
-        See `is_bert`.
-    shapes : mapping
-        Shape of each of `bert_weights`.
+        A model's config.json.
     """
-    from onnx import helper
 
-    nodes = _Nodes(config)
-    hidden = nodes.embedded()
-    for layer in range(config["num_hidden_layers"]):
-        hidden = nodes.layer(hidden, f"encoder.layer.{layer}")
-    nodes.add("Reshape", hidden, "by sequence", out="last_hidden_state")
-    inputs = [helper.make_tensor_value_info(name, INT64, ["n", "t"]) for name in ("input_ids", "attention_mask")]
-    states = helper.make_tensor_value_info("last_hidden_state", FLOAT, ["n", "t", config["hidden_size"]])
-    weights = [_given(name, shape) for name, shape in shapes.items()]
-    graph = helper.make_graph(nodes.all, "bert", inputs, [states], weights)
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(_FUSED, 1)]
-    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+    def __init__(self, config: _Config) -> None:
+        self._config = config
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the graph of such a model can be written."""
+        positions = self._config.get("position_embedding_type", "absolute")
+        return (self._config.get("model_type"), self._config.get("hidden_act"), positions) == (
+            "bert",
+            "gelu",
+            "absolute",
+        )
+
+    @property
+    def weights(self) -> list[str]:
+        """Names of the weights that it wants."""
+        layers = [f"encoder.layer.{i}.{part}" for i in range(self._config["num_hidden_layers"]) for part in _PARTS]
+        tables = [f"embeddings.{name}.weight" for name in _EMBEDDINGS]
+        return tables + [f"{part}.{of}" for part in ("embeddings.LayerNorm", *layers) for of in ("weight", "bias")]
+
+    def write(self, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+        """The graph itself, from the shape of each of its `weights`."""
+        from onnx import helper
+
+        nodes = _Nodes(self._config)
+        hidden = nodes.embedded()
+        for layer in range(self._config["num_hidden_layers"]):
+            hidden = nodes.layer(hidden, f"encoder.layer.{layer}")
+        nodes.add("Reshape", hidden, "by sequence", out="last_hidden_state")
+        inputs = [helper.make_tensor_value_info(name, INT64, ["n", "t"]) for name in ("input_ids", "attention_mask")]
+        states = helper.make_tensor_value_info("last_hidden_state", FLOAT, ["n", "t", self._config["hidden_size"]])
+        weights = [_given(name, shape) for name, shape in shapes.items()]
+        graph = helper.make_graph(nodes.all, "bert", inputs, [states], weights)
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid(_FUSED, 1)]
+        return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
 
 
 class _Nodes:

@@ -7,7 +7,6 @@ time and no results.
 import logging
 from collections.abc import Collection, Iterable
 from hashlib import shake_256
-from typing import Any
 
 import lance
 import numpy as np
@@ -66,9 +65,48 @@ class CacheTable:
         """Add rows, in one commit."""
         try:
             with explained(self._what):
-                _append(table.append_column(_CHECK, pa.array(checks(table))), self._uri, self._storage)
+                _append(table.append_column(_CHECK, pa.array(_checks(table))), self._uri, self._storage)
         except MemoryStateError as error:  # a read-only or full disk loses speed, not results
             _log.warning("%s could not be written (%s)", self._what, error)
+
+    def damage(self) -> str:
+        """What is wrong with it, in a sentence; empty if nothing is."""
+        try:
+            with explained("cannot be read"):
+                table = _open_table(self._uri, self._storage)
+                rows = None if table is None else table.to_table()
+                damaged = 0 if rows is None else rows.num_rows - _that_hold(rows).num_rows
+        except MemoryStateError as error:
+            return str(error)
+        return f"{damaged} rows changed; they are computed again when needed" if damaged else ""
+
+    def keep_only(self, keys: Collection[bytes] | None) -> None:
+        """Rewrite it with the rows whose owners are all among some (None: all) and delete what it held before.
+
+        The caller holds the memory alone. Rows whose checksums do not hold are dropped.
+
+        Raises
+        ------
+        DamageError
+            If the table cannot be read.
+        """
+        with explained(self._what):
+            table = _open_table(self._uri, self._storage)
+            if table is None:
+                return
+            rows = _that_hold(table.to_table())
+            if keys is not None:
+                for column in _OWNERS & set(rows.column_names):
+                    rows = rows.filter(pa.array(_among(rows[column], keys)))
+            _clean(lance.write_dataset(rows, self._uri, mode="overwrite", storage_options=self._storage))
+
+    def tidy(self) -> None:
+        """Put many small pieces together and delete what was before; the caller holds the memory alone."""
+        with explained(self._what):
+            table = _open_table(self._uri, self._storage)
+            if table is not None and len(table.get_fragments()) > _PIECES:
+                table.optimize.compact_files()
+                _clean(table)
 
     def _found(self, keys: dict[str, Collection[bytes]]) -> pa.Table | None:
         table = _open_table(self._uri, self._storage)
@@ -80,49 +118,7 @@ class CacheTable:
         return _that_hold(table.take(places)) if places else None
 
 
-def damage_of(uri: str, storage: dict[str, str] | None) -> str:
-    """What is wrong with a cache table, in a sentence; empty if nothing is."""
-    try:
-        with explained("cannot be read"):
-            table = _open_table(uri, storage)
-            rows = None if table is None else table.to_table()
-            damaged = 0 if rows is None else rows.num_rows - _that_hold(rows).num_rows
-    except MemoryStateError as error:
-        return str(error)
-    return f"{damaged} rows changed; they are computed again when needed" if damaged else ""
-
-
-def keep_only(keys: Collection[bytes] | None, uri: str, storage: dict[str, str] | None) -> None:
-    """Rewrite a cache table with the rows whose owners are all among some (None: all) and delete what it held before.
-
-    The caller holds the memory alone. Rows whose checksums do not hold are dropped.
-
-    Raises
-    ------
-    DamageError
-        If the table cannot be read.
-    """
-    with explained("the cache"):
-        table = _open_table(uri, storage)
-        if table is None:
-            return
-        rows = _that_hold(table.to_table())
-        if keys is not None:
-            for column in _OWNERS & set(rows.column_names):
-                rows = rows.filter(pa.array(_among(rows[column], keys)))
-        _rewrite(rows, uri, storage)
-
-
-def tidy(uri: str, storage: dict[str, str] | None) -> None:
-    """Put a table of many small pieces together and delete what it was before; the caller holds the memory alone."""
-    with explained("the cache"):
-        table = _open_table(uri, storage)
-        if table is not None and len(table.get_fragments()) > _PIECES:
-            table.optimize.compact_files()
-            _clean(table)
-
-
-def checks(table: pa.Table) -> npt.NDArray[np.uint64]:
+def _checks(table: pa.Table) -> npt.NDArray[np.uint64]:
     """Checksum of each row: the 16-bit words of its columns, weighted and added modulo 2^64.
 
     The weights are odd, so a change of one word always shows, and any other almost surely.
@@ -135,14 +131,13 @@ def checks(table: pa.Table) -> npt.NDArray[np.uint64]:
     return sums
 
 
-def matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+def matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float16]:
     """A column of lists of one length, (n, length)."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    rows: npt.NDArray[Any] = flat.reshape(-1, column.type.list_size)
-    return rows
+    flat: npt.NDArray[np.float16] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, column.type.list_size)
 
 
-def _open_table(uri: str, storage: dict[str, str] | None) -> Any:
+def _open_table(uri: str, storage: dict[str, str] | None) -> lance.LanceDataset | None:
     """A Lance dataset, or None where there is none yet."""
     try:
         return lance.dataset(uri, storage_options=storage)
@@ -173,12 +168,8 @@ def _create(schema: pa.Schema, uri: str, storage: dict[str, str] | None) -> None
             raise
 
 
-def _rewrite(table: pa.Table, uri: str, storage: dict[str, str] | None) -> None:
-    """Replace a table's rows and delete every earlier version; the caller holds the memory alone."""
-    _clean(lance.write_dataset(table, uri, mode="overwrite", storage_options=storage))
-
-
-def _clean(table: Any) -> None:
+def _clean(table: lance.LanceDataset) -> None:
+    """Delete every earlier version; the caller holds the memory alone."""
     from datetime import timedelta
 
     table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
@@ -193,7 +184,7 @@ def _that_hold(table: pa.Table) -> pa.Table:
     """Rows whose checksums hold; without the column, as earlier releases wrote them, all."""
     if _CHECK not in table.column_names:
         return table
-    holds = table[_CHECK].to_numpy() == checks(table.drop_columns([_CHECK]))
+    holds = table[_CHECK].to_numpy() == _checks(table.drop_columns([_CHECK]))
     if not holds.all():
         _log.warning("%d damaged rows of a cache are computed again", int((~holds).sum()))
     return table.filter(pa.array(holds))

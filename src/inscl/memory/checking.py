@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from inscl.errors import DamageError
-from inscl.memory.cache_table import damage_of
+from inscl.memory.cache_table import CacheTable
 from inscl.memory.catalogue import Commit, State, fold
 from inscl.memory.ledger import Page
 from inscl.memory.purging import purge_alone, trim_cache
 from inscl.memory.store import Store
-from inscl.memory.versions import is_read
+from inscl.memory.versions import Versions
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _record_damage(store: Store, commit: Commit) -> list[str]:
 
 def _cache_damage(store: Store) -> list[str]:
     caches = [f"cache/{name}" for name in store.place.listing("cache")]
-    found = {cache: damage_of(f"{store.place.uri}/{cache}", store.place.storage) for cache in caches}
+    found = {cache: CacheTable(cache, f"{store.place.uri}/{cache}", store.place.storage).damage() for cache in caches}
     return [f"{cache} {what}" for cache, what in found.items() if what]
 
 
@@ -143,7 +143,7 @@ def _with(state: State, commit: Commit, *, current: bool) -> State:
 def _mended(store: Store, commit: Commit) -> tuple[Commit | None, list[str]]:
     """A version without what is damaged in it, or None if its rows are; and what was done."""
     changes = store.versions.changes(commit)
-    lost = [name for name, how in changes.items() if is_read(name) and how != "is not its own"]
+    lost = [name for name, how in changes.items() if Versions.is_read(name) and how != "is not its own"]
     if lost:
         store.versions.put_aside(commit.id)
         return None, [f"task '{commit.name}' was put aside as aside/{commit.id}: {lost[0]} {changes[lost[0]]}"]

@@ -1,6 +1,6 @@
 """The embedding cache of a memory: one table per encoder, keyed by the hash of the text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -13,11 +13,6 @@ from inscl.memory.encoder import Encoded, Encoder, encode_in_chunks, identity_of
 
 _KNOWN = 2**17  # embeddings held in memory that the table holds, too
 _AT_ONCE = 2**16  # texts that are prepared at once
-
-
-def text_key(text: str) -> bytes:
-    """Key of a text in the cache: of exactly this text, since encoders see case and white space."""
-    return key_of("text", text)
 
 
 def _hashed(encoder: str) -> str:
@@ -44,7 +39,7 @@ class CachedEncoder:
         folder: str | None = None,
         *,
         storage: dict[str, str] | None = None,
-        track: Callable[[Sequence[int]], object] = lambda steps: steps,
+        track: Callable[[Sequence[int]], Iterable[int]] = lambda steps: steps,
     ) -> None:
         self.identity = identity_of(encoder)
         self._encoder, self._track = encoder, track
@@ -56,9 +51,14 @@ class CachedEncoder:
             self._before = CacheTable("the embedding cache", f"{name}.lance", storage)
         self._known: dict[bytes, tuple[npt.NDArray[np.float16], bool]] = {}
 
+    @staticmethod
+    def key(text: str) -> bytes:
+        """Key of a text in the cache: of exactly this text, since encoders see case and white space."""
+        return key_of("text", text)
+
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Embeddings of the texts, encoding only those not known yet."""
-        keys = [text_key(text) for text in texts]
+        keys = [self.key(text) for text in texts]
         if self._table is not None and len(self._known) > _KNOWN:
             self._known.clear()
         self._look_up([key for key in keys if key not in self._known])
@@ -92,7 +92,7 @@ class CachedEncoder:
         flat = pa.array(encoded.vectors.reshape(-1))
         table = pa.table(
             {
-                "key": pa.array([text_key(text) for text in texts], KEY),
+                "key": pa.array([self.key(text) for text in texts], KEY),
                 "cut": encoded.cut,
                 "vector": pa.FixedSizeListArray.from_arrays(flat, encoded.vectors.shape[1]),
             }

@@ -4,11 +4,11 @@ Embeddings are unit vectors kept in half precision. Every later number is comput
 read from the cache and one just encoded give the same plan.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +122,7 @@ def _locate(model: str) -> str:
     return str(hub.snapshot_download(model, allow_patterns=["*.json", "1_Pooling/*.json", "onnx/model.onnx"]))
 
 
-def unit_rows(vectors: npt.ArrayLike, n: int, encoder: str) -> Embeddings:
+def _unit_rows(vectors: npt.ArrayLike, n: int, encoder: str) -> Embeddings:
     """Check what an encoder gave and scale its rows to length 1, in half precision."""
     array = np.asarray(vectors, dtype=np.float32)
     if array.ndim != 2 or len(array) != n or array.shape[1] == 0:
@@ -144,7 +144,7 @@ def unit_rows(vectors: npt.ArrayLike, n: int, encoder: str) -> Embeddings:
 def encode(encoder: Encoder, texts: Sequence[str]) -> Encoded:
     """Encode texts in one go, without a cache."""
     batch = list(texts)
-    vectors = unit_rows(encoder(batch), len(batch), identity_of(encoder))
+    vectors = _unit_rows(encoder(batch), len(batch), identity_of(encoder))
     too_long = getattr(encoder, "too_long", None)
     cut = np.asarray(too_long(batch), dtype=bool) if too_long else np.zeros(len(batch), dtype=bool)
     return Encoded(vectors, cut)
@@ -154,7 +154,7 @@ def encode_in_chunks(
     encoder: Encoder,
     texts: Sequence[str],
     keep: Callable[[Sequence[str], Encoded], None],
-    track: Callable[[Sequence[int]], Any] = lambda steps: steps,
+    track: Callable[[Sequence[int]], Iterable[int]] = lambda steps: steps,
 ) -> None:
     """Encode many texts, handing over each chunk as soon as it is done, so that a killed run keeps its work."""
     # Similar lengths together: a batch is as slow as its longest text.

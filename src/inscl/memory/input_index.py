@@ -25,6 +25,11 @@ class InputIndex:
     def __init__(self, folder: str | None, storage: dict[str, str] | None = None) -> None:
         self._table = None if folder is None else CacheTable("the index of inputs", f"{folder}/inputs.lance", storage)
 
+    @staticmethod
+    def key(version: str) -> bytes:
+        """Key of a task's version, by its id."""
+        return bytes.fromhex(version)
+
     def add(self, version: str, task: Task) -> None:
         """Remember a version's inputs."""
         if self._table is not None:
@@ -40,7 +45,7 @@ class InputIndex:
             The other tasks, by version. Those that are not in the index, or not whole, are put into it.
         """
         mine = task.inputs
-        keys = {version_key(version) for version in others}
+        keys = {self.key(version) for version in others}
         theirs = [self._rest(others)]
         if self._table is not None and (found := self._table.find(input=mine["input_key"].to_pylist())) is not None:
             theirs.append(found.filter(pc.is_in(found["version"], pa.array(sorted(keys), KEY))).select(_SCHEMA.names))
@@ -54,16 +59,11 @@ class InputIndex:
     def _rest(self, others: Mapping[str, Task]) -> pa.Table:
         """Rows of the versions that the index does not hold whole; it holds them from now on."""
         known = self._table.counts("version") if self._table is not None else {}
-        missing = {v: task for v, task in others.items() if known.get(version_key(v), 0) < task.info.inputs}
+        missing = {v: task for v, task in others.items() if known.get(self.key(v), 0) < task.info.inputs}
         rows = _rows(missing)
         if self._table is not None and missing:
             self._table.append(rows)
         return rows
-
-
-def version_key(version: str) -> bytes:
-    """Key of a task's version, by its id."""
-    return bytes.fromhex(version)
 
 
 def _rows(tasks: Mapping[str, Task]) -> pa.Table:
@@ -73,6 +73,6 @@ def _rows(tasks: Mapping[str, Task]) -> pa.Table:
 
 def _rows_of(version: str, task: Task) -> pa.Table:
     inputs = task.inputs
-    versions = pa.array([version_key(version)] * inputs.num_rows, KEY)
+    versions = pa.array([InputIndex.key(version)] * inputs.num_rows, KEY)
     columns = [versions, inputs["input_key"].combine_chunks(), inputs["split"].cast(pa.int64()).combine_chunks()]
     return pa.Table.from_arrays(columns, schema=_SCHEMA)

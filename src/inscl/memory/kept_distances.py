@@ -11,11 +11,6 @@ from inscl.memory.cache_table import KEY, CacheTable
 from inscl.memory.task import TaskInfo
 
 
-def distance_key(info: TaskInfo) -> bytes:
-    """Key of what a distance sees of a task: its instructions' embeddings and counts, and not its name."""
-    return key_of("distance", info.content, info.embeddings)
-
-
 class KeptDistances:
     """Distances of earlier tasks to new ones, one table for each encoder and way to measure.
 
@@ -33,6 +28,11 @@ class KeptDistances:
         self._folder, self._encoder, self._storage = folder, encoder, storage
         self._known: dict[str, dict[tuple[bytes, bytes], float]] = {}  # by way, then by the two tasks
 
+    @staticmethod
+    def key(info: TaskInfo) -> bytes:
+        """Key of what a distance sees of a task: its instructions' embeddings and counts, and not its name."""
+        return key_of("distance", info.content, info.embeddings)
+
     def __call__(
         self, way: Sequence[str], earlier: Sequence[TaskInfo], new: TaskInfo, measure: Callable[[int], float]
     ) -> list[float]:
@@ -48,10 +48,10 @@ class KeptDistances:
         """
         name = blake2b("\n".join([self._encoder, *way]).encode(), digest_size=8).hexdigest()
         known, made = self._known.setdefault(name, {}), {}
-        pairs = [(distance_key(info), distance_key(new)) for info in earlier]
+        pairs = [(self.key(info), self.key(new)) for info in earlier]
         table = self._table(name)
         if table is not None and (missing := [first for first, second in pairs if (first, second) not in known]):
-            known.update(_read(table.find(first=missing, second=[distance_key(new)])))
+            known.update(_read(table.find(first=missing, second=[self.key(new)])))
         try:
             for number, pair in enumerate(pairs):
                 if pair not in known:

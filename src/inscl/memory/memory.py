@@ -84,7 +84,7 @@ class Memory:
         storage_options: dict[str, str] | None = None,
         compression: str | None = None,
         notice: Callable[[str], None] = lambda message: None,
-        track: Callable[[Sequence[int]], object] = lambda steps: steps,
+        track: Callable[[Sequence[int]], Iterable[int]] = lambda steps: steps,
     ) -> None:
         self.path = str(path)
         self.tagger = tagger or _default_tagger()

@@ -148,28 +148,28 @@ def _pooling(config: Mapping[str, object]) -> str:
 
 
 def _is_plain_bert(folder: Path) -> bool:
-    from inscl.memory.bert_graph import bert_weights, is_bert
+    from inscl.memory.bert_graph import BertGraph
 
-    config = _json(folder / "config.json", {})
-    if not is_bert(config) or not (folder / _WEIGHTS).is_file():
+    graph = BertGraph(_json(folder / "config.json", {}))
+    if not graph.is_known or not (folder / _WEIGHTS).is_file():
         return False
     from safetensors import safe_open
 
     with safe_open(folder / _WEIGHTS, "numpy") as file:
         there = set(file.keys())
-    return there.issuperset(bert_weights(config))
+    return there.issuperset(graph.weights)
 
 
 def _write_graph(folder: Path) -> tuple[bytes, dict[str, _Vectors]]:
     """The graph of a BERT in safetensors, and its weights."""
     from safetensors import safe_open
 
-    from inscl.memory.bert_graph import bert_graph, bert_weights
+    from inscl.memory.bert_graph import BertGraph
 
-    config = _json(folder / "config.json", {})
+    graph = BertGraph(_json(folder / "config.json", {}))
     with safe_open(folder / _WEIGHTS, "numpy") as file:
-        weights = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in bert_weights(config)}
-    return bert_graph(config, {name: weight.shape for name, weight in weights.items()}), weights
+        weights = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in graph.weights}
+    return graph.write({name: weight.shape for name, weight in weights.items()}), weights
 
 
 def _json(path: Path, otherwise: object) -> Any:

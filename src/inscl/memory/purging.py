@@ -5,11 +5,11 @@ from contextlib import suppress
 from inscl.errors import DamageError, MemoryStateError
 from inscl.files import PARTIAL
 from inscl.llm.replies import forget_replies
-from inscl.memory.cache_table import keep_only, tidy
+from inscl.memory.cache_table import CacheTable
 from inscl.memory.catalogue import State
-from inscl.memory.embedding_cache import text_key
-from inscl.memory.input_index import version_key
-from inscl.memory.kept_distances import distance_key
+from inscl.memory.embedding_cache import CachedEncoder
+from inscl.memory.input_index import InputIndex
+from inscl.memory.kept_distances import KeptDistances
 from inscl.memory.store import Store
 from inscl.memory.task import TaskInfo
 from inscl.tags.clean import clean_tags
@@ -40,7 +40,7 @@ def purge_alone(store: Store, state: State) -> None:
         _forget(store, state)
     for name in store.place.listing("cache"):
         with suppress(MemoryStateError):  # a full disk or damage costs speed; `verify` tells
-            tidy(f"{store.place.uri}/cache/{name}", store.place.storage)
+            CacheTable("the cache", f"{store.place.uri}/cache/{name}", store.place.storage).tidy()
     # Last: until here the dead rows say that there is something to delete.
     store.catalogue.rewrite([commit.row() for commit in state.condensed()], state.version)
     for name in store.place.listing():
@@ -52,7 +52,7 @@ def purge_alone(store: Store, state: State) -> None:
 def trim_cache(store: Store, name: str, used: set[bytes] | None) -> None:
     """Keep a cache's rows of some texts and tasks (None: all) that are whole; if it cannot be read, none."""
     try:
-        keep_only(used, f"{store.place.uri}/{name}", store.place.storage)
+        CacheTable("the cache", f"{store.place.uri}/{name}", store.place.storage).keep_only(used)
     except DamageError:
         store.place.delete(name)
 
@@ -62,9 +62,9 @@ def _forget(store: Store, state: State) -> None:
     used: set[bytes] = set()
     for commit in (*state.live.values(), *state.old):
         instructions = store.task(commit).instructions
-        used.update(text_key(text) for text in instructions.texts)
-        used.update(text_key(tag) for tags in instructions.tags for tag in clean_tags(tags))
-        used.update((distance_key(TaskInfo.from_json(commit.info)), version_key(commit.id)))
+        used.update(CachedEncoder.key(text) for text in instructions.texts)
+        used.update(CachedEncoder.key(tag) for tags in instructions.tags for tag in clean_tags(tags))
+        used.update((KeptDistances.key(TaskInfo.from_json(commit.info)), InputIndex.key(commit.id)))
     for name in store.place.listing("cache"):
         trim_cache(store, f"cache/{name}", used)
     live = {key.hex() for commit in state.live.values() for key in store.task(commit).instructions.keys}

@@ -133,7 +133,7 @@ class Versions:
         if (commit.id, table) in self._checked:
             return
         for name, expected in json.loads(commit.files).items():
-            if name.startswith(f"{table}.lance/") and is_read(name):
+            if name.startswith(f"{table}.lance/") and self.is_read(name):
                 self._check(commit, name, expected)
         self._checked.add((commit.id, table))
 
@@ -151,7 +151,7 @@ class Versions:
         """Give a version the examples of another."""
         self._place.copy_folder(f"tasks/{source}/examples.lance", f"tasks/{target}/examples.lance")
 
-
-def is_read(name: str) -> bool:
-    """Whether a table is read by a file; Lance keeps two kinds beside it that say nothing new."""
-    return "/_transactions/" not in name and not name.endswith("latest_version_hint.json")
+    @staticmethod
+    def is_read(name: str) -> bool:
+        """Whether a table is read by a file; Lance keeps two kinds beside it that say nothing new."""
+        return "/_transactions/" not in name and not name.endswith("latest_version_hint.json")
