@@ -11,7 +11,7 @@ from inscl.core.orders import order_of
 from inscl.data.example import Example, instruction_key, key_of
 from inscl.evaluation.scores import RowScores, instructions_of
 from inscl.experiments.config import StreamConfig
-from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan, expert_job, joint_job
+from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan
 from inscl.experiments.results import Stream, StreamResult, to_table
 from inscl.experiments.run_folder import RunFolder
 from inscl.replay.budget import Budget
@@ -82,10 +82,10 @@ class _Maker:
         (self.folder / "streams.json").write_text(json.dumps(described))
         self.stage(UNTRAINED, self.tasks)
         for task in self.tasks:
-            self.stage(expert_job(task, 0), [task])
+            self.stage(Job.expert(task, 0), [task])
         if self.config.joint:
             for seed in self.config.seeds:
-                self.stage(joint_job(self.tasks, seed), self.tasks)
+                self.stage(Job.joined(self.tasks, seed), self.tasks)
         for stream in streams:
             answered = stream.seed == self.config.seeds[0] and stream.order == self.config.orders[0]
             for i, job in enumerate(stream.jobs()[:stages_done], start=1):
@@ -176,7 +176,7 @@ class _Maker:
             tasks=stream.tasks,
             stages=[self.scored(job, stream.tasks[: i + 1]) for i, job in enumerate(jobs, start=1)],
             main=self.config.scorer,
-            experts={task: [self.scores(expert_job(task, 0), task)] for task in self.tasks},
+            experts={task: [self.scores(Job.expert(task, 0), task)] for task in self.tasks},
             zero_shot=self.scored(UNTRAINED, self.tasks),
             costs=[
                 {"tokens": 1000.0 + 100 * i, "seconds": 60.0, "replayed_share": 0.2} for i in range(1, len(jobs) + 1)
@@ -190,7 +190,7 @@ class _Maker:
             StreamResult(
                 stream=self.columns("joint", "", "", seed),
                 tasks=self.tasks,
-                stages=[self.scored(joint_job(self.tasks, seed), self.tasks)],
+                stages=[self.scored(Job.joined(self.tasks, seed), self.tasks)],
                 main=self.config.scorer,
                 at_once=True,
             )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from inscl.experiments.results import FINAL, StreamKey, TableRow, stream_key
+from inscl.experiments.results import FINAL, StreamKey, TableRow
 
 
 def gains_at_equal_tokens(rows: Iterable[TableRow]) -> dict[StreamKey, float]:
@@ -33,7 +33,7 @@ def gains_at_equal_tokens(rows: Iterable[TableRow]) -> dict[StreamKey, float]:
     known: dict[str, dict[StreamKey, dict[int, float]]] = {"tokens": {}, "relative_gain": {}, FINAL: {}}
     for row in rows:
         if row["metric"] in known:
-            known[row["metric"]].setdefault(stream_key(row), {})[row["stage"]] = row["value"]
+            known[row["metric"]].setdefault(StreamKey.of(row), {})[row["stage"]] = row["value"]
     tokens, gains, finals = known.values()
     measured = [key for key in gains if key in finals and key in tokens]
     totals = {key: sum(tokens[key].values()) for key in measured}

@@ -40,6 +40,16 @@ class Job:
     budget: Budget | None = None
     joint: bool = False
 
+    @classmethod
+    def expert(cls, task: str, seed: int) -> "Job":
+        """The model that learns one task alone."""
+        return cls(learnt=(task,), seed=seed)
+
+    @classmethod
+    def joined(cls, tasks: Sequence[str], seed: int) -> "Job":
+        """The model that learns all tasks at once."""
+        return cls(learnt=tuple(tasks), seed=seed, joint=True)
+
     @property
     def start(self) -> "Job | None":
         """The job whose model this one trains on; None: the untrained model."""
@@ -131,16 +141,6 @@ def _budgets_of(strategy: str, config: StreamConfig) -> tuple[Budget | None, ...
     from inscl.replay.strategies import STRATEGIES
 
     return (None,) if STRATEGIES[strategy].budget is None else config.budgets
-
-
-def expert_job(task: str, seed: int) -> Job:
-    """The model that learns one task alone."""
-    return Job(learnt=(task,), seed=seed)
-
-
-def joint_job(tasks: Sequence[str], seed: int) -> Job:
-    """The model that learns all tasks at once."""
-    return Job(learnt=tuple(tasks), seed=seed, joint=True)
 
 
 def _larger(a: int | None, b: int | None) -> int | None:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
 
@@ -58,10 +58,10 @@ class StreamKey(NamedTuple):
     order: str
     seed: int
 
-
-def stream_key(row: TableRow) -> StreamKey:
-    """Which stream a row of a table is about."""
-    return StreamKey(row["strategy"], row["budget"], row["order"], row["seed"])
+    @classmethod
+    def of(cls, row: TableRow) -> Self:
+        """Which stream a row of a table is about."""
+        return cls(row["strategy"], row["budget"], row["order"], row["seed"])
 
 
 class Row(NamedTuple):

@@ -20,7 +20,7 @@ from inscl.data.row_check import check_rows
 from inscl.errors import ConfigError, InsclError, short
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.data import StreamData
-from inscl.experiments.jobs import UNTRAINED, Job, Scored, StreamPlan, expert_job, joint_job, merge_scored
+from inscl.experiments.jobs import UNTRAINED, Job, Scored, StreamPlan, merge_scored
 from inscl.experiments.results import to_table
 from inscl.experiments.run_folder import FORMAT, PARQUET, RECORD, RunFolder
 from inscl.experiments.workers import Chain, Step, Workers, chains_of
@@ -215,10 +215,10 @@ class _Run:
         bounds: dict[Job, Scored] = {UNTRAINED: dict.fromkeys(names, most)}
         for task in names:
             for seed in self._expert_seeds:
-                bounds[expert_job(task, seed)] = {task: most}
+                bounds[Job.expert(task, seed)] = {task: most}
         if self.config.joint:
             for seed in self.config.seeds:
-                bounds[joint_job(names, seed)] = dict.fromkeys(names, most)
+                bounds[Job.joined(names, seed)] = dict.fromkeys(names, most)
         return bounds
 
     def _streams(self, dev_scores: Mapping[str, float] | None) -> list[StreamPlan]:
@@ -380,7 +380,7 @@ class _Run:
         return {task: self._expert(task, "dev") for task in self.data.names}
 
     def _expert(self, task: str, side: str = "test") -> float:
-        found = [self._folder(expert_job(task, seed)).scores(side)[task] for seed in self._expert_seeds]
+        found = [self._folder(Job.expert(task, seed)).scores(side)[task] for seed in self._expert_seeds]
         return fmean(scores.mean(self.config.scorer) for scores in found)
 
     def _table(self) -> pa.Table:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import IO, Annotated, Any, Self
 
 import pyarrow as pa
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
@@ -23,7 +23,7 @@ from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
 from inscl.experiments.comparison import FinalRows
 from inscl.experiments.config import StreamConfig
-from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan, expert_job, joint_job
+from inscl.experiments.jobs import UNTRAINED, Job, StreamPlan
 from inscl.experiments.results import (
     FINAL,
     SCHEMA,
@@ -32,7 +32,6 @@ from inscl.experiments.results import (
     StreamKey,
     StreamResult,
     TableRow,
-    stream_key,
     to_table,
 )
 from inscl.files import whole_file
@@ -199,7 +198,7 @@ class RunFolder:
 
     def write_table(self, table: pa.Table) -> None:
         """Write the table of all numbers; each file is the old one or the new one, never half."""
-        write_tables(self.path, {CSV: (write_csv, table), PARQUET: (write_parquet, table)})
+        write_tables(self.path, {CSV: table, PARQUET: table})
 
     # ---------------------------------------------------------------- where things are
 
@@ -253,7 +252,7 @@ class RunFolder:
 
     def _stream(self, entry: Mapping[str, Any]) -> StreamFolder:
         return StreamFolder(
-            key=stream_key(entry),
+            key=StreamKey.of(entry),
             tasks=tuple(entry["tasks"]),
             folders=tuple(map(self.stage, entry["stages"])),
             scorer=self.config.scorer,
@@ -290,7 +289,7 @@ class RunFolder:
     def stages_done(self) -> tuple[int, int]:
         """Stages that are scored, and stages in all."""
         scored = {
-            (stream_key(row), row["stage"])
+            (StreamKey.of(row), row["stage"])
             for row in self.rows
             if row["metric"] == self.config.scorer and row["stage"] and row["order"] != _UPPER_BOUND_ORDER
         }
@@ -351,12 +350,12 @@ class RunFolder:
     @cached_property
     def _experts(self) -> Reference | None:
         seeds = self.config.experts.seeds if self.config.experts else ()
-        return self._reference(expert_job, seeds)
+        return self._reference(Job.expert, seeds)
 
     @cached_property
     def _joint(self) -> Reference | None:
         seeds = self.config.seeds if self.config.joint else ()
-        return self._reference(lambda task, seed: joint_job(self.tasks, seed), seeds)
+        return self._reference(lambda task, seed: Job.joined(self.tasks, seed), seeds)
 
     def _reference(self, job: Callable[[str, int], Job], seeds: Sequence[int]) -> Reference | None:
         """Row scores of every task by a model per seed; None where one is missing."""
@@ -365,14 +364,14 @@ class RunFolder:
         return known if seeds and known == found else None
 
     def _joint_stage(self, seed: int) -> _FinishedStage:
-        return _FinishedStage(self.stage(joint_job(self.tasks, seed).name))
+        return _FinishedStage(self.stage(Job.joined(self.tasks, seed).name))
 
     def final_rows(self) -> dict[StreamKey, FinalRows]:
         """What makes up the final Relative Gain of each finished stream, row by row.
 
         Streams without one are left out, and those whose row scores are gone.
         """
-        with_gain = {stream_key(row) for row in self.rows if row["metric"] == FINAL}
+        with_gain = {StreamKey.of(row) for row in self.rows if row["metric"] == FINAL}
         kept = [stream for stream in self.streams if stream.finished and stream.key in with_gain]
         return {stream.key: self._final_rows(self.result(stream)) for stream in kept} if self._experts else {}
 
@@ -390,15 +389,15 @@ def run_of(stage: str | Path) -> RunFolder | None:
     return next((run for run in runs if run.exists), None)
 
 
-def write_tables(folder: Path, tables: Mapping[str, tuple[Callable[[pa.Table, Any], None], pa.Table]]) -> None:
-    """Write tables by the name of their file; each is the old one or the new one, never half."""
+def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
+    """Write tables as CSV or Parquet, by the name of their file; each is the old one or the new one, never half."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (write, table) in tables.items():
+    for name, table in tables.items():
         with whole_file(folder / name, "wb") as file:
-            write(table, file)
+            (_write_csv if name.endswith(".csv") else _write_parquet)(table, file)
 
 
-def write_parquet(table: pa.Table, file: Any) -> None:
+def _write_parquet(table: pa.Table, file: IO[bytes]) -> None:
     """Write a table whose pages have checksums."""
     from pyarrow import parquet
 
@@ -418,7 +417,7 @@ def _whole(path: Path) -> pa.Table | None:
         return None
 
 
-def write_csv(table: pa.Table, file: Any) -> None:
+def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
     """Write a table of which no spreadsheet takes a text for a formula.
 
     A text that begins like one, or with an apostrophe, gets an apostrophe in front.

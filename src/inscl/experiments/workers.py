@@ -15,12 +15,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from inscl.errors import InsclError
 from inscl.experiments.jobs import Job, Scored, StreamPlan
 from inscl.libraries import prepare_libraries
 from inscl.memory.locks import hold_with
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+
+    from inscl.experiments.run import Event
 
 
 class _ChainRunner(Protocol):
@@ -89,11 +94,11 @@ class Workers:
         make: Callable[..., _ChainRunner],
         out: Path,
         workers: int,
-        progress: Callable[[Any], None],
+        progress: Callable[["Event"], None],
         finished: Callable[[Job], None],
     ) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._told: Any = spawn.Queue()
+        self._told: Queue[Event | Job | None] = spawn.Queue()
         threads = max(1, (os.cpu_count() or 1) // workers)
         self._others = set(multiprocessing.active_children())
         self._pool = ProcessPoolExecutor(workers, spawn, _begin, (make, out, self._told, threads))
@@ -136,7 +141,7 @@ class Workers:
             ) from error
         return trained, scored
 
-    def _listen(self, progress: Callable[[Any], None], finished: Callable[[Job], None]) -> None:
+    def _listen(self, progress: Callable[["Event"], None], finished: Callable[[Job], None]) -> None:
         while (said := self._told.get()) is not None:
             if isinstance(said, Job):
                 finished(said)
@@ -150,7 +155,7 @@ _run: Any = None
 _lock: Any = None
 
 
-def _begin(make: Callable[..., _ChainRunner], out: Path, told: Any, threads: int) -> None:
+def _begin(make: Callable[..., _ChainRunner], out: Path, told: "Queue[Event | Job | None]", threads: int) -> None:
     """Make a process ready: it ends with its parent, and holds the folder as long as it lives."""
     global _run, _lock
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides

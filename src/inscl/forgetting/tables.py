@@ -12,8 +12,8 @@ from typing import Self
 import pyarrow as pa
 
 from inscl.core.stats import Estimate
-from inscl.experiments.results import StreamKey, TableRow, stream_key
-from inscl.experiments.run_folder import RunFolder, write_csv, write_tables
+from inscl.experiments.results import StreamKey, TableRow
+from inscl.experiments.run_folder import RunFolder, write_tables
 from inscl.forgetting.fates import PastTask, RowFate, Tally
 from inscl.forgetting.rates import ForgettingRule
 from inscl.forgetting.verdict import RELATED, UNRELATED
@@ -100,24 +100,15 @@ class Tables:
 
     def write(self, run: RunFolder) -> None:
         """Write them into the run's folder; each file is the old one or the new one, never half."""
-        from pyarrow import parquet
-
-        write_tables(
-            run.path,
-            {
-                _FORGOTTEN: (parquet.write_table, self.forgotten),
-                _RATES_CSV: (write_csv, self.rates),
-                _RATES: (parquet.write_table, self.rates),
-            },
-        )
+        write_tables(run.path, {_FORGOTTEN: self.forgotten, _RATES_CSV: self.rates, _RATES: self.rates})
 
 
 def last_stages(rows: Sequence[TableRow]) -> list[TableRow]:
     """The rows of each stream's last stage among them."""
     last: dict[StreamKey, int] = {}
     for row in rows:
-        last[stream_key(row)] = max(row["stage"], last.get(stream_key(row), 0))
-    return [row for row in rows if row["stage"] == last[stream_key(row)]]
+        last[StreamKey.of(row)] = max(row["stage"], last.get(StreamKey.of(row), 0))
+    return [row for row in rows if row["stage"] == last[StreamKey.of(row)]]
 
 
 def _rates(run: RunFolder, past: PastTask, tally: Tally, rule: ForgettingRule, judge: str | None) -> TableRow:

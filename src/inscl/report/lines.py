@@ -11,7 +11,7 @@ import numpy as np
 from inscl.core.stats import Estimate, mean_interval, paired_difference
 from inscl.experiments.comparison import Contender, FinalRows, line_label
 from inscl.experiments.equal_tokens import gains_at_equal_tokens
-from inscl.experiments.results import FINAL, StreamKey, StreamResult, TableRow, stream_key
+from inscl.experiments.results import FINAL, StreamKey, StreamResult, TableRow
 from inscl.experiments.run_folder import RunFolder, StreamFolder
 from inscl.report.facts import JointFacts, LineFacts, StreamFacts, TaskFacts
 
@@ -64,7 +64,7 @@ class Experiment:
         """Its streams of which something is measured."""
         numbers: dict[StreamKey, list[TableRow]] = {}
         for row in run.rows:
-            numbers.setdefault(stream_key(row), []).append(row)
+            numbers.setdefault(StreamKey.of(row), []).append(row)
         for folder in run.streams:
             if folder.key in numbers:
                 facts = _stream_facts(self._label(folder.key), run, folder, numbers[folder.key])
