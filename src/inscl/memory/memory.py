@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inscl.data.example import Example
-from inscl.data.readers import ReadReport
+from inscl.data.readers import Block, ReadReport
 from inscl.data.split import Shares
 from inscl.errors import DamageError, MemoryStateError
 from inscl.memory import checking, writing
@@ -234,7 +234,7 @@ class Memory:
             compression=self._compression,
         )
 
-        def read(report: ReadReport) -> Iterable[Example]:
+        def read(report: ReadReport) -> Iterable[Example | Block]:
             options: dict[str, object] = {
                 "format": format,
                 "instruction_field": instruction_field,

@@ -8,8 +8,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from inscl.data.example import SPLITS, Example, dump_chat, example_key, input_key, instruction_key, said
+from inscl.data.example import (
+    SPLITS,
+    Example,
+    Split,
+    dump_chat,
+    example_key,
+    input_key,
+    instruction_key,
+    plain_keys,
+    said,
+)
+from inscl.data.readers import Block
 from inscl.data.split import UNSET, Keys, distinct_keys
 from inscl.memory.row_file import RowFile
 from inscl.memory.task import BATCH, estimate_tokens
@@ -62,23 +74,41 @@ class Spool:
     def __len__(self) -> int:
         return self._count
 
-    def append(self, example: Example) -> None:
-        """Take a row."""
-        if example.messages is None:
+    def append(self, row: Example | Block) -> None:
+        """Take a row, or many plain ones."""
+        if isinstance(row, Block):
+            self._flush()
+            self._append_block(row)
+            return
+        if row.messages is None:
             chat = None
-            length = estimate_tokens(example.instruction + example.input + example.outputs[0])
+            length = estimate_tokens(row.instruction + row.input + row.outputs[0])
         else:
-            chat = dump_chat(example.messages, example.tools)
-            length = sum(estimate_tokens(said(m)) for m in example.messages)
-        self._keys.append(example_key(example))
-        self._inputs.append(input_key(example))
-        self._asked_for.append(self._instruction(example.instruction, example.tags))
-        self._asked.append(UNSET if example.split is None else SPLITS.index(example.split))
+            chat = dump_chat(row.messages, row.tools)
+            length = sum(estimate_tokens(said(m)) for m in row.messages)
+        self._keys.append(example_key(row))
+        self._inputs.append(input_key(row))
+        self._asked_for.append(self._instruction(row.instruction, row.tags))
+        self._asked.append(_side(row.split))
         self._tokens.append(length)
-        self._texts.append((example.input, example.outputs, chat))
+        self._texts.append((row.input, row.outputs, chat))
         self._count += 1
         if len(self._texts) == BATCH:
             self._flush()
+
+    def _append_block(self, block: Block) -> None:
+        n = len(block)
+        texts = block.instructions.to_pylist()
+        keys, inputs = plain_keys(texts, block.inputs.to_pylist(), block.outputs.to_pylist())
+        asked_for = as_keys([self._instruction(text, None) for text in texts])
+        self._flush()  # of instructions
+        outputs = pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32)), block.outputs)
+        self._rows.append([block.inputs, outputs, pa.nulls(n, pa.string())])
+        lengths = [pc.binary_length(texts).to_numpy() for texts in (block.instructions, block.inputs, block.outputs)]
+        asked = np.full(n, _side(block.split), np.int8)
+        tokens = ((np.sum(lengths, axis=0) + 3) // 4).astype(np.int32)
+        self._done.append((as_keys(keys), as_keys(inputs), asked_for, asked, tokens, np.zeros(n, bool)))
+        self._count += n
 
     def finish(self) -> Arrays:
         """What is known of all rows; no more can be taken."""
@@ -149,6 +179,10 @@ class Spool:
             )
         )
         self._clear()
+
+
+def _side(split: Split | None) -> int:
+    return UNSET if split is None else SPLITS.index(split)
 
 
 def as_keys(keys: Sequence[bytes]) -> Keys:

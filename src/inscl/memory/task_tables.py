@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from inscl.data.example import SPLITS, Example
+from inscl.data.readers import Block
 from inscl.data.split import TRAIN, UNSET, Keys, Shares, assign_sides, distinct_keys
 from inscl.errors import DataError
 from inscl.memory.encoder import Encoded
@@ -43,7 +44,9 @@ class Recipe:
     compression: str | None = None  # "none" keeps texts readable in the files' bytes
 
 
-def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Recipe, base: Task | None = None) -> Task:
+def write_task(
+    name: str, examples: Iterable[Example | Block], folder: str, recipe: Recipe, base: Task | None = None
+) -> Task:
     """Write a task's tables into an empty folder.
 
     Memory stays bounded: about 450 bytes an example, whatever the number of instructions; the rest goes through
@@ -52,7 +55,7 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
     Parameters
     ----------
     name : str
-    examples : iterable of Example
+    examples : iterable of Example, or of blocks of them
         Read once.
     folder : str
         Local path or object-store URI without a trailing slash.
@@ -70,8 +73,8 @@ def write_task(name: str, examples: Iterable[Example], folder: str, recipe: Reci
         for row in base.examples(range(sum(base.info.rows.values()))) if base else ():
             spool.append(row)
         old = len(spool)
-        for row in examples:
-            spool.append(row)
+        for rows in examples:
+            spool.append(rows)
         if len(spool) == 0:
             raise DataError(f"Task '{name}' has no example to keep. Check the data, or the reasons above.")
         arrays = spool.finish()

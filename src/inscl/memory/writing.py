@@ -8,14 +8,14 @@ from itertools import chain
 from typing import Any
 
 from inscl.data.example import Example, Split
-from inscl.data.readers import ReadReport, read_examples
+from inscl.data.readers import Block, ReadReport, read_examples
 from inscl.memory.catalogue import Commit
 from inscl.memory.store import Store
 from inscl.memory.task import FEW_TEST_ROWS, OWN_TAGS, TagsBy, Task, TaskInfo
 from inscl.memory.task_tables import Recipe, write_tags, write_task
 from inscl.tags.clean import clean_tags
 
-_Reading = Callable[[ReadReport], Iterable[Example]]  # reads a task's rows, once more at each call
+_Reading = Callable[[ReadReport], Iterable[Example | Block]]  # reads a task's rows, once more at each call
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,20 @@ def retag(store: Store, tagged: Mapping[bytes, TagsBy], tagger: str, names: Sequ
     return infos + (retag(store, tagged, tagger, late) if late else [])
 
 
-def read_sides(data: Any, dev: Any, test: Any, report: ReadReport, options: Mapping[str, Any]) -> Iterable[Example]:
+def read_sides(
+    data: Any, dev: Any, test: Any, report: ReadReport, options: Mapping[str, Any]
+) -> Iterable[Example | Block]:
     """Rows of the data and of the held-out sets that the user supplied beside them."""
 
-    def part(source: Any, side: Split | None) -> Iterator[Example]:
-        return read_examples(source, report=report, split=side, **options)
+    def part(source: Any, side: Split | None) -> Iterator[Example | Block]:
+        return read_examples(source, report=report, split=side, **options).in_blocks()
 
     sides: list[tuple[Any, Split | None]] = [(data, None), (dev, "dev"), (test, "test")]
     return chain.from_iterable(part(source, side) for source, side in sides if source is not None)
 
 
 def _write(
-    store: Store, name: str, examples: Iterable[Example], recipe: Recipe, base: Commit | None
+    store: Store, name: str, examples: Iterable[Example | Block], recipe: Recipe, base: Commit | None
 ) -> tuple[Task, str]:
     extended = store.task(base) if base else None
     identifier = store.versions.begin()

@@ -11,6 +11,7 @@ from itertools import chain, islice
 
 from inscl.data.example import SPLITS, Example, Split
 from inscl.data.readers import files
+from inscl.data.readers.blocks import Block
 from inscl.data.readers.bounds import MOST_MIB
 from inscl.data.readers.fields import UnusableError
 from inscl.data.readers.files import CONTAINERS, LINE_LIMIT
@@ -25,6 +26,7 @@ from inscl.data.readers.forms import (
     expand_tasks,
     form_of,
     is_conversation,
+    reads_bare,
     system_message,
 )
 from inscl.data.readers.report import Dropped, PartReport, ReadReport, describe_drops, describe_ignored, ignored_columns
@@ -34,7 +36,9 @@ from inscl.errors import DataError
 __all__ = [
     "FORMATS",
     "LINE_LIMIT",
+    "Block",
     "Dropped",
+    "Examples",
     "ReadReport",
     "describe_drops",
     "describe_ignored",
@@ -44,6 +48,24 @@ __all__ = [
 ]
 
 FORMATS = (*dict.fromkeys(CONTAINERS.values()), *FORMS, "datasets")
+
+
+class Examples(Iterator[Example]):
+    """A stream of examples, of which many plain ones may be taken at once."""
+
+    def __init__(self, stream: Iterator[Example | Block]) -> None:
+        self._stream = stream
+        self._singly = chain.from_iterable(row.examples() if isinstance(row, Block) else (row,) for row in stream)
+
+    def __iter__(self) -> Iterator[Example]:
+        return self._singly
+
+    def __next__(self) -> Example:
+        return next(self._singly)
+
+    def in_blocks(self) -> Iterator[Example | Block]:
+        """What is left of the stream, plain rows as columns wherever the data come so."""
+        return self._stream
 
 
 def read_examples(
@@ -56,7 +78,7 @@ def read_examples(
     max_mib: int | None = None,
     report: ReadReport | None = None,
     split: Split | None = None,
-) -> Iterator[Example]:
+) -> Examples:
     """Read instruction data as a stream of examples, in bounded memory.
 
     Records that parse but cannot be used are dropped and counted in `report` with their reason and place.
@@ -85,7 +107,8 @@ def read_examples(
 
     Returns
     -------
-    iterator of Example
+    Examples
+        An iterator of `Example`.
 
     Raises
     ------
@@ -116,10 +139,10 @@ def read_examples(
     limit = files.LINE_LIMIT if max_mib is None else max_mib * 2**20
     reading = Reading(instruction_field=instruction_field, split=split, preferred=preferred)
     form = format if format in FORMS else None
-    return _stream(parts, form, reading, PartReport("", report, skip_bad, limit))
+    return Examples(_stream(parts, form, reading, PartReport("", report, skip_bad, limit)))
 
 
-def _stream(parts: list[Source], form: str | None, reading: Reading, said: PartReport) -> Iterator[Example]:
+def _stream(parts: list[Source], form: str | None, reading: Reading, said: PartReport) -> Iterator[Example | Block]:
     names: dict[str, None] = {}
     settled = False  # whether we know if there are several system messages
     kept, report = 0, said.report
@@ -129,6 +152,13 @@ def _stream(parts: list[Source], form: str | None, reading: Reading, said: PartR
         part_form, records = _open(part, form, reading, told)
         part_reading = replace(reading, split=reading.split or part.split)
         for number, record in records:
+            if isinstance(record, Block):
+                report.rows += len(record)
+                for name, rows in record.ignored.items():
+                    report.ignore([name], rows)
+                kept += len(record)
+                yield replace(record, split=part_reading.split)
+                continue
             report.rows += 1
             if not settled and is_conversation(record):
                 settled = True
@@ -156,7 +186,7 @@ def _stream(parts: list[Source], form: str | None, reading: Reading, said: PartR
 
 def _open(part: Source, form: str | None, reading: Reading, told: PartReport) -> tuple[str, Iterable[Numbered]]:
     """The form of a part, told by its first records where it is not given, and all its records."""
-    records = part.records(told)
+    records = part.records(replace(told, blocks=reads_bare(form, reading)))
     if form is None:
         head = list(islice(records, HEAD))
         form = _form_of(part, head, reading.instruction_field)

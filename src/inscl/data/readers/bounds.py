@@ -33,13 +33,13 @@ def too_large(path: object) -> DataError:
     )
 
 
-def _most_values(limit: int) -> int:
-    """Most values of a JSON record, each of which takes far more memory than its text."""
-    return max(2**15, limit // 32)
+def few_values(length: int, limit: int) -> bool:
+    """Whether so long a JSON record holds few enough values, each of which takes far more memory than its text."""
+    return length <= max(2**15, limit // 32)
 
 
 def too_many_values(text: str, limit: int) -> bool:
     """Whether a text of JSON may hold too many values; of short ones nobody asks."""
-    if len(text) <= _most_values(limit):
+    if few_values(len(text), limit):
         return False
-    return sum(text.count(sign) for sign in ",[{") > _most_values(limit)
+    return not few_values(sum(text.count(sign) for sign in ",[{"), limit)

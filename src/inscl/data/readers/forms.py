@@ -156,7 +156,7 @@ def convert(record: object, form: str, reading: Reading, ignored: set[str] | Non
     if not isinstance(record, (dict, Mapping)):  # asking for a dict first is much faster
         raise UnusableError("not an object with named fields")
     ignored = set() if ignored is None else ignored
-    if _is_bare(record, form, reading):
+    if reads_bare(form, reading) and is_bare(record):
         ignored.update([str(name) for name in record.keys() - _BARE if not is_empty(record[name])])
         return _make_example(record["instruction"], record["input"], [record["output"]], split=reading.split)
     if not _OTHER_KINDS.isdisjoint(record):
@@ -179,15 +179,19 @@ def _converted(fields: Fields, form: str, reading: Reading) -> Example:
     return example
 
 
-def _is_bare(record: Mapping[str, object], form: str, reading: Reading) -> bool:
+def is_bare(record: object) -> bool:
     """Whether a record is three texts and columns that nobody reads, so that nothing else need be asked."""
     return (
-        form in ("alpaca", FIELDS)
+        isinstance(record, dict)
         and record.keys() >= _BARE
         and COLUMNS.isdisjoint(record.keys() - _BARE)
         and type(record["instruction"]) is type(record["input"]) is type(record["output"]) is str
-        and reading.instruction_field is None
     )
+
+
+def reads_bare(form: str | None, reading: Reading) -> bool:
+    """Whether bare records of a form are read as they are; None stands for whatever their fields tell."""
+    return form in (None, "alpaca", FIELDS) and reading.instruction_field is None
 
 
 def _instruction_data(record: Mapping[str, object], form: str, reading: Reading) -> tuple[Mapping[str, Any], str]:

@@ -3,22 +3,25 @@
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 
-from inscl.data.readers.bounds import too_many_values
-from inscl.data.readers.forms import Numbered, detect_form
+from inscl.data.readers.blocks import next_block
+from inscl.data.readers.bounds import few_values, too_many_values
+from inscl.data.readers.forms import COLUMNS, Numbered, detect_form, is_bare
 from inscl.data.readers.report import PartReport
 from inscl.errors import DataError
 
 _CHUNK = 2**20
+_SINGLE = 100  # lines looked at one by one before many are at once; no fewer than those that tell a form
 _SPACE = re.compile(r"[ \t\r\n]*")
 _CUT = 12  # characters before the end of a text within which it may have been cut inside a literal or an escape
 
 
-def lines_of(stream: BinaryIO, told: PartReport) -> Iterator[tuple[int, str]]:
-    """Numbered lines, split at "\\n" alone and decoded strictly."""
-    number = 0
+def lines_of(stream: BinaryIO, told: PartReport, number: int = 0) -> Iterator[tuple[int, str]]:
+    """Numbered lines after the first `number`, split at "\\n" alone and decoded strictly."""
     while line := stream.readline(told.limit + 1):
         number += 1
         if len(line) > told.limit and not line.endswith(b"\n"):
@@ -37,9 +40,44 @@ def lines_of(stream: BinaryIO, told: PartReport) -> Iterator[tuple[int, str]]:
 
 
 def json_lines(stream: BinaryIO, told: PartReport) -> Iterator[Numbered]:
-    """One record a line; blank lines do not count."""
+    """One record a line, blank lines left out; where blocks are welcome and it begins plainly, also plain `Block`s."""
+    lines, singly = _Lines(stream, told), _SINGLE
+    begins_plain = None if told.blocks and few_values(_CHUNK, told.limit) else False
+    while not lines.ended:
+        records = plain = 0
+        for number, record in _single_lines(lines.take(singly), told):
+            records += 1
+            plain += begins_plain is not False and is_bare(record)
+            yield number, record
+        if begins_plain is None:
+            begins_plain = records == plain > 0
+        singly = _SINGLE if begins_plain else sys.maxsize
+        while begins_plain and plain == records:
+            block, singly = next_block(stream, COLUMNS)
+            if block is None:
+                break
+            yield lines.last + 1, block
+            lines.last += len(block)
+
+
+class _Lines:
+    """Numbered lines of a stream, some of which others may take."""
+
+    def __init__(self, stream: BinaryIO, told: PartReport) -> None:
+        self._stream, self._told = stream, told
+        self.last, self.ended = 0, False
+
+    def take(self, count: int) -> Iterator[tuple[int, str]]:
+        for number, text in islice(lines_of(self._stream, self._told, self.last), count):
+            self.last = number
+            count -= 1
+            yield number, text
+        self.ended = count > 0
+
+
+def _single_lines(lines: Iterable[tuple[int, str]], told: PartReport) -> Iterator[Numbered]:
     decode = _decoder(told).decode
-    for number, text in lines_of(stream, told):
+    for number, text in lines:
         if too_many_values(text, told.limit):
             told.bad(number, "line of too many values (--max-mib raises the bound)")
             continue

@@ -84,6 +84,8 @@ class PartReport:
         Whether what does not parse is counted as dropped, and does not stop the reading.
     limit : int
         Most bytes of a record.
+    blocks : bool
+        Whether plain rows may come many at a time.
     unread : set of str
         Takes the columns of a table that are not even read.
     """
@@ -92,6 +94,7 @@ class PartReport:
     report: ReadReport
     skip_bad: bool
     limit: int
+    blocks: bool = False
     unread: set[str] = field(default_factory=set)
 
     def bad(self, number: int, reason: str, cause: Exception | None = None) -> None:
