@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from inscl.core.insinfo import NEIGHBOURS, density_insinfo, insinfo, mean_insinfo
+from inscl.core.insinfo import density_insinfo, insinfo, mean_insinfo
 from inscl.memory.encoder import SentenceEncoder, encode
 from inscl.tags.clean import MergedTags, TagSpace, clean_tags
 from inscl.tags.keyphrase import KeyphraseTagger
@@ -121,7 +121,7 @@ def print_neighbours(data: Definitions) -> None:
     """How the number of neighbours, or a Gaussian kernel in their place, changes the ranking by density."""
     began = time.perf_counter()
     reference = density_insinfo(data.embeddings)
-    print(f"density, {NEIGHBOURS} neighbours, took {time.perf_counter() - began:.2f} s; the ranking against it:")
+    print(f"density took {time.perf_counter() - began:.2f} s; the ranking against it:")
     for k in (1, 3, 10, 20, 50):
         print(f"  {k:3} neighbours {spearman(density_insinfo(data.embeddings, k), reference):10.2f}")
     from sklearn.neighbors import KernelDensity

@@ -123,7 +123,7 @@ budgets:
     assert problems_of(text) == [
         (3, "`strategis` is not known here. Did you mean 'strategies'?"),
         (5, "`batch_size` is 'many'; wanted a whole number."),
-        (8, "`budgets[1]` got 1.5; wanted a count of 1 or more, or a share such as 5% or 0.05."),
+        (8, "`budgets[1]` got '150%'; wanted a count of 1 or more, or a share such as 5% or 0.05."),
     ]
 
 

@@ -228,14 +228,14 @@ class RunFolder:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks in the order of the configuration."""
+        """The tasks that streams learn, in the order of the configuration; general data is no such task."""
         streamed = self.streams[0].tasks if self.streams else ()
         tasks = self.record.get("tasks") or streamed
         if not isinstance(tasks, list | tuple | dict) or not all(isinstance(task, str) for task in tasks):
             raise damaged(self.path / RECORD, TypeError("its tasks are no names"))
-        if streamed and sorted(tasks) != sorted(streamed):
+        if not set(streamed) <= set(tasks):
             raise damaged(self.path / RECORD, ValueError("its tasks are not those of its streams"))
-        return tuple(tasks)
+        return tuple(task for task in tasks if not streamed or task in streamed)
 
     @cached_property
     def streams(self) -> tuple[StreamFolder, ...]:
