@@ -19,8 +19,8 @@ from inscl.demo.forms import FORM_TASKS
 HERE = Path(__file__).parent
 
 
-def stream(number: int, template: Path) -> dict[str, object]:
-    """The configuration of a numbered stream, as the protocol says."""
+def stream(number: int, template: Path, **changed: object) -> dict[str, object]:
+    """The configuration of a numbered stream, as the protocol says, with what is changed in its template."""
     drawn = np.random.default_rng(number).permutation(list(FORM_TASKS))[:6]
     return {
         "tasks": {"demo": "forms", "seed": 1000 + number, "train": 96, "dev": 24, "test": 48, "only": drawn.tolist()},
@@ -28,6 +28,7 @@ def stream(number: int, template: Path) -> dict[str, object]:
         "seeds": [number],
         "experts": {"seeds": [number]},
         **YAML(typ="safe").load(template),
+        **changed,
     }
 
 
@@ -37,7 +38,9 @@ def main() -> None:
     parser.add_argument("numbers", type=int, nargs="+")
     parser.add_argument("--set", default="confirming", help="folder beside this file, with a template.yaml")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs' folders go")
+    parser.add_argument("--dtype", help="instead of the template's: float32 where a processor has no bfloat16")
     arguments = parser.parse_args()
+    changed = {"dtype": arguments.dtype} if arguments.dtype else {}
     folder = HERE / arguments.set
     add_controls()
     for number in arguments.numbers:
@@ -46,7 +49,7 @@ def main() -> None:
             continue
         run.parent.mkdir(parents=True, exist_ok=True)
         file = run.with_suffix(".yaml")
-        YAML().dump(stream(number, folder / "template.yaml"), file)
+        YAML().dump(stream(number, folder / "template.yaml", **changed), file)
         if code := inscl(["run", str(file), "--out", str(run)]):
             sys.exit(code)
         shutil.copyfile(run / "results.csv", table)
