@@ -101,6 +101,19 @@ def test_kept_versions_and_the_order_of_tasks_outlive_a_condensed_catalogue(memo
     assert texts(again, "a") == {f"four input {i}" for i in range(60)}
 
 
+def test_the_log_of_many_stages_is_put_together_and_says_the_same(memory):
+    memory.add("b", rows_of("b"))
+    for number in range(40):
+        memory.log_stage({"name": f"stage{number}", "tasks": [{"name": "a", "count": number}]})
+    logged = memory.stages()
+    files = len(list(Path(memory.path, "stages.lance").rglob("*.*")))
+    memory.add("b", rows_of("c"))  # replaces, and purges
+    assert len(list(Path(memory.path, "stages.lance").rglob("*.*"))) < files / 8
+    found = reopened(memory).stages()
+    assert [stage["name"] for stage in found] == [stage["name"] for stage in logged]
+    assert [stage["tasks"][0]["count"] for stage in found] == list(range(40))
+
+
 def test_append_adds_rows_and_no_row_changes_side(memory):
     rows = list(rows_of("a", 200))
     memory.add("a", rows[:40])

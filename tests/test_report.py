@@ -563,6 +563,12 @@ def test_a_plan_is_explained_before_anything_is_trained(single, tmp_path):
     assert "does not look at distances" in write_plan_report(first, tmp_path, figures=()).read_text()
 
 
+def test_a_plan_with_an_empty_note_still_has_its_page(single, tmp_path):
+    plan = json.loads(next((single / "stages").glob("inscl-*-04-*/plan.json")).read_text())
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "plan": {**plan["plan"], "notes": [""]}}))
+    assert write_plan_report(tmp_path / "plan.json", tmp_path / "page", figures=()).exists()
+
+
 # ---------------------------------------------------------------- the command
 
 

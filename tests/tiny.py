@@ -146,8 +146,12 @@ COSTS = {"seconds", "peak_memory"}  # what a run cost is not the same twice
 
 
 def numbers(out: Path) -> list[tuple]:
-    """All that a run says but its costs."""
+    """All that a run says but its costs, to six digits: sums may come in another order after a break."""
     rows = parquet.read_table(out / "results.parquet").to_pylist()
     return sorted(
-        tuple(str(value) for key, value in row.items() if key != "run_id") for row in rows if row["metric"] not in COSTS
+        tuple(
+            f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items() if key != "run_id"
+        )
+        for row in rows
+        if row["metric"] not in COSTS
     )

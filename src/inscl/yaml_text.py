@@ -4,13 +4,14 @@
 it is marked as, or a mark that nobody knows is a problem with a line, beside all others. A date is a text.
 """
 
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from inscl.errors import ConfigError
@@ -68,7 +69,9 @@ def read_yaml(text: str) -> LinedYaml:
     reader.Composer = _Composer
     found = LinedYaml()
     try:
-        node = reader.compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it: the nearest one above counts
+            node = reader.compose(text)
         if node is not None:
             found.data = _Builder(found, reader.constructor).value(node, ())
     except MarkedYAMLError as error:

@@ -41,6 +41,7 @@ def purge_alone(store: Store, state: State) -> None:
     for name in store.place.listing("cache"):
         with suppress(MemoryStateError):  # a full disk or damage costs speed; `verify` tells
             CacheTable("the cache", f"{store.place.uri}/cache/{name}", store.place.storage).tidy()
+    store.stages.tidy()
     # Last: until here the dead rows say that there is something to delete.
     store.catalogue.rewrite([commit.row() for commit in state.condensed()], state.version)
     for name in store.place.listing():

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
-from inscl.errors import DamageError
+from inscl.errors import DamageError, MemoryStateError
 from inscl.memory.ledger import Ledger, LedgerRow, digest_of
 from inscl.memory.place import Place
 from inscl.memory.trouble import REPAIR
 
+_PIECES = 16  # commits after which the log is put together: each is two files more that every reader opens
 _SCHEMA = pa.schema([("record", pa.string())])  # JSON, with its own checksum as `digest`
 
 
@@ -41,6 +43,13 @@ class StageLog:
         page = self._ledger.read()
         if page is not None and removed:
             self._ledger.rewrite([_row(_without(removed, _record(row))) for row in page.rows], page.version)
+
+    def tidy(self) -> None:
+        """Put a log of many commits together; one that is damaged or grows just now stays as it is."""
+        with suppress(MemoryStateError):  # DamageError too; `verify` tells
+            page = self._ledger.read()
+            if page is not None and page.pieces > _PIECES:
+                self._ledger.rewrite(page.rows, page.version)
 
     def salvage(self, aside: str) -> tuple[int, int]:
         """Begin anew with the stages that are whole, of a log that is not; how many were kept, and were there."""
