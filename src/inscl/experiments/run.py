@@ -17,13 +17,15 @@ from inscl.core.orders import Order, order_of, with_seed
 from inscl.data.example import Example, Split
 from inscl.data.mixture import MixtureRow
 from inscl.data.row_check import check_rows
+from inscl.engine import Engine
+from inscl.engine.processes import Processes
 from inscl.errors import ConfigError, InsclError, short
 from inscl.experiments.config import StreamConfig
 from inscl.experiments.data import StreamData
 from inscl.experiments.jobs import UNTRAINED, Job, Scored, StreamPlan, merge_scored
 from inscl.experiments.results import to_table
 from inscl.experiments.run_folder import FORMAT, PARQUET, RECORD, RunFolder
-from inscl.experiments.workers import Chain, Step, Workers, chains_of
+from inscl.experiments.workers import Chain, Follower, Piece, Step, chains_of
 from inscl.memory.encoder import Encoder
 from inscl.memory.locks import alone, is_free
 from inscl.models.loading import load_tokenizer
@@ -170,7 +172,7 @@ class _Run:
         self.done: set[Job] = set()
         self.dropped: set[Job] = set()
         self.trained = self.scored = 0
-        self.workers: Workers | None = None
+        self.engine: Engine | None = None
         self.finished: Callable[[Job], None] = lambda job: None
 
     def go(self, workers: int = 1) -> RunResult:
@@ -182,8 +184,7 @@ class _Run:
         if workers == 1:
             self._do_all()
         else:
-            make = partial(_Run, self.config, self.out)
-            with Workers(make, self.out, workers, self._pass_on, self.done.add) as self.workers:
+            with Processes(workers) as self.engine:
                 self._do_all()
         return RunResult(self.out, self._table(), self.trained, self.scored)
 
@@ -196,7 +197,7 @@ class _Run:
             streams = self._streams(self._dev_scores())
             self._do_bounds(bounds, streams)  # an expert that begins a stream is asked about the next task too
         self.folder.write_streams(streams)
-        for chains in chains_of(streams, side_by_side=self.workers is not None):
+        for chains in chains_of(streams, side_by_side=self.engine is not None):
             self._do_chains(chains, streams)
 
     # ---------------------------------------------------------------- what there is to do
@@ -242,12 +243,13 @@ class _Run:
 
     def _do_chains(self, chains: Sequence[Chain], streams: Sequence[StreamPlan]) -> None:
         """Do chains one after another, or side by side where there are processes for them."""
-        if self.workers is None:
+        if self.engine is None:
             for chain in chains:
                 self.follow(chain, streams)
             return
-        trained, scored = self.workers.do(chains, self.jobs, streams)
-        self.trained, self.scored = self.trained + trained, self.scored + scored
+        pieces = [Piece(chain, self.jobs, streams) for chain in chains]
+        for trained, scored in self.engine.map(self._follower, pieces, self._hear):
+            self.trained, self.scored = self.trained + trained, self.scored + scored
         self.done.update(step.job for chain in chains for step in chain)
         self._tidy(streams)
 
@@ -258,9 +260,16 @@ class _Run:
             self.finished(step.job)
             self._tidy(streams)
 
-    def _pass_on(self, event: Event) -> None:
-        """Tell of another process's step how far the whole run is."""
-        self.progress(replace(event, job=len(self.done), jobs=len(self.jobs)))
+    @cached_property
+    def _follower(self) -> Follower:
+        return Follower(partial(_Run, self.config, self.out), self.out)
+
+    def _hear(self, said: Event | Job) -> None:
+        """Note another process's job that is done; tell of its steps how far the whole run is."""
+        if isinstance(said, Job):
+            self.done.add(said)
+        else:
+            self.progress(replace(said, job=len(self.done), jobs=len(self.jobs)))
 
     def _folder(self, job: Job) -> StageFolder:
         return self.folder.stage(job.name)

@@ -1,31 +1,17 @@
 """Models of one run trained side by side: processes that each do one chain of jobs at a time.
 
 A chain is a list of jobs in which each model may start from the one before it: an expert alone, or a stream. Chains
-share the folder of the run and nothing else, so they are as resumable as one process is. On a CPU each process has
-its share of the cores; on a GPU several small models fill what one leaves idle.
+share the folder of the run and nothing else, so they are as resumable as one process is.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from inscl.errors import InsclError
 from inscl.experiments.jobs import Job, Scored, StreamPlan
-from inscl.libraries import prepare_libraries
 from inscl.memory.locks import hold_with
-
-if TYPE_CHECKING:
-    from multiprocessing.queues import Queue
-
-    from inscl.experiments.run import Event
 
 
 class _ChainRunner(Protocol):
@@ -35,6 +21,7 @@ class _ChainRunner(Protocol):
     done: set[Job]
     trained: int
     scored: int
+    progress: Callable[[Any], None]
     finished: Callable[[Job], None]
 
     def follow(self, chain: "Chain", streams: Sequence[StreamPlan]) -> None:
@@ -73,110 +60,38 @@ def chains_of(streams: Sequence[StreamPlan], *, side_by_side: bool) -> list[list
     return [list(firsts.values()), list(rest.values())]
 
 
-class Workers:
-    """Processes for the chains of a run.
+class Piece(NamedTuple):
+    """A chain, and what a process has to know to do it."""
+
+    chain: Chain
+    wanted: Mapping[Job, Scored]
+    streams: Sequence[StreamPlan]
+
+
+class Follower:
+    """Does chains of a run in any process that sees its folder; the run is opened there with the first one.
 
     Parameters
     ----------
     make : callable
-        Makes a `_ChainRunner` from the function that it tells of its steps; sent to each process, so of a module.
+        Makes a `_ChainRunner`; sent to each process, so of a module.
     out : Path
         Folder of the run; its data are there already.
-    workers : int
-    progress : callable
-        Told of every step, from a thread.
-    finished : callable
-        Told of every job that is done, from the same thread.
     """
 
-    def __init__(
-        self,
-        make: Callable[..., _ChainRunner],
-        out: Path,
-        workers: int,
-        progress: Callable[["Event"], None],
-        finished: Callable[[Job], None],
-    ) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._told: Queue[Event | Job | None] = spawn.Queue()
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        self._others = set(multiprocessing.active_children())
-        self._pool = ProcessPoolExecutor(workers, spawn, _begin, (make, out, self._told, threads))
-        self._listener = threading.Thread(target=self._listen, args=(progress, finished), daemon=True)
-        self._listener.start()
+    def __init__(self, make: Callable[[], _ChainRunner], out: Path) -> None:
+        self._make, self._out = make, out
 
-    def __enter__(self) -> "Workers":
-        return self
+    def __call__(self, piece: Piece, tell: Callable[[object], None]) -> tuple[int, int]:
+        """Do a chain, telling of each step and of each `Job` done; how many models it trained and scored."""
+        run = self._run
+        before = run.trained, run.scored
+        run.progress = run.finished = tell
+        run.jobs, run.done = dict(piece.wanted), set()
+        run.follow(piece.chain, piece.streams)
+        return run.trained - before[0], run.scored - before[1]
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:  # what they have not finished is taken up by the next call
-            for child in set(multiprocessing.active_children()) - self._others:
-                child.kill()
-        self._pool.shutdown(cancel_futures=True)
-        self._told.put(None)
-        self._listener.join()
-
-    def do(
-        self, chains: Sequence[Chain], wanted: Mapping[Job, Scored], streams: Sequence[StreamPlan]
-    ) -> tuple[int, int]:
-        """Do all chains; how many models were trained, and how many scored.
-
-        Raises
-        ------
-        InsclError
-            As soon as one chain fails, or a process dies.
-        """
-        left = {self._pool.submit(_do, chain, dict(wanted), list(streams)) for chain in chains}
-        trained = scored = 0
-        try:
-            while left:
-                done, left = wait(left, return_when=FIRST_COMPLETED)
-                for one in done:
-                    more = one.result()
-                    trained, scored = trained + more[0], scored + more[1]
-        except BrokenProcessPool as error:
-            raise InsclError(
-                "A process of the run was killed, perhaps for want of memory. Run the same command again to go on, "
-                "with fewer --workers."
-            ) from error
-        return trained, scored
-
-    def _listen(self, progress: Callable[["Event"], None], finished: Callable[[Job], None]) -> None:
-        while (said := self._told.get()) is not None:
-            if isinstance(said, Job):
-                finished(said)
-            else:
-                progress(said)
-
-
-# ---------------------------------------------------------------- inside a process
-
-_run: Any = None
-_lock: Any = None
-
-
-def _begin(make: Callable[..., _ChainRunner], out: Path, told: "Queue[Event | Job | None]", threads: int) -> None:
-    """Make a process ready: it ends with its parent, and holds the folder as long as it lives."""
-    global _run, _lock
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch is not loaded yet
-    prepare_libraries()
-    _lock = hold_with(out)
-
-    _run = make(progress=told.put)
-    _run.finished = told.put
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-
-def _do(chain: Chain, wanted: dict[Job, Scored], streams: list[StreamPlan]) -> tuple[int, int]:
-    before = _run.trained, _run.scored
-    _run.jobs, _run.done = wanted, set()
-    _run.follow(chain, streams)
-    return _run.trained - before[0], _run.scored - before[1]
+    @cached_property
+    def _run(self) -> _ChainRunner:
+        self._lock = hold_with(self._out)  # as long as the process lives
+        return self._make()
