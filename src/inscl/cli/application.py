@@ -17,6 +17,7 @@ SECTIONS = {
     "The memory": ("add", "pool", "tag", "survey", "tasks", "show", "remove", "verify"),
     "One stage": ("plan", "mix", "learn", "evaluate", "check"),
     "Experiments": ("run", "watch", "forgetting", "report"),
+    "Share": ("push", "pull"),
     "Trouble": ("doctor",),
 }
 # Spellings of earlier releases, which still work and stand in no help.

@@ -41,7 +41,7 @@ from inscl.stages.folder import SCORES, StageFolder, damaged, read_json
 from inscl.training.checkpoints import write_json
 
 FORMAT = 1
-RECORD, _STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"
+RECORD, STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"
 _COSTS = ("tokens", "replayed_share", "seconds", "peak_memory")  # of a stage's training record, as in the table
 _LIKE_A_FORMULA = r"^(?:[\t\r\n]|\s*['=+@＝＋＠－-])"
 _LATER_COLUMNS = ("clusters",)  # which the first release did not write
@@ -194,7 +194,7 @@ class RunFolder:
 
     def write_streams(self, streams: Iterable[StreamPlan]) -> None:
         """Write which stages each stream has."""
-        write_json(self.path / _STREAMS, [_described(stream) for stream in streams])
+        write_json(self.path / STREAMS, [_described(stream) for stream in streams])
 
     def write_table(self, table: pa.Table) -> None:
         """Write the table of all numbers; each file is the old one or the new one, never half."""
@@ -240,14 +240,14 @@ class RunFolder:
     @cached_property
     def streams(self) -> tuple[StreamFolder, ...]:
         """The streams, each as far as it is; none where they have not begun."""
-        if not (self.path / _STREAMS).exists():
+        if not (self.path / STREAMS).exists():
             return ()
         try:
-            listed = TypeAdapter(list[_Entry]).validate_json((self.path / _STREAMS).read_bytes(), strict=True)
+            listed = TypeAdapter(list[_Entry]).validate_json((self.path / STREAMS).read_bytes(), strict=True)
             if len({frozenset(entry.tasks) for entry in listed}) > 1:
                 raise ValueError("its streams have different tasks")
         except ValueError as error:  # pydantic's too
-            raise damaged(self.path / _STREAMS, error) from error
+            raise damaged(self.path / STREAMS, error) from error
         return tuple(self._stream(entry.model_dump()) for entry in listed)
 
     def _stream(self, entry: Mapping[str, Any]) -> StreamFolder:

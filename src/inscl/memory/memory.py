@@ -23,7 +23,7 @@ from inscl.data.example import Example
 from inscl.data.readers import Block, ReadReport
 from inscl.data.split import Shares
 from inscl.errors import DamageError, MemoryStateError
-from inscl.memory import checking, writing
+from inscl.memory import checking, exchange, writing
 from inscl.memory.catalogue import Commit, State
 from inscl.memory.embedding_cache import CachedEncoder
 from inscl.memory.encoder import Encoder, SentenceEncoder
@@ -297,6 +297,26 @@ class Memory:
         """Log a finished stage: a JSON object with the `name` of its task and `tasks`, what was replayed."""
         with self._store.lock().shared():
             self._store.stages.append(record)
+
+    # ---------------------------------------------------------------- sharing
+
+    def write_plain(self, folder: Path) -> list[TaskInfo]:
+        """Write the tasks as they are now, and the log of stages, into an empty folder as Parquet and JSON.
+
+        Nothing else goes with them: no earlier versions, no caches, nothing of a removed task.
+        """
+        with self.existing().reading():
+            return exchange.write_plain(self._store, folder)
+
+    def read_plain(self, folder: Path) -> list[TaskInfo]:
+        """Fill this memory, in which there must be nothing yet, with what `write_plain` wrote.
+
+        Raises
+        ------
+        DataError
+            If the files are not what is said of them. The memory is then to be deleted.
+        """
+        return exchange.read_plain(self._store, folder)
 
     # ---------------------------------------------------------------- checking
 

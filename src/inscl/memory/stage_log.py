@@ -12,6 +12,7 @@ from inscl.memory.ledger import Ledger, LedgerRow, digest_of
 from inscl.memory.place import Place
 from inscl.memory.trouble import REPAIR
 
+REMOVED = "(removed)"  # what is left of a removed task's name
 _PIECES = 16  # commits after which the log is put together: each is two files more that every reader opens
 _SCHEMA = pa.schema([("record", pa.string())])  # JSON, with its own checksum as `digest`
 
@@ -85,8 +86,8 @@ def _is_whole(row: LedgerRow) -> bool:
 def _without(removed: set[str], stage: dict[str, Any]) -> dict[str, Any]:
     """A logged stage in which removed tasks have no name and no rows any more."""
     replayed = [
-        {"name": "(removed)", "count": task.get("count", 0)} if task["name"] in removed else task
+        {"name": REMOVED, "count": task.get("count", 0)} if task["name"] in removed else task
         for task in stage.get("tasks", [])
     ]
-    name = "(removed)" if stage["name"] in removed else stage["name"]
+    name = REMOVED if stage["name"] in removed else stage["name"]
     return {**stage, "name": name, "tasks": replayed}

@@ -117,8 +117,7 @@ class Task:
 
     def tagged(self) -> list[TagsBy]:
         """Tags of each instruction with who made them."""
-        with self._told():
-            table = self._open("instructions").to_table(columns=["tags", "tagger"])
+        table = self.instruction_columns(["tags", "tagger"])
         return [(tuple(row["tags"]), row["tagger"]) for row in table.to_pylist()]
 
     def distinct_tags(self) -> set[str]:
@@ -152,6 +151,11 @@ class Task:
                     split=SPLITS[row["split"]],
                     tools=tools,
                 )
+
+    def instruction_columns(self, names: list[str]) -> pa.Table:
+        """Stored columns (text, tags, tagger, embedding, …) of all instructions."""
+        with self._told():
+            return self._open("instructions").to_table(columns=names)
 
     def columns(self, names: list[str]) -> pa.Table:
         """Stored columns (key, input_key, split, tokens, …) of all rows."""
