@@ -13,7 +13,7 @@ from inscl.errors import ConfigError
 from inscl.memory.memory import Memory
 from inscl.replay.planner import Replay, plan
 from inscl.stages.learn import last_model
-from inscl.training.tracking import _LOGGERS
+from inscl.training.tracking import _LOGGERS, Tracked
 from support import WordEncoder, WordTagger, rows_of
 
 pytest.importorskip("trl", reason="trl (extra `train`) is not installed")
@@ -197,7 +197,7 @@ def test_a_made_up_tracker_gets_the_scores_with_the_last_step(tiny, tmp_path, me
     found = []
     monkeypatch.setitem(_LOGGERS, "memo", lambda place, metrics, step: found.append((place, metrics, step)))
     replay = plan(memory, "june", list(rows_of("june", 30)), budget=5)
-    monkeypatch.setattr("inscl.stages.callback.open_trackers", lambda *_: {"memo": {"run": "r"}})
+    monkeypatch.setattr(Tracked, "just_opened", lambda *_: Tracked({"memo": {"run": "r"}}))
     trainer_of(tiny, tmp_path / "out", replay, inscl.ContinualCallback(replay, rows=2)).train()
     ((place, metrics, step),) = found
     assert (place, step) == ({"run": "r"}, 2)

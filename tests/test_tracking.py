@@ -17,7 +17,7 @@ from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
 from inscl.stages.metrics import metric_name, metrics_so_far, task_metrics
 from inscl.training import tracking
-from inscl.training.tracking import Tracked, check_trackers, send
+from inscl.training.tracking import Tracked, check_trackers
 from test_learn import learn_month
 from test_run import PaperTrainer, config_of, run_with, values
 
@@ -72,11 +72,11 @@ def sent(monkeypatch) -> dict[str, list[tuple[dict[str, float], int]]]:
 
 
 def test_scores_are_sent_once_and_not_where_nothing_was_tracked(tmp_path, sent, capsys):
-    send(tmp_path, {"a": 1.0})
+    Tracked.send(tmp_path, {"a": 1.0})
     assert [*tmp_path.iterdir()] == []
     Tracked({"memo": {"run": "r"}}, 7).write(tmp_path)
     for metrics in ({"a": 1.0}, {"a": 1.0}, {"a": 2.0}):
-        send(tmp_path, metrics)
+        Tracked.send(tmp_path, metrics)
     assert sent == {"r": [({"a": 1.0}, 7), ({"a": 2.0}, 7)]}
     assert "trackers talk" not in capsys.readouterr().out  # results alone go to standard output
 
@@ -87,17 +87,17 @@ def test_a_tracker_that_fails_stops_nothing_and_is_tried_again(tmp_path, sent, m
 
     monkeypatch.setitem(tracking._LOGGERS, "down", failing)
     Tracked({"down": {}, "memo": {"run": "r"}}, 1).write(tmp_path)
-    send(tmp_path, {"a": 1.0})
+    Tracked.send(tmp_path, {"a": 1.0})
     assert "the scores could not be sent to down: no route" in caplog.text
     assert len(sent["r"]) == 1
-    send(tmp_path, {"a": 1.0})
+    Tracked.send(tmp_path, {"a": 1.0})
     assert len(sent["r"]) == 2
 
 
 def test_runs_that_are_not_found_cost_the_scores_and_not_the_training(monkeypatch, caplog, tmp_path):
     monkeypatch.setitem(tracking._FINDERS, "mlflow", lambda: None["run"])  # switched off by the environment, say
     monkeypatch.setitem(tracking._FINDERS, "trackio", lambda: {"project": "p", "name": "n"})
-    found = tracking.open_trackers(["mlflow", "trackio", "comet_ml"], tmp_path)
+    found = Tracked.just_opened(["mlflow", "trackio", "comet_ml"], tmp_path).places
     assert found == {"trackio": {"project": "p", "name": "n"}, "tensorboard": {"log_dir": str(tmp_path)}}
     assert "no run of mlflow was found, so it gets no scores" in caplog.text
 
@@ -135,7 +135,7 @@ def test_each_stage_of_a_run_shows_the_numbers_of_the_table(tmp_path, sent):
 def test_scores_of_a_run_that_was_interrupted_before_they_were_sent_are_sent_later(tmp_path, sent, monkeypatch):
     config = config_of(strategies=["none"])
     with monkeypatch.context() as patch:
-        patch.setattr("inscl.experiments.run.send", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Tracked, "send", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_with(TrackedTrainer(), tmp_path / "run", config)
     assert sent == {}

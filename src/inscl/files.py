@@ -1,5 +1,6 @@
 """Write a file so that it appears whole or not at all, and survives a crash right after."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,3 +41,9 @@ def whole_file(path: Path, mode: str = "w", partial: Path | None = None) -> Iter
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON so that the file appears whole, and survives a crash right after."""
+    with whole_file(path) as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)

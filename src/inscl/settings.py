@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,15 +19,70 @@ class Section(BaseModel):
     """A frozen mapping that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    # What stands under a key, so that its keys can be suggested.
+    nested: ClassVar[Mapping[str | int, type["Section"]]] = {}
+
+    @classmethod
+    def read(
+        cls,
+        text: str,
+        name: str,
+        more: Callable[[Mapping[str, object], LinedYaml], list[Problem]] = lambda data, source: [],
+    ) -> Self:
+        """Settings from YAML.
+
+        Parameters
+        ----------
+        text : str
+        name : str
+            How a message calls the text.
+        more : callable, optional
+            Finds problems that single values do not show.
+
+        Raises
+        ------
+        ConfigError
+            If the text cannot be used: one message, with one line per problem in the order of the text.
+        """
+        try:
+            source = read_yaml(text)
+        except ConfigError as error:
+            raise ConfigError(f"{name}, {error}") from error
+        needed = any(field.is_required() for field in cls.model_fields.values())
+        data = {} if source.data is None and not needed else source.data
+        if not isinstance(data, dict):
+            raise ConfigError(f"{name} wants keys and values such as `model: smollm2-135m`, got {data!r:.60}.")
+        problems = list(source.problems)
+        try:
+            settings = cls.model_validate(data)
+        except ValidationError as error:
+            problems += _problems(error, source, cls)
+        problems += more(data, source)
+        if problems:
+            problems += [(source.line_of(place), text) for place, text in cls.deeper_problems(data)]
+            raise ConfigError(_together(name, problems))
+        return settings
+
+    def changed(self, name: str, **changes: object) -> Self:
+        """The settings with some values changed, and checked like those of a file, which a message calls `name`.
+
+        Raises
+        ------
+        ConfigError
+            With a sentence per problem.
+        """
+        data = {name: getattr(self, name) for name in self.model_fields_set} | changes
+        try:
+            return self.model_validate(data)
+        except ValidationError as error:
+            told = [_problem(detail, LinedYaml(), type(self))[1] for detail in error.errors()]
+            told += [text for _, text in self.deeper_problems(data)]
+            raise ConfigError(f"{name}: {' '.join(told)}") from error
 
     @classmethod
     def deeper_problems(cls, data: Mapping[str, object]) -> list[tuple[KeyPath, str]]:
         """What only heavy libraries can tell; asked for where something else is wrong, so that all is told at once."""
         return []
-
-
-_Settings = TypeVar("_Settings", bound=Section)
-Sections = Mapping[str | int, type[Section]]  # what stands under a key, for the keys that can be suggested there
 
 
 def member(name: str, known: Collection[str]) -> str:
@@ -54,77 +109,11 @@ Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # one alone needs no list
 
 
-def read_settings(
-    model: type[_Settings],
-    text: str,
-    *,
-    name: str,
-    sections: Sections,
-    more: Callable[[Mapping[str, object], LinedYaml], list[Problem]] = lambda data, source: [],
-) -> _Settings:
-    """Settings from YAML.
-
-    Parameters
-    ----------
-    model : type of Section
-        What they are checked by.
-    text : str
-    name : str
-        How a message calls the text.
-    sections : mapping from key to type of Section
-        Which other models stand in `model`, and under which key.
-    more : callable, optional
-        Finds problems that single values do not show.
-
-    Raises
-    ------
-    ConfigError
-        If the text cannot be used: one message, with one line per problem in the order of the text.
-    """
-    try:
-        source = read_yaml(text)
-    except ConfigError as error:
-        raise ConfigError(f"{name}, {error}") from error
-    needed = any(field.is_required() for field in model.model_fields.values())
-    data = {} if source.data is None and not needed else source.data
-    if not isinstance(data, dict):
-        raise ConfigError(f"{name} wants keys and values such as `model: smollm2-135m`, got {data!r:.60}.")
-    problems = list(source.problems)
-    try:
-        settings = model.model_validate(data)
-    except ValidationError as error:
-        problems += _problems(error, source, model, sections)
-    problems += more(data, source)
-    if problems:
-        problems += [(source.line_of(place), text) for place, text in model.deeper_problems(data)]
-        raise ConfigError(_together(name, problems))
-    return settings
-
-
 def _together(name: str, problems: Collection[Problem]) -> str:
     """One message with a line per problem, in the order of the text."""
     lines = [f"  line {line}: {text}" for line, text in sorted(problems)]
     many = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
     return "\n".join([f"{name} has {many}:", *lines])
-
-
-def changed(settings: _Settings, sections: Sections, name: str, **changes: object) -> _Settings:
-    """The settings with some values changed, and checked like those of a file.
-
-    Raises
-    ------
-    ConfigError
-        With a sentence per problem.
-    """
-    model = type(settings)
-    data = {name: getattr(settings, name) for name in settings.model_fields_set} | changes
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        nowhere = LinedYaml()
-        told = [_problem(detail, nowhere, model, sections)[1] for detail in error.errors()]
-        told += [text for _, text in model.deeper_problems(data)]
-        raise ConfigError(f"{name}: {' '.join(told)}") from error
 
 
 def read_text(path: str | Path) -> str:
@@ -141,13 +130,13 @@ def read_text(path: str | Path) -> str:
         raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
 
 
-def _problems(error: ValidationError, source: LinedYaml, model: type[Section], sections: Sections) -> list[Problem]:
+def _problems(error: ValidationError, source: LinedYaml, model: type[Section]) -> list[Problem]:
     """What pydantic found wrong. A list whose entries are wrong counts as empty too, which says nothing new."""
     told = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
-    return [_problem(detail, source, model, sections) for detail in told]
+    return [_problem(detail, source, model) for detail in told]
 
 
-def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Section], sections: Sections) -> Problem:
+def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Section]) -> Problem:
     """Line and text of one thing that pydantic found wrong."""
     # Tags of a union and pydantic's mark of a key are no keys of the file.
     place: KeyPath = tuple(p for p in detail["loc"] if not (p == "[key]" or str(p).startswith("<")))
@@ -159,7 +148,7 @@ def _problem(detail: ErrorDetails, source: LinedYaml, model: type[Section], sect
             key = detail["loc"][-1]  # of the file, whatever it begins with
             return (
                 line,
-                f"`{where or key}` is not known here.{suggest(str(key), _keys_at(detail['loc'], model, sections))}",
+                f"`{where or key}` is not known here.{suggest(str(key), _keys_at(detail['loc'], model))}",
             )
         case "value_error":
             text = str(detail["ctx"]["error"])
@@ -193,7 +182,7 @@ def _wanted(detail: ErrorDetails) -> str:
             return _WANTED.get(kind, detail["msg"])
 
 
-def _keys_at(place: tuple[str | int, ...], model: type[Section], sections: Sections) -> list[str]:
+def _keys_at(place: tuple[str | int, ...], model: type[Section]) -> list[str]:
     """Keys that were possible beside an unknown one."""
-    inner = [sections[p] for p in place[:-1] if p in sections]
+    inner = [model.nested[p] for p in place[:-1] if p in model.nested]
     return list((inner[0] if inner else model).model_fields)

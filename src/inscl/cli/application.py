@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from inscl.cli.printing import say
 
 # The order of `inscl --help`; a test finds a command that stands in no section.
-SECTIONS = {
+HEADINGS = {
     "Try it": ("demo",),
     "The memory": ("add", "pool", "tag", "survey", "tasks", "show", "remove", "verify"),
     "One stage": ("plan", "mix", "learn", "evaluate", "check"),
@@ -27,19 +27,19 @@ _OLD_OPTIONS = {"base-url": "server", "compare": "against"}
 _Verb = TypeVar("_Verb", bound=Callable[..., int | None])
 
 
-class _Sections(TyperGroup):
+class _Headings(TyperGroup):
     """The commands in the order in which they are used, under headings."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, _OLD_COMMANDS.get(cmd_name, cmd_name))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [name for names in SECTIONS.values() for name in names if name in self.commands]
+        return [name for names in HEADINGS.values() for name in names if name in self.commands]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         names = self.list_commands(ctx)
         width = max(len(name) for name in names)
-        for heading, part in SECTIONS.items():
+        for heading, part in HEADINGS.items():
             with formatter.section(heading):
                 formatter.write_dl(
                     [(n.ljust(width), _first_sentence(self.commands[n].help or "")) for n in part if n in names]
@@ -52,7 +52,7 @@ def _first_sentence(text: str) -> str:
 
 app = typer.Typer(
     name="inscl",
-    cls=_Sections,
+    cls=_Headings,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

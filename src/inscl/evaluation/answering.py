@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from inscl.evaluation.reading import ReferenceReading
     from inscl.models.kept import KeptStates
+    from inscl.models.loading import Weights
 
 _UNFINISHED = "…"  # ends an answer that was not finished
 _Tell = Callable[[int, int], None]  # rows done, rows
@@ -81,7 +82,7 @@ def ask_server(
 
 
 def ask_model(
-    weights: Any,
+    weights: "Weights",
     tokenizer: "PreTrainedTokenizerBase",
     tasks: Mapping[str, Sequence[Example]],
     asked: Asked,
@@ -107,7 +108,7 @@ def ask_model(
 class _Asking:
     """A model in memory that is asked some rows, each with the name of its task."""
 
-    weights: Any
+    weights: "Weights"
     tokenizer: Any
     asked: Asked
     batch: dict[str, int]

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.core.stats import ratio_estimate
 from inscl.data.example import key_of
+
+if TYPE_CHECKING:
+    from inscl.models.loading import Weights
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def paragraphs() -> tuple[str, ...]:
     return tuple(" ".join(part.split()) for part in text.split("\n\n") if part.strip())
 
 
-def perplexity(weights: Any, tokenizer: Any) -> Perplexity:
+def perplexity(weights: "Weights", tokenizer: Any) -> Perplexity:
     """Perplexity of a model on the bundled text.
 
     Parameters

@@ -7,7 +7,7 @@ the reference is the answer, and nothing has to be generated.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +16,9 @@ from inscl.models.collator import Collator
 from inscl.models.generate import Generated, batches_of
 from inscl.models.kept import KeptStates
 from inscl.models.logits import answer_logits
+
+if TYPE_CHECKING:
+    from inscl.models.loading import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class ReferenceReading:
 
 @torch.inference_mode()
 def read_answers(
-    model: Any,
+    model: "Weights",
     rows: Sequence[tuple[list[int], list[int]]],
     *,
     pad_id: int,

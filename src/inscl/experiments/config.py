@@ -7,7 +7,7 @@ reads; its `resolved` form, with all defaults filled in, goes into the run's rec
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -30,8 +30,7 @@ from inscl.core.orders import Order, order_of, with_seed
 from inscl.demo.sets import TASK_SETS
 from inscl.errors import ConfigError, DataError, PlanError
 from inscl.replay.budget import Budget, general_share
-from inscl.settings import Count, Natural, Section, Sections, Texts, member, read_settings, read_text
-from inscl.training.config import SECTIONS as STAGE_SECTIONS
+from inscl.settings import Count, Natural, Section, Texts, member, read_text
 from inscl.training.config import StageConfig
 from inscl.yaml_text import KeyPath, LinedYaml, Problem, dotted
 
@@ -327,6 +326,11 @@ class StreamConfig(StageConfig):
     keep : which stages' models stay on disk
     """
 
+    nested: ClassVar[Mapping[str | int, type[Section]]] = {
+        "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": _BudgetForm, "experts": Experts,
+        "general": General, "test_rows": TestRows, "limits": Limits, **StageConfig.nested,
+    }  # fmt: skip
+
     tasks: _Tasks
     model: Annotated[str, Field(min_length=1)]
     encoder: str | None = None
@@ -410,15 +414,9 @@ def parse_config(text: str, *, name: str = "stream.yaml", folder: Path = Path())
         tasks = _valid_tasks(data.get("tasks"))
         return _missing_files(tasks, data.get("general"), folder, source) + _impossible_orders(tasks, source)
 
-    config = read_settings(StreamConfig, text, name=name, sections=_SECTIONS, more=more)
+    config = StreamConfig.read(text, name, more)
     config._folder = folder
     return config
-
-
-_SECTIONS: Sections = {
-    "<demo>": DemoTasks, "<checkout>": Checkout, "<files>": TaskFiles, "budgets": _BudgetForm, "experts": Experts,
-    "general": General, "test_rows": TestRows, "limits": Limits, **STAGE_SECTIONS,
-}  # fmt: skip
 
 
 def _valid_tasks(value: object) -> Any:

@@ -39,9 +39,8 @@ from inscl.replay.strategies import STRATEGIES
 from inscl.stages.folder import Progress, StageFolder, Trainer, measured_rows
 from inscl.stages.metrics import task_metrics
 from inscl.tags import Tagger
-from inscl.training.config import check_training
 from inscl.training.ranks import processes
-from inscl.training.tracking import Tracked, send
+from inscl.training.tracking import Tracked
 
 # What may change between two calls: more work of the same kind, or what is kept of it.
 MAY_CHANGE = frozenset({"orders", "strategies", "budgets", "seeds", "experts", "joint", "keep", "report_to"})
@@ -298,7 +297,7 @@ class _Run:
         folder = self._folder(job)
         if Tracked.read(folder.path).places:
             so_far = RunFolder(self.out).result_so_far(stream, stage) if stream else None
-            send(folder.path, so_far.tracked() if so_far else task_metrics(folder.scores()))
+            Tracked.send(folder.path, so_far.tracked() if so_far else task_metrics(folder.scores()))
 
     def _rows(self, job: Job) -> dict[Split, dict[str, list[Example]]]:
         """The rows that a job's model is scored on, per side and task."""
@@ -408,7 +407,7 @@ class _Run:
     def _trainer(self) -> Trainer:
         from inscl.stages.trainer import ANSWERS_LOOKED_AT, ModelTrainer
 
-        check_training(self.config)
+        self.config.check()
         if "dtype" not in self.folder.record:
             self.folder.note(dtype=choose_dtype(self.config.dtype))
         return ModelTrainer(

@@ -34,11 +34,10 @@ from inscl.experiments.results import (
     TableRow,
     to_table,
 )
-from inscl.files import whole_file
+from inscl.files import whole_file, write_json
 from inscl.replay.plan import Plan
 from inscl.settings import Natural
 from inscl.stages.folder import SCORES, StageFolder, damaged, read_json
-from inscl.training.checkpoints import write_json
 
 FORMAT = 1
 RECORD, STREAMS, KEPT, PARQUET, CSV = "run.json", "streams.json", "kept", "results.parquet", "results.csv"

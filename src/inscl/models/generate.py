@@ -5,11 +5,14 @@ Needs a model in memory and torch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from inscl.models.parts import head_at
+
+if TYPE_CHECKING:
+    from inscl.models.loading import Weights
 
 _LOOK_EVERY = 4  # steps between looks at which rows have ended: each look waits for the device
 
@@ -30,7 +33,7 @@ class Generated:
     capped: bool
 
 
-def batch_limits(weights: Any, batch_tokens: int | None = None, batch_size: int | None = None) -> dict[str, int]:
+def batch_limits(weights: "Weights", batch_tokens: int | None = None, batch_size: int | None = None) -> dict[str, int]:
     """Batches whose key-value cache takes a few GiB of a GPU, one of a CPU's memory."""
     config = weights.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -45,7 +48,7 @@ def batch_limits(weights: Any, batch_tokens: int | None = None, batch_size: int 
     }
 
 
-def ends_of(weights: Any) -> frozenset[int]:
+def ends_of(weights: "Weights") -> frozenset[int]:
     """Tokens that end an answer, as the model's own settings for generation list them; perhaps none."""
     ends = weights.generation_config.eos_token_id
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
@@ -78,7 +81,7 @@ def batches_of(sizes: Sequence[int], *, batch_tokens: int, batch_size: int) -> l
 
 
 def generate(
-    model: Any,
+    model: "Weights",
     prompts: Sequence[Prompt],
     *,
     end_ids: frozenset[int],
@@ -117,7 +120,7 @@ def generate(
 
 
 @torch.inference_mode()
-def _answer(prompts: Sequence[Prompt], model: Any, end_ids: frozenset[int], pad_id: int) -> list[Generated]:
+def _answer(prompts: Sequence[Prompt], model: "Weights", end_ids: frozenset[int], pad_id: int) -> list[Generated]:
     """Greedy decoding of one batch; rows that have ended leave it, so that the last ones do not carry all."""
     from transformers import DynamicCache
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from safetensors.torch import load_file, save
 from inscl.errors import ConfigError
 from inscl.files import whole_file
 from inscl.models.parts import Bottom
+
+if TYPE_CHECKING:
+    from inscl.models.loading import Weights
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +55,9 @@ class Keeping:
     depth: int = 0
     states: str = "auto"
 
-    def of(self, model: Any, *, half: bool = False, answering: bool = False, why_not: str = "") -> "KeptStates | None":
+    def of(
+        self, model: "Weights", *, half: bool = False, answering: bool = False, why_not: str = ""
+    ) -> "KeptStates | None":
         """The kept states of a model whose bottom is frozen; None where none are kept.
 
         Parameters
@@ -97,7 +102,7 @@ class KeptStates:
 
     def __init__(self, keeping: Keeping, bottom: Bottom) -> None:
         self.bottom, self._keeping = bottom, keeping
-        self._dtype = bottom.dtype if keeping.states == "auto" else getattr(torch, keeping.states)
+        self._dtype: torch.dtype = bottom.dtype if keeping.states == "auto" else getattr(torch, keeping.states)
         self._folder = keeping.folder / f"{bottom.digest.hex()}-{str(self._dtype).removeprefix('torch.')}"
         self._files: set[str] = set()
         self._known: dict[bytes, torch.Tensor] = {}
@@ -143,7 +148,7 @@ class KeptStates:
                     path.unlink(missing_ok=True)
                     self._files.discard(path.name)  # it may come again
 
-    def _add(self, file: dict[str, Any]) -> None:
+    def _add(self, file: dict[str, torch.Tensor]) -> None:
         ends, states = file["ends"].tolist(), file["states"]
         for key, start, end in zip(file["keys"].numpy(), [0, *ends], ends, strict=False):
             self._known[key.tobytes()] = states[start:end]

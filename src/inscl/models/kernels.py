@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from inscl.models.loading import Weights
+
 _SHORT = 256  # tokens
 
 
@@ -44,7 +46,7 @@ def short_attention(longest: int, device: "torch.device", *, half: bool) -> Iter
         yield
 
 
-def keeps_rows_apart(model: Any) -> bool:
+def keeps_rows_apart(model: "Weights") -> bool:
     """Whether a row computes the same alone and behind another one, told apart by positions that restart at 0.
 
     Attention of transformers does; recurrent layers and models of other make may let rows leak into each other.

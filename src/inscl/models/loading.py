@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from inscl.errors import InsclError, require
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    Weights = PreTrainedModel | PeftModel
 
 EMBEDDED = "smollm2-135m"
 RECORD = "stage.json"  # written last into a finished stage's folder
@@ -55,11 +59,20 @@ class LoadedModel:
         What the weights are, for comparison: a stage's fingerprint, or a name.
     """
 
-    model: Any
+    model: "Weights"
     tokenizer: "PreTrainedTokenizerBase"
     base: str
     adapters: tuple[Path, ...] = ()
     identity: str = ""
+
+    def to(self, device: "torch.device") -> None:
+        """Move the weights."""
+        cast("torch.nn.Module", self.model).to(device)
+
+    def become(self, other: "LoadedModel") -> None:
+        """Put another model in the place of this one, which is held elsewhere, too."""
+        for name, value in vars(other).items():
+            setattr(self, name, value)
 
 
 def resolve(model: str) -> str:
@@ -155,12 +168,12 @@ def identity(model: str | Path) -> str:
     return str(record["fingerprint"]) if record else str(model)
 
 
-def vocabulary(model: Any) -> int:
+def vocabulary(model: "Weights") -> int:
     """Number of tokens that a model has embeddings for."""
-    return int(model.get_input_embeddings().weight.shape[0])
+    return int(cast("torch.nn.Embedding", model.get_input_embeddings()).weight.shape[0])
 
 
-def positions(model: Any) -> int | None:
+def positions(model: "Weights") -> int | None:
     """Most tokens that a model with learnt positions takes; None where its positions are computed."""
     import torch
 
@@ -200,7 +213,7 @@ def _base_of(config: Path) -> str:
     return str(base)
 
 
-def _with_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
+def _with_adapter(model: "Weights", folder: Path, *, trainable: bool) -> Any:
     peft = require("peft", extra="train", purpose="A model with adapters")
     with _one_line(f"The adapter in {str(folder)!r} cannot be put on its model"):
         adapted = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
@@ -247,7 +260,7 @@ def _refuse_quantised(config: Any, place: str) -> None:
         )
 
 
-def _fit(model: Any, tokenizer: "PreTrainedTokenizerBase", place: str) -> None:
+def _fit(model: "Weights", tokenizer: "PreTrainedTokenizerBase", place: str) -> None:
     """Tell the model how its tokenizer pads, and refuse a configuration that no answer could be asked with."""
     with _one_line(f"The configuration of {place!r} cannot be used"):
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inscl.models.parts import head_at
 
@@ -10,11 +10,15 @@ if TYPE_CHECKING:
     import torch
 
     from inscl.models.kept import KeptStates
+    from inscl.models.loading import Weights
 
 
 def answer_logits(
-    model: Any, batch: Mapping[str, "torch.Tensor"], kept: "KeptStates | None" = None, wrapped: Any = None
-) -> Any:
+    model: "Weights",
+    batch: Mapping[str, "torch.Tensor"],
+    kept: "KeptStates | None" = None,
+    wrapped: "torch.nn.Module | None" = None,
+) -> "torch.Tensor":
     """What the model says at every place that predicts an answer token, (n_answers, vocabulary).
 
     The output head sees only the places that are trained, and the frozen layers are not run where their states are
@@ -33,4 +37,5 @@ def answer_logits(
     index = batch["answer_index"]
     places = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
     with head_at(model, index), kept.bottom.given(batch["states"]) if kept else nullcontext():
-        return (wrapped or model)(input_ids=batch["input_ids"], **places, use_cache=False).logits[0]
+        logits: torch.Tensor = (wrapped or model)(input_ids=batch["input_ids"], **places, use_cache=False).logits[0]
+        return logits

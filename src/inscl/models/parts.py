@@ -7,31 +7,34 @@ attention, positions and head above are the model's own, so this works for any m
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from inscl.errors import ConfigError
 from inscl.models.loading import LAYER_LISTS
 
+if TYPE_CHECKING:
+    from inscl.models.loading import Weights
+
 _LAYERS = re.compile(rf"\.(?:{LAYER_LISTS})$")
 _NOT_OF_THE_COMPUTATION = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
 @contextmanager
-def head_at(model: Any, index: Any) -> Iterator[None]:
+def head_at(model: "Weights", index: torch.Tensor) -> Iterator[None]:
     """Let the output head see only the places of `index` of the flattened batch, (n,) of n_rows x length.
 
     What it sees is contiguous. The slice that ``logits_to_keep`` takes is not, and of that the CPU's product in half
     precision makes a copy of the head's weights for every row: 3.6 GB for 64 rows of SmolLM2-135M.
     """
 
-    def gather(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def gather(_: object, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = inputs[0]
         return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, index).unsqueeze(0), *inputs[1:])
 
@@ -74,7 +77,7 @@ class _Form:
 
     as_tuple: bool = False
     width: int = 0
-    dtype: Any = None
+    dtype: torch.dtype = torch.float32
     problem: str = ""
 
 
@@ -108,7 +111,7 @@ class Bottom:
         Why the layers above cannot be run alone; empty where they can.
     """
 
-    def __init__(self, model: Any, depth: int, half: bool = False, answering: bool = False) -> None:
+    def __init__(self, model: "Weights", depth: int, half: bool = False, answering: bool = False) -> None:
         self._model, self._depth, self._half = model, depth, half
         layers = layers_to_freeze(model, depth)
         self._below, self._last, self._above = layers[: depth - 1], layers[depth - 1], layers[depth:]
@@ -122,11 +125,11 @@ class Bottom:
         self.problem = self._form.problem or ("" if answering else self._in_the_way())
 
     @torch.no_grad()
-    def states(self, ids: Any) -> Any:
+    def states(self, ids: torch.Tensor) -> torch.Tensor:
         """What leaves the bottom, (n_rows, length, width), for right-padded tokens (n_rows, length)."""
-        found: list[object] = []
+        found: list[torch.Tensor] = []
 
-        def take(_: Any, __: Any, output: Any) -> None:
+        def take(_: object, __: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
             self._form = replace(self._form, as_tuple=isinstance(output, tuple))
             found.append(output[0] if isinstance(output, tuple) else output)
 
@@ -181,11 +184,11 @@ class Bottom:
             return "the frozen layers have dropout"
         return ""
 
-    def _like_a_layer(self, states: torch.Tensor) -> Any:
+    def _like_a_layer(self, states: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor]:
         return (states,) if self._form.as_tuple else states
 
     @contextmanager
-    def _letting_through(self, layers: Any) -> Iterator[None]:
+    def _letting_through(self, layers: Iterable[torch.nn.Module]) -> Iterator[None]:
         with ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(_answering(layer, self._like_a_layer))
@@ -204,7 +207,7 @@ class Bottom:
 
 
 @contextmanager
-def _answering(layer: Any, forward: Callable[..., object]) -> Iterator[None]:
+def _answering(layer: torch.nn.Module, forward: Callable[..., object]) -> Iterator[None]:
     """Put a function of the hidden states in the place of a layer's own."""
     before = vars(layer).get("forward")
     layer.forward = lambda hidden_states, *_, **__: forward(hidden_states)
@@ -223,7 +226,7 @@ def _draws(module: torch.nn.Module) -> bool:
     return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
-def _row_sums(weights: Any) -> bytes:
+def _row_sums(weights: torch.Tensor) -> bytes:
     """Sums of the bits along all but the first axis: two weights that differ agree in them only by a rare chance."""
     rows = weights.detach().contiguous().reshape(len(weights) if weights.dim() else 1, -1).view(torch.uint8)
     whole = torch.int64 if rows.shape[1] % 8 == 0 and rows.data_ptr() % 8 == 0 else torch.uint8

@@ -2,9 +2,15 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from inscl.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+    from inscl.models.loading import Weights
 
 
 def choose_dtype(asked: str) -> str:
@@ -20,7 +26,7 @@ def choose_dtype(asked: str) -> str:
     return asked if asked != "auto" else "bfloat16" if _bfloat16_pays() else "float32"
 
 
-def ready(model: Any, dtype: str) -> Any:
+def ready(model: "Weights", dtype: str) -> "Weights":
     """The weights that answer: merged, on the device, in `dtype`; a copy where that differs from what came."""
     import torch
 
@@ -30,20 +36,22 @@ def ready(model: Any, dtype: str) -> Any:
         raise ConfigError(f"`dtype` must be auto, float32 or bfloat16, got {dtype!r}.")
     wanted = getattr(torch, dtype)
     if hasattr(model, "peft_config"):
-        model = _merged(model, lambda weights: weights.dtype == wanted and weights.device == device)
+        model = _merged(cast("PeftModel", model), lambda weights: weights.dtype == wanted and weights.device == device)
     elif any(parameter.dtype != wanted for parameter in model.parameters()):
         model = copy.deepcopy(model)
-    return model.to(device=device, dtype=wanted).eval()
+    cast("torch.nn.Module", model).to(device=device, dtype=wanted).eval()
+    return model
 
 
-def _merged(model: Any, fits: Callable[[Any], bool]) -> Any:
+def _merged(model: "PeftModel", fits: "Callable[[torch.Tensor], bool]") -> "Weights":
     """A copy with its adapters merged, which shares the weights that fit and the layers no adapter stands on."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     from inscl.models.parts import layers_of
 
-    def adapted(model: Any) -> list[Any]:
-        return [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
+    def adapted(model: "PeftModel") -> "list[torch.nn.Module]":
+        kind: type = BaseTunerLayer  # not known as a module, which its adapters are
+        return [part for part in model.modules() if isinstance(part, kind)]
 
     own = {id(p) for part in adapted(model) for p in part.parameters()}
     weights = [p for p in model.parameters() if fits(p) and id(p) not in own]
@@ -52,7 +60,8 @@ def _merged(model: Any, fits: Callable[[Any], bool]) -> Any:
     copied = copy.deepcopy(model, {id(part): part for part in (*weights, *layers)})
     for part in adapted(copied):
         part.float()
-    return copied.merge_and_unload()
+    merged: Weights = copied.merge_and_unload()
+    return merged
 
 
 def _bfloat16_pays() -> bool:

@@ -8,13 +8,15 @@ go to the trainer's trackers. Training that fails or is killed changes nothing.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from inscl.core.scoring import SCORERS
 from inscl.data.example import Example
@@ -26,7 +28,10 @@ from inscl.memory.writing import Added
 from inscl.models.loading import LoadedModel
 from inscl.replay.planner import Replay
 from inscl.stages.metrics import metric_name, metrics_so_far
-from inscl.training.tracking import TrackedRun, log, open_trackers, tensorboard_folder
+from inscl.training.tracking import Tracked
+
+if TYPE_CHECKING:
+    from inscl.models.loading import Weights
 
 _logger = logging.getLogger(__name__)
 
@@ -68,22 +73,16 @@ class ContinualCallback(TrainerCallback):
         self.replay, self.rows, self.scorer, self.max_length = replay, rows, scorer, max_length
         self.scores: dict[str, TaskScore] = {}
         self.added: Added | None = None
-        self._places: dict[str, TrackedRun] = {}
+        self._tracked = Tracked()
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Note where the trackers have opened their runs: they close them before this callback's end."""
         if state.is_world_process_zero:
-            self._places = open_trackers(args.report_to, tensorboard_folder(args))
+            self._tracked = Tracked.just_opened(args.report_to, _tensorboard_folder(args))
 
-    def on_train_end(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        processing_class: Any = None,
-        **_: object,
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: object, **given: Any) -> None:
         """Remember, score and log; only training that ended well comes here."""
         if not state.is_world_process_zero:
             return
@@ -93,11 +92,11 @@ class ContinualCallback(TrainerCallback):
             return
         with _told("the earlier tasks were not scored"):
             before = memory.stages()
-            self.scores = self._score(args, model, processing_class)
+            self.scores = self._score(args, given["model"], given["processing_class"])
             means = {task: score.rouge_l for task, score in self.scores.items()}
             metrics = _metrics(self.scores, self.scorer) | metrics_so_far(before, means, name, self.scorer)
             state.log_history.append({**metrics, "step": state.global_step})
-            log(self._places, metrics, state.global_step)
+            self._tracked.log(metrics, state.global_step)
         with _told(f"task '{name}' was not remembered; do it with `memory.add`"):
             self.added = self._remember()
             memory.log_stage(self._record(args))
@@ -117,7 +116,9 @@ class ContinualCallback(TrainerCallback):
                 return added
         return self.replay.memory.add(made.name, rows, **options)
 
-    def _score(self, args: Any, model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, TaskScore]:
+    def _score(
+        self, args: TrainingArguments, model: "Weights", tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, TaskScore]:
         if self.rows == 0:
             return {}
         if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None):
@@ -149,13 +150,13 @@ class ContinualCallback(TrainerCallback):
         parts = [part for part in parts if part.name in memory]
         return [*(memory.task(part.name) for part in parts), self.replay.new]
 
-    def _record(self, args: Any) -> dict[str, Any]:
+    def _record(self, args: TrainingArguments) -> dict[str, Any]:
         """The stage as a memory logs it; the next stage starts from the folder in which the script saves its model."""
         scores = {
             task: {"score": score.rouge_l, "exact_match": score.exact, "n": score.n}
             for task, score in self.scores.items()
         }
-        return self.replay.plan.finished(args.output_dir, self.scorer, scores)
+        return self.replay.plan.finished(str(args.output_dir), self.scorer, scores)
 
 
 def _metrics(scores: dict[str, TaskScore], scorer: str) -> dict[str, float]:
@@ -164,6 +165,16 @@ def _metrics(scores: dict[str, TaskScore], scorer: str) -> dict[str, float]:
         values = {scorer: score.rouge_l, "exact_match": score.exact, "loss": score.loss}
         found |= {f"task/{metric_name(task)}/{name}": value for name, value in values.items() if value is not None}
     return found
+
+
+def _tensorboard_folder(args: TrainingArguments) -> Path | None:
+    """Where a plain trainer has TensorBoard's files: what the environment says, or the newest of its runs."""
+    if "tensorboard" not in (args.report_to or ()):
+        return None
+    if chosen := os.environ.get("TENSORBOARD_LOGGING_DIR"):
+        return Path(chosen).expanduser()
+    runs = [path for path in Path(str(args.output_dir), "runs").glob("*") if path.is_dir()]
+    return max(runs, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def _finite(history: list[dict[str, float]]) -> bool:
@@ -182,7 +193,7 @@ def _told(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _as_it_was(model: Any) -> Iterator[None]:
+def _as_it_was(model: "Weights") -> Iterator[None]:
     """Take off what trainers put around `forward`, and put it back: the script goes on with this model."""
     training = model.training
     parts = {id(part): part for part in (model, getattr(model, "get_base_model", lambda: model)())}.values()
@@ -191,5 +202,5 @@ def _as_it_was(model: Any) -> Iterator[None]:
         yield
     finally:
         for part, forward in wrapped:
-            part.forward = forward
+            vars(part)["forward"] = forward
         model.train(training)

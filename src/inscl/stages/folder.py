@@ -22,12 +22,12 @@ from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.errors import InsclError, first_line
 from inscl.evaluation.predictions import Prediction, answer_sets
 from inscl.evaluation.scores import RowScores
+from inscl.files import write_json
 from inscl.memory.task import Task, rows_of
 from inscl.models.loading import RECORD
 from inscl.replay.plan import Plan
 from inscl.replay.planner import Replay
 from inscl.stages.own import replayed_of, with_own_answers
-from inscl.training.checkpoints import write_json
 
 PLAN, MIXTURE, MODEL, PREDICTIONS, SCORES = "plan.json", "mixture.jsonl", "model", "predictions", "scores.json"
 _OWN = "own"  # the side of the replayed rows, where the model that a stage starts from answers them

@@ -17,6 +17,7 @@ from inscl.data.row_check import CheckedRow, check_rows
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
 from inscl.evaluation.scores import RowScores
+from inscl.files import write_json
 from inscl.memory.locks import alone, is_free
 from inscl.memory.memory import Memory
 from inscl.memory.task import rows_of
@@ -41,9 +42,8 @@ from inscl.stages.folder import (
 )
 from inscl.stages.metrics import metrics_so_far, task_metrics
 from inscl.training.checkpoints import FOLDER as CHECKPOINTS
-from inscl.training.checkpoints import write_json
-from inscl.training.config import StageConfig, check_training
-from inscl.training.tracking import send
+from inscl.training.config import StageConfig
+from inscl.training.tracking import Tracked
 
 REQUEST = "learn.json"
 TEST_ROWS = 200  # of each task, if nothing else is asked for
@@ -148,7 +148,7 @@ def learn(
     }
     known = _same_request(known, asked, folder)
     if trainer is None:
-        check_training(config)
+        config.check()
     continued = bool(known)
     with alone(folder.path), nullcontext() if continued else _nothing_sticks(folder):
         if known and (folder.path / PLAN).exists():
@@ -338,7 +338,7 @@ def _trainer(config: StageConfig, memory: Memory, stage: Replay) -> Trainer:
 def _track(folder: Path, memory: Memory, scores: Mapping[str, RowScores], newest: str, scorer: str) -> None:
     """Send a stage's scores, and what they say of the earlier tasks, to the trackers that have its loss."""
     means = {task: rows.mean(scorer) for task, rows in scores.items()}
-    send(folder, task_metrics(scores) | metrics_so_far(memory.stages(), means, newest, scorer))
+    Tracked.send(folder, task_metrics(scores) | metrics_so_far(memory.stages(), means, newest, scorer))
 
 
 def _log(memory: Memory, done: Learnt, scorer: str) -> None:

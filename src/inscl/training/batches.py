@@ -130,11 +130,6 @@ def _weighted(rows: Sequence[TokenRow], loss: _Loss) -> list[TokenRow]:
     ]
 
 
-def items(rows: Sequence[TokenRow], loss: _Loss) -> int:
-    """What a step's loss is the mean over: answer tokens, or rows with any."""
-    return sum(row.answers if loss == "token" else min(row.answers, 1) for row in rows)
-
-
 def order_of_steps(
     lengths: Sequence[int],
     *,

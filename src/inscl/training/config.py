@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StrictBool
 
-from inscl.errors import ConfigError, InsclError
-from inscl.settings import Count, Fraction, Natural, Section, Sections, Texts, changed, member, read_settings
-from inscl.training.adapters import configuration
-from inscl.training.fields import OWNED, trainer_fields, unknown
+from inscl.errors import ConfigError, InsclError, require
+from inscl.settings import Count, Fraction, Natural, Section, Texts, member
+from inscl.training.adapters import Adapter, Adapters
+from inscl.training.fields import OWNED, unknown
 from inscl.yaml_text import KeyPath
 
 
@@ -78,11 +78,13 @@ class StageConfig(Section):
         Trackers, as the trainer names them.
     """
 
+    nested: ClassVar[Mapping[str | int, type[Section]]] = {"protect": Protect}
+
     training: dict[Annotated[str, AfterValidator(_not_owned)], Any] = Field(default_factory=dict)
     peft: dict[str, Any] | None = None
     protect: Protect = Protect()
     loss: Literal["token", "row"] = "token"
-    adapter: Literal["continue", "merge", "new"] = "continue"
+    adapter: Adapter = "continue"
     batch_size: Count = 32
     max_length: Count = 1024
     kept: Literal["auto", "off", "float32", "bfloat16", "float16"] = "auto"
@@ -99,13 +101,18 @@ class StageConfig(Section):
         found: list[tuple[KeyPath, str]] = []
         if training:
             with suppress(InsclError):
-                found += [(("training", name), text) for name, text in unknown(training, trainer_fields()).items()]
+                found += [(("training", name), text) for name, text in unknown(training).items()]
         if peft:
             try:
-                configuration(peft)
+                Adapters(peft).configuration()
             except InsclError as error:
                 found.append((("peft",), str(error)))
         return found
+
+    @property
+    def adapters(self) -> Adapters:
+        """Which adapter is trained, and what becomes of it after the stage."""
+        return Adapters(self.peft, self.adapter)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -116,21 +123,17 @@ class StageConfig(Section):
         """The settings of the stage as data that JSON holds, without what a stream adds to them."""
         return self.model_dump(mode="json", include=set(StageConfig.model_fields))
 
+    def check(self) -> None:
+        """Refuse fields that TRL or PEFT does not have, before anything is computed.
 
-def check_training(config: StageConfig) -> None:
-    """Refuse fields that TRL or PEFT does not have, before anything is computed.
-
-    Raises
-    ------
-    ConfigError
-        That names all such fields.
-    """
-    trainer_fields()  # says what is missing where TRL is
-    if problems := config.deeper_problems({"training": config.training, "peft": config.peft}):
-        raise ConfigError(" ".join(text for _, text in problems))
-
-
-SECTIONS: Sections = {"protect": Protect}
+        Raises
+        ------
+        ConfigError
+            That names all such fields.
+        """
+        require("trl", extra="train", purpose="Training")
+        if problems := self.deeper_problems({"training": self.training, "peft": self.peft}):
+            raise ConfigError(" ".join(text for _, text in problems))
 
 
 def stage_config(text: str = "", name: str = "stage.yaml", **changes: Any) -> StageConfig:
@@ -159,7 +162,7 @@ def stage_config(text: str = "", name: str = "stage.yaml", **changes: Any) -> St
     inscl.errors.ConfigError: stage.yaml has a problem:
       line 1: `seeds` is not known here.
     """
-    config = read_settings(StageConfig, text, name=name, sections=SECTIONS)
+    config = StageConfig.read(text, name)
     asked = {key: value for key, value in changes.items() if value is not None}
     asked["training"] = {**config.training, **asked.get("training", {})}
-    return changed(config, SECTIONS, name, **asked)
+    return config.changed(name, **asked)

@@ -40,46 +40,42 @@ OWNED: dict[str, str] = {
 }
 
 
-def checked(training: Mapping[str, object], known: set[str]) -> dict[str, Any]:
+def checked(training: Mapping[str, object]) -> dict[str, Any]:
     """The user's fields, where none is unknown or ours.
 
     Parameters
     ----------
     training : mapping
         Fields of `SFTConfig` with their values.
-    known : set of str
-        Names of all fields there are.
 
     Raises
     ------
     ConfigError
         That names every wrong field, each with its reason.
+    InsclError
+        If TRL is not installed.
     """
     problems = [f"`training.{name}` is set by inscl: {OWNED[name]}." for name in training if name in OWNED]
-    problems += unknown(training, known).values()
+    problems += unknown(training).values()
     if problems:
         raise ConfigError(" ".join([*problems, "Remove it from `training`."]))
     return dict(training)
 
 
-def unknown(training: Mapping[str, object], known: set[str]) -> dict[str, str]:
-    """The fields that are none, with a sentence for each."""
-    return {
-        name: f"`training.{name}` is not a field of SFTConfig.{suggest(name, known - OWNED.keys())}"
-        for name in training
-        if name not in OWNED and name not in known
-    }
-
-
-def trainer_fields() -> set[str]:
-    """Names of all fields of TRL's `SFTConfig`.
+def unknown(training: Mapping[str, object]) -> dict[str, str]:
+    """The fields that TRL's `SFTConfig` does not have, with a sentence for each.
 
     Raises
     ------
     InsclError
         If TRL is not installed.
     """
-    return set(require("trl", extra="train", purpose="Training").SFTConfig.__dataclass_fields__)
+    known = set(require("trl", extra="train", purpose="Training").SFTConfig.__dataclass_fields__)
+    return {
+        name: f"`training.{name}` is not a field of SFTConfig.{suggest(name, known - OWNED.keys())}"
+        for name in training
+        if name not in OWNED and name not in known
+    }
 
 
 def shares(batch_size: int, processes: int, limit: int, *, strict: bool) -> tuple[int, int]:

@@ -5,21 +5,26 @@ around it nearly as long again, and seconds a stage. This loop does what that tr
 `_FIELDS`, through the same optimizer, schedule, loss and callbacks, and nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import Trainer, TrainerControl, TrainerState, get_scheduler, set_seed
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, get_scheduler, set_seed
 
 from inscl.models.collator import Collator
 from inscl.models.kept import KeptStates
 from inscl.models.kernels import short_attention
-from inscl.training import checkpoints
-from inscl.training.batches import TokenRow, items
+from inscl.training.batches import TokenRow
+from inscl.training.checkpoints import Checkpoint
 from inscl.training.loss import answer_losses
 from inscl.training.watch import Watch
+
+if TYPE_CHECKING:
+    from trl.trainer.sft_config import SFTConfig
+
+    from inscl.models.loading import Weights
 
 _FIELDS = frozenset({
     "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "weight_decay", "max_grad_norm",
@@ -27,12 +32,6 @@ _FIELDS = frozenset({
     "warmup_ratio", "logging_steps", "use_cpu", "report_to", "dataloader_num_workers", "dataloader_pin_memory",
 })  # fmt: skip
 _STATE = "state.pt"
-
-
-def does(fields: dict[str, object]) -> bool:
-    """Whether the loop does all that a user's fields of `SFTConfig` ask for."""
-    silent = fields.get("report_to") in (None, "none", [], ["none"])
-    return silent and fields.keys() <= _FIELDS
 
 
 @dataclass(kw_only=True)
@@ -57,21 +56,28 @@ class PlainLoop:
         Adds to a checkpoint what a callback remembers.
     """
 
-    model: Any
-    args: Any
+    model: "Weights"
+    args: "SFTConfig"
     rows: Sequence[TokenRow]
     order: Sequence[Sequence[int]]
     collator: Collator
     kept: KeptStates
     watch: Watch
-    callbacks: Sequence[Any]
+    callbacks: Sequence[TrainerCallback]
     fingerprint: str
     save_more: Callable[[Path], None] | None = None
+
+    @staticmethod
+    def does(fields: Mapping[str, object]) -> bool:
+        """Whether the loop does all that a user's fields of `SFTConfig` ask for."""
+        silent = fields.get("report_to") in (None, "none", [], ["none"])
+        return silent and fields.keys() <= _FIELDS
 
     def train(self, checkpoint: Path | None = None) -> None:
         """Train to the end, from the start or from a complete checkpoint."""
         set_seed(self.args.seed)
-        self.model.to(self.args.device).train()
+        self.model.train()
+        cast("torch.nn.Module", self.model).to(self.args.device)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = self._optimizer()
         self.schedule = get_scheduler(
@@ -79,21 +85,21 @@ class PlainLoop:
             optimizer=self.optimizer,
             num_warmup_steps=self.args.get_warmup_steps(len(self.order)),
             num_training_steps=len(self.order),
-            scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
+            scheduler_specific_kwargs=cast("dict[str, object] | None", self.args.lr_scheduler_kwargs),
         )
         state, control = TrainerState(max_steps=len(self.order)), TrainerControl()
         if checkpoint:
             state.global_step = self._load(checkpoint)
         self._tell("on_train_begin", state, control)
         longest = max(len(row.input_ids) for row in self.rows)
-        with short_attention(longest, self.args.device, half=self.args.bf16):
+        with short_attention(longest, self.args.device, half=bool(self.args.bf16)):
             for step in self.order[state.global_step :]:
                 self._step([self.rows[i] for i in step], state, control)
                 if control.should_save:
                     self._save(state.global_step)
 
     def _step(self, rows: Sequence[TokenRow], state: TrainerState, control: TrainerControl) -> None:
-        count = items(rows, "row" if self.collator.by_row else "token")
+        count = sum(min(row.answers, 1) if self.collator.by_row else row.answers for row in rows)
         for part in self._parts(rows):
             self._backward(part, count)
         if self.args.max_grad_norm:
@@ -113,13 +119,13 @@ class PlainLoop:
     def _backward(self, rows: Sequence[TokenRow], count: int) -> None:
         """Add the gradient of some rows' share of a step's loss."""
         batch = {name: part.to(self.args.device) for name, part in self.collator([vars(row) for row in rows]).items()}
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bool(self.args.bf16)):
             each = answer_losses(self.model, batch, self.kept)
         loss = (each * batch.get("answer_weight", 1.0)).sum() / count
         loss.backward()
         self.watch.add(loss.detach())
 
-    def _optimizer(self) -> Any:
+    def _optimizer(self) -> torch.optim.Optimizer:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
         nobody: Any = None  # the method reads nothing of a trainer
         decayed = set(Trainer.get_decay_parameter_names(nobody, self.model))
@@ -127,7 +133,8 @@ class PlainLoop:
             {"params": [p for name, p in self.trained.items() if (name in decayed) == does], "weight_decay": decay}
             for does, decay in ((True, self.args.weight_decay), (False, 0.0))
         ]
-        return kind([group for group in groups if group["params"]], **settings)
+        optimizer: torch.optim.Optimizer = kind([group for group in groups if group["params"]], **settings)
+        return optimizer
 
     def _tell(self, event: str, state: TrainerState, control: TrainerControl) -> None:
         for callback in self.callbacks:
@@ -146,7 +153,7 @@ class PlainLoop:
         torch.save(content, folder / _STATE)
         if self.save_more:
             self.save_more(folder)
-        checkpoints.complete(folder, checkpoints.Mark(self.fingerprint, step, self.watch.elapsed(), self.watch.losses))
+        Checkpoint(self.fingerprint, step, self.watch.elapsed(), self.watch.losses).complete(folder)
 
     def _load(self, folder: Path) -> int:
         """Go on from a checkpoint; the number of its steps."""

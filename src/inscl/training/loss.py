@@ -1,17 +1,25 @@
 """The plain loss of a stage: negative log-likelihood of the answer tokens, and of nothing else."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from inscl.models.logits import answer_logits
 
 if TYPE_CHECKING:
+    from trl.trainer.sft_config import SFTConfig
+
     from inscl.models.kept import KeptStates
+    from inscl.models.loading import Weights
 
 
-def answer_losses(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None" = None, wrapped: Any = None) -> Any:
+def answer_losses(
+    model: "Weights",
+    batch: Mapping[str, torch.Tensor],
+    kept: "KeptStates | None" = None,
+    wrapped: torch.nn.Module | None = None,
+) -> torch.Tensor:
     """Loss of every answer token of a batch, (n_answers,), in float32; parameters as of `answer_logits`.
 
     Where the batch has soft targets (see `inscl.training.soft`), the cross entropy with them.
@@ -24,7 +32,7 @@ def answer_losses(model: Any, batch: Mapping[str, Any], kept: "KeptStates | None
     return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-def is_plain(model: Any, args: Any) -> bool:
+def is_plain(model: "Weights", args: "SFTConfig") -> bool:
     """Whether an `SFTConfig` asks for this loss, and the model is one whose loss it can be."""
     adapter = getattr(model, "active_peft_config", None)
     balances_experts = hasattr(model.config.get_text_config(), "output_router_logits") and args.router_aux_loss_coef

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.lora import Linear
@@ -12,6 +12,9 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from inscl.errors import ConfigError
 from inscl.models.parts import below, layers_to_freeze
+
+if TYPE_CHECKING:
+    from inscl.models.loading import Weights
 
 _AVERAGE = "average.safetensors"
 
@@ -88,7 +91,7 @@ class StartCallback(TrainerCallback):
         If an average is asked for of an adapter other than LoRA on linear layers.
     """
 
-    def __init__(self, model: Any, protection: Protection, *, merge: bool = False) -> None:
+    def __init__(self, model: "Weights", protection: Protection, *, merge: bool = False) -> None:
         self.protection = protection
         self.weights = _moved_weights(model, merge=merge) if protection.ema or protection.interpolate else {}
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -164,7 +167,7 @@ class _LowRank:
     """What a LoRA adapter adds to a linear layer: scale × B A."""
 
     names: tuple[str, str]  # of A (rank, n_in) and B (n_out, rank)
-    layer: Any
+    layer: Any  # peft's `Linear`, whose parts torch types as tensors or modules
     adapter: str
     merge: bool
 
@@ -196,7 +199,7 @@ class _LowRank:
         a.copy_((root[:, None] * v)[:rank])
 
 
-def _moved_weights(model: Any, *, merge: bool) -> dict[str, _Whole | _LowRank]:
+def _moved_weights(model: "Weights", *, merge: bool) -> dict[str, _Whole | _LowRank]:
     """The weights that a stage moves, as they take part in the computation.
 
     Raises
@@ -221,11 +224,11 @@ def _moved_weights(model: Any, *, merge: bool) -> dict[str, _Whole | _LowRank]:
     return found | {name: _Whole((name,), parameters[name]) for name in trained.values()}
 
 
-def _plain_lora(layer: Any) -> list[str]:
+def _plain_lora(layer: torch.nn.Module) -> list[str]:
     """Adapters of a layer that only add a product to its weights."""
     return [adapter for adapter in layer.lora_A if adapter not in layer.lora_variant] if type(layer) is Linear else []
 
 
-def _other_adapter(model: Any) -> list[str]:
+def _other_adapter(model: "Weights") -> list[str]:
     kinds = [config.peft_type.value for config in getattr(model, "peft_config", {}).values()]
     return [kind for kind in kinds if kind != "LORA"]

@@ -1,7 +1,7 @@
 """Soft targets: what the model of a stage's start would have said, in the place of a part of the given answer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from inscl.data.template import IGNORED
 from inscl.models.collator import Collator
 from inscl.models.logits import answer_logits
 from inscl.training.batches import TokenRow
+
+if TYPE_CHECKING:
+    from inscl.models.loading import Weights
 
 _LIKELIEST = 64  # tokens of the start's distribution that are kept for each place, their shares summing to 1
 _ROWS = 8  # computed at once
@@ -33,7 +36,7 @@ class SoftTargets:
         Whether autocast computes the model in bfloat16.
     """
 
-    def __init__(self, model: Any, rows: Sequence[TokenRow], collator: Collator, *, half: bool = False) -> None:
+    def __init__(self, model: "Weights", rows: Sequence[TokenRow], collator: Collator, *, half: bool = False) -> None:
         self._known: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
         asked = [row for row in rows if row.soft]
         training = model.training
@@ -43,7 +46,7 @@ class SoftTargets:
         model.train(training)
 
     @torch.no_grad()
-    def _look(self, model: Any, rows: Sequence[TokenRow], collator: Collator, half: bool) -> None:
+    def _look(self, model: "Weights", rows: Sequence[TokenRow], collator: Collator, half: bool) -> None:
         device = next(model.parameters()).device
         plain = [{"input_ids": row.input_ids, "labels": row.labels, "weight": row.weight} for row in rows]
         batch = {name: part.to(device) for name, part in collator(plain).items()}

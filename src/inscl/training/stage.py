@@ -14,17 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from inscl.data.template import IGNORED
 from inscl.errors import ConfigError
+from inscl.files import write_json
 from inscl.models.collator import Collator
 from inscl.models.kernels import flexible_attention, keeps_rows_apart
 from inscl.models.loading import RECORD, LoadedModel, load
-from inscl.training import adapters, checkpoints, tracking
-from inscl.training.adapters import Adapter
+from inscl.training import checkpoints, tracking
 from inscl.training.batches import TokenisedMixture, TokenRow, order_of_steps
+from inscl.training.checkpoints import Checkpoint
 from inscl.training.config import StageConfig
 from inscl.training.fields import shares
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl.trainer.sft_config import SFTConfig
+
     from inscl.models.kept import KeptStates
+    from inscl.models.loading import Weights
+    from inscl.training.trainer import StageTrainer
+    from inscl.training.watch import Watch
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +93,6 @@ class Stage:
     config: StageConfig  # with `dtype` chosen
     fields: dict[str, Any]  # of the trainer
     seed: int
-    mode: Adapter | None  # None: all weights are trained
     keep_in: Path
     checkpoint_every: int | None
     progress: Callable[[int, int, float], None] | None
@@ -115,24 +122,28 @@ class Stage:
         record = self._record(order, watch)
         self._save(trainer, record)
         if trainer and _is_sharded(trainer):  # no process holds the whole model, and whoever uses it next is alone
-            become(self.loaded, load(self.out, merge=self.mode != "continue"))
+            self.loaded.become(load(self.out, merge=not self.config.adapters.goes_on))
         return record
 
-    def _train(self, order: list[list[int]]) -> tuple[Any, Any]:
+    def _train(self, order: list[list[int]]) -> "tuple[StageTrainer | None, Watch]":
         """The trainer that trained, None where the plain loop did, and what was watched."""
-        from inscl.training.loop import does
+        from inscl.training.loop import PlainLoop
         from inscl.training.protect import Protection, StartCallback
         from inscl.training.watch import StageCallback, Watch
 
         args = self._arguments(len(order))
         with args.main_process_first():
-            found = checkpoints.newest(self.out, self.fingerprint)
+            found = Checkpoint.newest(self.out, self.fingerprint)
         watch = Watch(stage=self.out.name, steps=len(order))
         protect = self.config.protect
         protection = Protection(protect.l2_start, protect.ema, protect.interpolate)
-        start = StartCallback(self.loaded.model, protection, merge=self.mode == "merge") if protection.active else None
+        start = (
+            StartCallback(self.loaded.model, protection, merge=self.config.adapters.merge)
+            if protection.active
+            else None
+        )
         every = 1 if args.device.type == "cpu" else int(args.logging_steps) or 10
-        callbacks: list[Any] = [StageCallback(watch, self.checkpoint_every, every, self.progress)]
+        callbacks: list[TrainerCallback] = [StageCallback(watch, self.checkpoint_every, every, self.progress)]
         if start:
             callbacks.insert(0, start)
         if found:
@@ -151,7 +162,7 @@ class Stage:
         kept = self._kept_states(args)
         checkpoint = found[0] if found else None
         trainer = None
-        if kept and does(self.fields):
+        if kept and PlainLoop.does(self.fields):
             self._loop(order, kept, checkpoint, shared)
         else:
             trainer = self._trainer(order, kept, checkpoint, shared)
@@ -175,7 +186,7 @@ class Stage:
 
     def _trainer(
         self, order: list[list[int]], kept: "KeptStates | None", checkpoint: Path | None, shared: dict[str, Any]
-    ) -> Any:
+    ) -> "StageTrainer":
         """Train with TRL."""
         from inscl.training.trainer import StageTrainer
 
@@ -187,8 +198,8 @@ class Stage:
             folder=self.tracks,
             **shared,
         )
-        self._refuse_what_cannot_be(trainer.args)
-        if self.mode == "merge" and _is_sharded(trainer):
+        self._refuse_what_cannot_be(shared["args"])
+        if self.config.adapters.merge and _is_sharded(trainer):
             raise ConfigError("Adapters cannot be merged where weights are sharded; set `adapter` to continue or new.")
         try:
             reports = shared["args"].report_to
@@ -199,7 +210,7 @@ class Stage:
             _unpatch(self.loaded.model)
         return trainer
 
-    def _collator(self, args: Any, kept: "KeptStates | None") -> Collator:
+    def _collator(self, args: "SFTConfig", kept: "KeptStates | None") -> Collator:
         from inscl.training.soft import SoftTargets
 
         plain = Collator(
@@ -211,10 +222,12 @@ class Stage:
         )
         if not any(row.soft for row in self.rows.rows):
             return plain
-        model = self.loaded.model.to(args.device)
-        return replace(plain, soft=SoftTargets(model, self.rows.rows, plain, half=self.config.dtype == "bfloat16"))
+        self.loaded.to(args.device)
+        return replace(
+            plain, soft=SoftTargets(self.loaded.model, self.rows.rows, plain, half=self.config.dtype == "bfloat16")
+        )
 
-    def _kept_states(self, args: Any) -> "KeptStates | None":
+    def _kept_states(self, args: "SFTConfig") -> "KeptStates | None":
         """The rows' states above the frozen layers, unless something stands in the way."""
         from inscl.models.kept import Keeping
         from inscl.training.loss import is_plain
@@ -227,13 +240,13 @@ class Stage:
         )
         depth = self.config.protect.freeze_bottom_layers
         if not why_not and depth:
-            model.to(args.device)
+            self.loaded.to(args.device)
         keeping = Keeping(self.keep_in, depth, self.config.kept)
         kept = keeping.of(model, half=self.config.dtype == "bfloat16", why_not=why_not)
         rows = [*(row.input_ids for row in self.rows.rows), self._filler.input_ids]
         return kept if kept and kept.keep(rows) else None
 
-    def _refuse_what_cannot_be(self, args: Any) -> None:
+    def _refuse_what_cannot_be(self, args: "SFTConfig") -> None:
         import torch
 
         from inscl.training.loss import is_plain
@@ -258,7 +271,7 @@ class Stage:
             kind = type(self.loaded.model).__name__
             raise ConfigError(f"`padding_free`: {kind} lets rows in one sequence see each other. Leave it out.")
 
-    def _arguments(self, steps: int) -> Any:
+    def _arguments(self, steps: int) -> "SFTConfig":
         import torch
         from trl.trainer.sft_config import SFTConfig
 
@@ -309,7 +322,7 @@ class Stage:
     def _filler(self) -> TokenRow:
         return TokenRow([self.loaded.tokenizer.pad_token_id], [IGNORED], 1.0)
 
-    def _dataset(self, order: list[list[int]]) -> Any:
+    def _dataset(self, order: list[list[int]]) -> "Dataset":
         """All rows of all steps in order; a short batch is filled up with rows that carry no loss."""
         from datasets import Dataset
 
@@ -320,7 +333,7 @@ class Stage:
         missing = len(rows) - 1
         return table.select([i for step in order for i in (*step, *[missing] * (self.config.batch_size - len(step)))])
 
-    def _record(self, order: list[list[int]], watch: Any) -> StageRecord:
+    def _record(self, order: list[list[int]], watch: "Watch") -> StageRecord:
         device = str(next(self.loaded.model.parameters()).device)
         rows = [self.rows.rows[i] for step in order for i in step]
         return StageRecord(
@@ -336,40 +349,31 @@ class Stage:
             dtype=self.config.dtype,
             device=device,
             fingerprint=self.fingerprint,
-            base=self.loaded.base if self.mode in ("continue", "new") else "",
+            base=self.loaded.base if self.config.peft and not self.config.adapters.merge else "",
             versions={
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")},
             },
         )
 
-    def _save(self, trainer: Any, record: StageRecord) -> None:
+    def _save(self, trainer: "StageTrainer | None", record: StageRecord) -> None:
         """Write the result, then the record that makes it count, and only then drop the checkpoints."""
-        several = trainer is not None and trainer.accelerator.num_processes > 1
-        whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if several else None
+        several = trainer.accelerator if trainer and trainer.accelerator.num_processes > 1 else None
+        whole = several.get_state_dict(trainer.model_wrapped) if several and trainer else None
         if trainer is None or trainer.is_world_process_zero():
             self.loaded.tokenizer.save_pretrained(self.out)
-            if self.mode is None:
-                self.loaded.model.save_pretrained(self.out, state_dict=whole)
-            else:
-                adapters.save(self.loaded, self.out, self.mode, whole)
-            checkpoints.write_json(self.out / RECORD, asdict(record))
+            self.config.adapters.save(self.loaded, self.out, whole)
+            write_json(self.out / RECORD, asdict(record))
             shutil.rmtree(self.out / checkpoints.FOLDER, ignore_errors=True)
         if several:
-            trainer.accelerator.wait_for_everyone()
+            several.wait_for_everyone()
 
 
-def _is_sharded(trainer: Any) -> bool:
+def _is_sharded(trainer: "StageTrainer") -> bool:
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
-def become(target: LoadedModel, source: LoadedModel) -> None:
-    """Put another model in the place of one that is held elsewhere, too."""
-    for name, value in vars(source).items():
-        setattr(target, name, value)
-
-
-def _unpatch(model: Any) -> None:
+def _unpatch(model: "Weights") -> None:
     """Take off what TRL and accelerate put around `forward`, so that the model can go into the next stage."""
     for part in {id(m): m for m in (model, getattr(model, "get_base_model", lambda: model)())}.values():
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):

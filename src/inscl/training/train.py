@@ -22,12 +22,11 @@ from inscl.data.template import TEMPLATE_ID
 from inscl.errors import DataError, InsclError
 from inscl.models.loading import RECORD, LoadedModel, identity, load, positions, vocabulary
 from inscl.models.precision import choose_dtype
-from inscl.training import adapters, checkpoints, tracking
-from inscl.training.adapters import Adapter
+from inscl.training import checkpoints, tracking
 from inscl.training.batches import TokenisedMixture, tokenise_mixture
 from inscl.training.config import StageConfig
-from inscl.training.fields import checked, trainer_fields
-from inscl.training.stage import Stage, StageRecord, become
+from inscl.training.fields import checked
+from inscl.training.stage import Stage, StageRecord
 
 _logger = logging.getLogger(__name__)
 
@@ -81,13 +80,12 @@ def train_stage(
         If the model cannot be loaded, the loss is not finite, memory or disk run out, or `out` holds another
         stage.
     """
-    fields = checked(config.fields, trainer_fields())
+    fields = checked(config.fields)
     config = config.model_copy(update={"dtype": choose_dtype(config.dtype)})
-    mode = _mode_of(config)
-    fingerprint = _fingerprint(_settings(config, fields, mode, seed), mixture, model)
+    fingerprint = _fingerprint(_settings(config, fields, seed), mixture, model)
     if record := _finished(out, fingerprint):
         if isinstance(model, LoadedModel):
-            become(model, load(out, merge=mode != "continue"))
+            model.become(load(out, merge=not config.adapters.goes_on))
         return record
     with _mendable(out.name):
         loaded = model if isinstance(model, LoadedModel) else load_start(model, config)
@@ -100,7 +98,7 @@ def train_stage(
             positions=positions(loaded.model),
         )
         _say_what_was_cut(rows, config.max_length)
-        adapters.prepare(loaded, config.peft, mode, seed, config.protect.freeze_bottom_layers)
+        config.adapters.prepare(loaded, seed, config.protect.freeze_bottom_layers)
         return Stage(
             loaded=loaded,
             rows=rows,
@@ -109,7 +107,6 @@ def train_stage(
             keep_in=keep_in or out / checkpoints.FOLDER / "kept",
             fields=fields,
             seed=seed,
-            mode=mode if config.peft else None,
             checkpoint_every=checkpoint_every,
             progress=progress,
             fingerprint=fingerprint,
@@ -117,21 +114,15 @@ def train_stage(
         ).run()
 
 
-def _mode_of(config: StageConfig) -> Adapter:
-    """What becomes of the adapter after the stage."""
-    return adapters.mode_of(config.peft, config.adapter) if config.peft else config.adapter
-
-
 def load_start(model: str | Path, config: StageConfig) -> LoadedModel:
     """The model that a stage begins with, in the form in which it is trained; `config.dtype` is chosen.
 
     The weights under an adapter that is trained on are never changed, so half precision is enough for them.
     """
-    goes_on = config.peft is not None and _mode_of(config) == "continue"
-    return load(model, dtype=config.dtype if goes_on else "float32", merge=not goes_on)
+    return load(model, dtype=config.dtype if config.adapters.goes_on else "float32", merge=not config.adapters.goes_on)
 
 
-def _settings(config: StageConfig, fields: Mapping[str, object], mode: Adapter, seed: int) -> dict[str, Any]:
+def _settings(config: StageConfig, fields: Mapping[str, object], seed: int) -> dict[str, Any]:
     """All that bears on the weights, in the form that fingerprints have always been made from."""
     protect = config.protect
     return {
@@ -140,7 +131,7 @@ def _settings(config: StageConfig, fields: Mapping[str, object], mode: Adapter, 
         "batch_size": config.batch_size,
         "max_length": config.max_length,
         "seed": seed,
-        "adapter": mode,
+        "adapter": config.adapters.mode,
         "dtype": config.dtype,
         "freeze_bottom_layers": protect.freeze_bottom_layers,
         "protection": [protect.l2_start, protect.ema, protect.interpolate],

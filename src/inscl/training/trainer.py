@@ -6,17 +6,23 @@ Imported only where a stage is trained: it brings torch, transformers and TRL.
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+import torch
+from transformers import PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from inscl.models.kept import KeptStates
-from inscl.training import checkpoints
+from inscl.training.checkpoints import Checkpoint
 from inscl.training.loss import answer_losses, is_plain
-from inscl.training.tracking import TENSORBOARD, Tracked, open_trackers
+from inscl.training.tracking import TENSORBOARD, Tracked
 from inscl.training.watch import Watch
+
+if TYPE_CHECKING:
+    from trl.trainer.sft_config import SFTConfig
+
+    from inscl.models.loading import Weights
 
 
 class StageTrainer(SFTTrainer):
@@ -43,10 +49,14 @@ class StageTrainer(SFTTrainer):
             self.add_callback(_TrackersCallback(folder, self._tensorboard(folder)))
         self.watch, self.fingerprint, self.save_more, self._kept = watch, fingerprint, save_more, kept
         self.model_accepts_loss_kwargs = True  # our loss is normalised over the whole step
-        self.plain_loss = is_plain(self.model, self.args)
+        self.plain_loss = is_plain(cast("Weights", self.model), cast("SFTConfig", self.args))
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: object = None
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Negative log-likelihood of the answer tokens over the number of them, or of rows, in the whole step."""
         weight, _ = inputs.pop("answer_weight", None), inputs.pop("items", None)
@@ -55,19 +65,19 @@ class StageTrainer(SFTTrainer):
             theirs: Any = super().compute_loss
             loss = theirs(model, inputs, return_outputs, num_items_in_batch)
         else:
-            each = answer_losses(self.model, inputs, self._kept, wrapped=model)
+            each = answer_losses(cast("Weights", self.model), inputs, self._kept, wrapped=model)
             total = each.sum() if weight is None else (each * weight).sum()
             # Processes average their gradients, but the count is that of all of them together.
             loss = total / num_items_in_batch * self.accelerator.num_processes
         self.watch.add(loss.detach())
         return loss
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """What the loss of a step is the mean over: trained labels, or, where batches say otherwise, their items."""
         counted = [{"labels": batch["items"]} if "items" in batch else batch for batch in batch_samples]
         return super()._get_num_items_in_batch(counted, device)
 
-    def _save_checkpoint(self, model: Any, trial: object) -> None:
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
         """Save, and mark the checkpoint as complete when everything of it is on disk."""
         self.watch.read()
         save: Any = super()._save_checkpoint
@@ -78,8 +88,7 @@ class StageTrainer(SFTTrainer):
             watch = self.watch
             if self.save_more:
                 self.save_more(folder)
-            mark = checkpoints.Mark(self.fingerprint, self.state.global_step, watch.elapsed(), watch.losses)
-            checkpoints.complete(folder, mark)
+            Checkpoint(self.fingerprint, self.state.global_step, watch.elapsed(), watch.losses).complete(folder)
         self.accelerator.wait_for_everyone()
 
     def _tensorboard(self, folder: Path) -> Path | None:
@@ -107,14 +116,14 @@ class _TrackersCallback(TrainerCallback):
         wandb = sys.modules.get("wandb")
         self.inside = wandb is not None and wandb.run is not None  # a run of the caller's, which goes on afterwards
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         """When the trackers, which come before this callback, have opened their runs."""
         if state.is_world_process_zero:
-            Tracked(open_trackers(args.report_to, self.tensorboard), state.global_step).write(self.folder)
+            Tracked.just_opened(args.report_to, self.tensorboard, state.global_step).write(self.folder)
 
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         """When they have closed them; W&B's stays open, and would take the next stage's loss as well."""
         if state.is_world_process_zero:
             Tracked(Tracked.read(self.folder).places, state.global_step).write(self.folder)
-            if "wandb" in args.report_to and not self.inside:
+            if "wandb" in (args.report_to or ()) and not self.inside:
                 sys.modules["wandb"].finish()

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -26,7 +25,7 @@ class Watch:
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     pending: list[torch.Tensor] = field(default_factory=list)  # tensors, read together to spare the device
-    running: Any = None
+    running: torch.Tensor | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, loss: torch.Tensor) -> None:
@@ -35,7 +34,8 @@ class Watch:
 
     def step(self) -> None:
         """End the current step."""
-        self.pending.append(self.running)
+        if self.running is not None:
+            self.pending.append(self.running)
         self.running = None
 
     def read(self) -> None:
