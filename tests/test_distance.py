@@ -13,7 +13,7 @@ from scipy.sparse import eye_array, kron, vstack
 from scipy.spatial.distance import cdist
 
 from inscl.core import distance, simplex, transport
-from inscl.core.distance import wasserstein
+from inscl.core.distance import coupling, wasserstein
 from inscl.errors import DataError
 
 
@@ -54,6 +54,11 @@ def test_agrees_on_degenerate_problems(seed, n, m, d):
     value = wasserstein(x, y, p, q)
     assert value == pytest.approx(linear_program(x, y, p, q), abs=1e-9)
     assert 0 <= value <= 2
+    moved = coupling(x, y, p, q)
+    assert moved.min() >= 0
+    assert moved.sum(1) == pytest.approx(p / p.sum(), abs=1e-12)
+    assert moved.sum(0) == pytest.approx(q / q.sum(), abs=1e-12)
+    assert (moved * cdist(x, y, "cosine")).sum() == pytest.approx(value, abs=1e-9)
 
 
 def test_laws(rng):
@@ -142,6 +147,13 @@ def test_beyond_memory_and_patience_there_is_one_clear_line(monkeypatch):
     x = np.ones((70_000, 2), np.float16)
     with pytest.raises(DataError, match=r"70,000 and 70,000 distinct instructions; .* 4,000,000,000 pairs\. Use"):
         wasserstein(x, x)
+
+
+def test_a_coupling_beyond_the_exact_size_is_refused(monkeypatch, rng):
+    monkeypatch.setattr(distance, "_EXACT_SIZE", 11)
+    assert coupling(rng.normal(size=(11, 2)), rng.normal(size=(1, 2))).shape == (11, 1)
+    with pytest.raises(DataError, match="at most 11 pairs, got 4 and 3 rows"):
+        coupling(rng.normal(size=(4, 2)), rng.normal(size=(3, 2)))
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e-5, 1e-2])

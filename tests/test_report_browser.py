@@ -9,6 +9,7 @@ from time import perf_counter
 
 import pytest
 
+from inscl.report.instruction_map import InstructionMap, MappedInstruction, MappedTask, Move
 from inscl.report.page import write_plan_report, write_run_report, write_stage_report
 from report_runs import made_run
 from test_report_stage import three_months
@@ -88,9 +89,37 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     return {
         "run": page,
         "answers": page.with_name("answers-01.html"),
-        "plan": write_plan_report(plan, folder / "plan", figures=()),
+        "plan": write_plan_report(plan, folder / "plan", figures=(), places=mapped()),
         "stage": write_stage_report(three_months(folder)[-1].folder, folder / "stage", figures=()),
     }
+
+
+def mapped() -> InstructionMap:
+    """Three instructions with a hostile text in each of three tasks, and what moves between them."""
+    moves = tuple(Move(start=i, end=2 - i, share=1 / 3) for i in range(3))
+    new, *earlier = (
+        MappedTask(
+            name=f"{HOSTILE}{k}",
+            instructions=tuple(
+                MappedInstruction(text=f"{HOSTILE} {i}", x=i, y=k + i % 2 / 2, rows=3, chosen=i % 2) for i in range(3)
+            ),
+            all_instructions=9,
+            distance=0.5,
+            moves=moves,
+        )
+        for k in range(3)
+    )
+    return InstructionMap(new=new, earlier=tuple(earlier), left_out=2, spread=0.4)
+
+
+def test_who_points_at_a_task_of_the_map_sees_what_it_would_move(driver, pages):
+    browser = Browser(driver, *SIZES["desktop"], "light")
+    browser.open(pages["plan"])
+    shown = "return [...document.querySelectorAll('#map .moved')].map((e) => getComputedStyle(e).visibility)"
+    assert browser.js(shown) == ["hidden"] * 6
+    mark = driver.find_elements("css selector", "#map .moving .m")[0]
+    webdriver.ActionChains(driver).move_to_element(mark).perform()
+    assert browser.js(shown) == ["visible"] * 3 + ["hidden"] * 3
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,16 +1,20 @@
 """inscl report"""
 
-from collections.abc import Callable
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from inscl.cli.application import command
-from inscl.cli.options import OutputOptions
+from inscl.cli.options import EncodingOptions, OutputOptions
 from inscl.cli.printing import print_json, say
-from inscl.errors import ConfigError
+from inscl.errors import ConfigError, InsclError
+
+if TYPE_CHECKING:
+    from inscl.replay.plan import Plan
+    from inscl.report.instruction_map import InstructionMap
 
 
 @command("inscl report runs/first --out report")
@@ -30,12 +34,20 @@ def report(
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    remembered: EncodingOptions,
     output: OutputOptions,
 ) -> None:
-    """Write a page on what runs kept, forgot and cost; on what one stage changed; or on what a plan would replay."""
+    """Write a page on what runs kept, forgot and cost; on what one stage changed; or on what a plan would replay.
+
+    The page of a plan has a map of the instructions where the memory (--memory) is the one that it was made from.
+    """
     kinds = _kinds(figures, output)
-    alone = _alone(sources)
-    page, facts = alone(sources[0], out, kinds) if alone else _of_runs(sources, out, kinds, output)
+    if not (kind := _alone(sources)):
+        page, facts = _of_runs(sources, out, kinds, output)
+    elif kind == "stage":
+        page, facts = _of_stage(sources[0], out, kinds)
+    else:
+        page, facts = _of_plan(sources[0], out, kinds, remembered, output)
     if output.json:
         print_json(facts)
         output.remark(f"report written to {page}")
@@ -47,19 +59,17 @@ def report(
         webbrowser.open(page.resolve().as_uri())
 
 
-def _alone(
-    sources: list[Path],
-) -> Callable[[Path, Path | None, tuple[str, ...]], tuple[Path, dict[str, object]]] | None:
-    """What reports the one source that is no run; None where all are runs."""
+def _alone(sources: list[Path]) -> Literal["plan", "stage"] | None:
+    """What the one source is that is no run; None where all are runs."""
     from inscl.report.stage import is_stage
 
     for source in sources:
-        kind, reports = ("plan", _of_plan) if _is_plan(source) else ("stage", _of_stage)
-        if not (_is_plan(source) or is_stage(source)):
+        kind: Literal["plan", "stage"] = "plan" if _is_plan(source) else "stage"
+        if not (kind == "plan" or is_stage(source)):
             continue
         if len(sources) > 1:
             raise ConfigError(f"A report shows runs, one stage or one plan: '{source}' is a {kind}. Report it alone.")
-        return reports
+        return kind
     return None
 
 
@@ -80,13 +90,32 @@ def _kinds(figures: str | None, output: OutputOptions) -> tuple[str, ...]:
     return ("svg",)
 
 
-def _of_plan(plan: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path, dict[str, object]]:
+def _of_plan(
+    file: Path, out: Path | None, kinds: tuple[str, ...], remembered: EncodingOptions, output: OutputOptions
+) -> tuple[Path, dict[str, object]]:
+    from inscl.replay.plan import Plan
     from inscl.report.page import write_plan_report
     from inscl.report.plan import PlanFacts
 
-    facts = PlanFacts.of(plan)
-    place = out or plan.with_suffix("").with_name(f"{plan.stem}-report")
-    return write_plan_report(plan, place, figures=kinds, facts=facts), facts.to_dict()
+    plan = Plan.read(file)
+    facts, places = PlanFacts.of(plan), _map(plan, remembered, output)
+    place = out or file.with_suffix("").with_name(f"{file.stem}-report")
+    page = write_plan_report(file, place, figures=kinds, facts=facts, places=places)
+    return page, {**facts.to_dict(), "map": asdict(places) if places else None}
+
+
+def _map(plan: "Plan", remembered: EncodingOptions, output: OutputOptions) -> "InstructionMap | None":
+    """Where the plan's instructions lie; None, with a remark, where the memory is not the one it was made from."""
+    from inscl.report.instruction_map import InstructionMap
+
+    found, why = None, f"the memory '{remembered.memory}' has none of its tasks"
+    try:
+        found = InstructionMap.of(plan, remembered.open(quiet=output.quiet))
+    except InsclError as error:
+        why = str(error)
+    if plan.tasks and not found:
+        output.remark(f"no map of the instructions: {why.rstrip('.')}. Name the plan's memory with --memory")
+    return found
 
 
 def _of_stage(stage: Path, out: Path | None, kinds: tuple[str, ...]) -> tuple[Path, dict[str, object]]:

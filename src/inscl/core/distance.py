@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from inscl.core.simplex import Floats, Places, least_cost
+from inscl.core.simplex import Floats, Places, cheapest_coupling, least_cost
 from inscl.core.transport import bounded_cost
 from inscl.errors import DataError
 
@@ -78,6 +78,44 @@ def wasserstein(
     else:
         value = least_cost(p, q, costs.block())
     return min(max(value, 0.0), 2.0)
+
+
+def coupling(
+    a: ArrayLike, b: ArrayLike, weights_a: ArrayLike | None = None, weights_b: ArrayLike | None = None
+) -> Floats:
+    """What mass `wasserstein` moves from where to where; one optimum where there are several.
+
+    Parameters
+    ----------
+    a, b, weights_a, weights_b
+        As in `wasserstein`.
+
+    Returns
+    -------
+    array of float, shape (n, m)
+        Its rows sum to the masses of `a`, its columns to those of `b`.
+
+    Raises
+    ------
+    ValueError
+        As `wasserstein`.
+    DataError
+        If n * m is beyond 4,000,000 (`_EXACT_SIZE`).
+
+    Examples
+    --------
+    >>> coupling([[1.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [3.0, 0.0]]).tolist()
+    [[0.0, 0.5], [0.5, 0.0]]
+    """
+    x, y, p, q = _checked(a, b, weights_a, weights_b)
+    if len(x) * len(y) > _EXACT_SIZE:
+        raise DataError(f"A coupling takes at most {_EXACT_SIZE:,} pairs, got {len(x):,} and {len(y):,} rows.")
+    moved = np.outer(p, q) if 1 in (len(x), len(y)) else cheapest_coupling(p, q, _CosineCosts(x, y).block())
+    sizes = np.shape(a)[0], np.shape(b)[0]
+    some_mass = (_masses("", weights, size) > 0 for weights, size in zip((weights_a, weights_b), sizes, strict=True))
+    whole = np.zeros(sizes)
+    whole[np.ix_(*some_mass)] = moved
+    return whole
 
 
 class _Debiased(NamedTuple):

@@ -35,6 +35,12 @@ def least_cost(p: Floats, q: Floats, cost: Floats) -> float:
     return float(_solved(p, q, cost)[1])
 
 
+def cheapest_coupling(p: Floats, q: Floats, cost: Floats) -> Floats:
+    """What mass moves from where to where in an optimum of the same problem, shape (n, m)."""
+    coupling: Floats = _solved(p, q, cost)[0]
+    return coupling
+
+
 def potentials_of(p: Floats, q: Floats, cost: Floats) -> Floats:
     """Dual variables of the sources in the optimum of the same problem, shape (n,)."""
     potentials: Floats = _solved(p, q, cost)[2]

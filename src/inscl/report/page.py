@@ -23,6 +23,7 @@ from inscl.report.facts import Facts, LineFacts, RunFacts
 from inscl.report.figures import Figure
 from inscl.report.figures.draw import rules, variables
 from inscl.report.forgotten import ForgottenExample
+from inscl.report.instruction_map import InstructionMap
 from inscl.report.plan import PlanFacts
 from inscl.report.reading import open_runs, summarize
 from inscl.report.stage import CHANGED_BY, StageFacts, StageTask
@@ -36,7 +37,7 @@ _FEW_DIFFERENCES = 10  # more are folded away, but for those of the best
 _PNG_ZOOM = 2.0
 _Drawn = Mapping[str, Figure | Sequence[Figure] | None]  # by their names in a template
 _OURS = re.compile(
-    r"((scores|budget|insinfo)-\d+|relative-gain|forgetting|distances|kinds|shares|headline|frontier|trend|loss)\.(svg|png)"
+    r"((scores|budget|insinfo)-\d+|relative-gain|forgetting|distances|map|kinds|shares|headline|frontier|trend|loss)\.(svg|png)"
 )
 
 
@@ -115,18 +116,33 @@ def _run_figures(facts: Facts, best: str) -> _Drawn:
 
 
 def write_plan_report(
-    plan: str | Path, out: str | Path, *, figures: Sequence[str] = KINDS, facts: PlanFacts | None = None
+    plan: str | Path,
+    out: str | Path,
+    *,
+    figures: Sequence[str] = KINDS,
+    facts: PlanFacts | None = None,
+    places: InstructionMap | None = None,
 ) -> Path:
     """Write the report of a plan: why these examples, before anything is trained.
 
-    Arguments and result are those of `write_run_report`, for the file of a plan.
+    Arguments and result are those of `write_run_report`, for the file of a plan; with `places`, the page has a map.
     """
     facts, out = facts or PlanFacts.of(plan), Path(out)
     _check(figures)
     info = facts.insinfo()
-    drawn: _Drawn = {"shares": draw.share_figure(facts), "info": draw.insinfo_figures([info])[0] if info else None}
-    named = {"verdict": "In short", "shares": "Shares", "insinfo": "InsInfo", "instructions": "Instructions"}
-    shown = {"shares": facts.tasks, "insinfo": info, "instructions": facts.tasks}
+    drawn: _Drawn = {
+        "shares": draw.share_figure(facts),
+        "places": draw.map_figure(places),
+        "info": draw.insinfo_figures([info])[0] if info else None,
+    }
+    named = {
+        "verdict": "In short",
+        "shares": "Shares",
+        "map": "Map",
+        "insinfo": "InsInfo",
+        "instructions": "Instructions",
+    }
+    shown = {"shares": facts.tasks, "map": places, "insinfo": info, "instructions": facts.tasks}
     sections = [(key, name) for key, name in named.items() if shown.get(key, True)]
     return _write_report(
         out,

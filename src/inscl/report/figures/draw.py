@@ -6,8 +6,10 @@ lines are Okabe and Ito's, darkened until each has a contrast of 3:1 against whi
 
 import math
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from markupsafe import escape
 
@@ -62,6 +64,8 @@ def rules(*, light: bool = False) -> str:
         f"svg.fig .hollow{{fill:{paper};stroke:{faint};stroke-width:1.3}}",
         "svg.fig .line{fill:none;stroke-width:2.2;stroke-linejoin:round}svg.fig .band{opacity:.16;stroke:none}",
         "svg.fig .whisker{stroke-width:1.6;fill:none}",
+        "svg.fig .under{opacity:0}svg.fig .moved{visibility:hidden;pointer-events:none;stroke-width:1.2;opacity:.7}",
+        "svg.fig .moving:is(:hover,:has(.on)) .moved{visibility:visible}",
     ]
     for i in range(SERIES):
         c = colour.format(f"s{i}")
@@ -71,6 +75,7 @@ def rules(*, light: bool = False) -> str:
     for i in range(len(RAMP)):
         turned = f"svg.fig text.h{i}{{fill:{paper if RAMP[i][2] else ink}}}"
         lines.append(f"svg.fig .h{i}{{fill:{colour.format(f'h{i}')}}}{turned}")
+    lines.append("svg.fig .line.thin{stroke-width:1.1;stroke-dasharray:none;pointer-events:all}")
     return _lit("".join(lines)) if light else "".join(lines)
 
 
@@ -155,9 +160,18 @@ class Drawing:
         angles = [start + 2 * math.pi * i / corners for i in range(corners)]
         self.path([(x + 1.25 * r * math.cos(a), y + 1.25 * r * math.sin(a)) for a in angles], style, closed=True)
 
+    def cross(self, x: float, y: float, style: str, r: float = 4.2) -> None:
+        """A marker that is told from all symbols."""
+        self.line(x - r, y - r, x + r, y + r, style)
+        self.line(x - r, y + r, x + r, y - r, style)
+
     def mark(self, about: str, drawn: "Drawing") -> None:
         """Elements that belong together, and what they say."""
         self.parts.append(f'<g class="m"><title>{escape(about)}</title>{"".join(drawn.parts)}</g>')
+
+    def group(self, style: str, drawn: "Drawing") -> None:
+        """Elements that a style speaks of together."""
+        self.parts.append(f'<g class="{style}">{"".join(drawn.parts)}</g>')
 
     def clipped(self, name: str, x: float, y: float, width: float, height: float, drawn: "Drawing") -> None:
         """Elements of which only what lies in a box is seen; `name` is unique in the page."""
@@ -197,8 +211,11 @@ class Drawing:
 
 def width_of(text: str, size: float = 12) -> float:
     """About how wide a text is drawn."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return size * (0.6 * (len(text) - wide) + wide)
+    return sum(map(_width_of_one, text)) * size
+
+
+def _width_of_one(character: str) -> float:
+    return 1.0 if unicodedata.east_asian_width(character) in "WF" else 0.6
 
 
 def fit(text: str, width: float, size: float = 12) -> str:
@@ -208,11 +225,10 @@ def fit(text: str, width: float, size: float = 12) -> str:
     'a rather…'
     """
     text = " ".join(text.split())
-    if width_of(text, size) <= width:
+    ends = [size * end for end in accumulate(map(_width_of_one, text))]
+    if not ends or ends[-1] <= width:
         return text
-    while text and width_of(text + "…", size) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    return text[: bisect_right(ends, width - width_of("…", size))].rstrip() + "…"
 
 
 def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
