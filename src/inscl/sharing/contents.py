@@ -13,6 +13,7 @@ from pathlib import Path
 from inscl.errors import DataError, InsclError
 from inscl.evaluation.predictions import read_predictions
 from inscl.experiments.run_folder import CSV, PARQUET, RECORD, STREAMS, RunFolder
+from inscl.files import write_json
 from inscl.memory.memory import Memory
 from inscl.memory.task import TaskInfo
 from inscl.models.loading import RECORD as TRAINED
@@ -21,7 +22,6 @@ from inscl.replay.plan import Plan
 from inscl.sharing.bundle import Kind
 from inscl.stages.folder import MIXTURE, MODEL, PLAN, PREDICTIONS, SCORES, StageFolder, read_json
 from inscl.stages.learn import REQUEST
-from inscl.training.checkpoints import write_json
 
 _OF_A_STAGE = (PLAN, MIXTURE, SCORES, f"{PREDICTIONS}/*/*.jsonl")
 _SIDES = ("before", "test", "own")  # of what was scored, as in the scores file
