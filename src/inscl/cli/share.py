@@ -18,13 +18,18 @@ def push(
     source: Annotated[
         str, typer.Argument(help="A memory, a plan's file, or the folder of a run or of a stage of `inscl learn`.")
     ],
-    dest: Annotated[str, typer.Argument(help="A new folder, or one that was pushed to before.")],
+    dest: Annotated[
+        str, typer.Argument(help="A new folder, or one that was pushed to before; or hf://datasets/OWNER/NAME.")
+    ],
     *,
     licence: Annotated[
         str | None, typer.Option("--license", help="Licence of the data, for the card, such as cc-by-4.0.")
     ] = None,
     about: Annotated[str | None, typer.Option("--about", help="Which data it came from, for the card.")] = None,
     weights: Annotated[bool, typer.Option("--models", help="Also the models of a run or stage.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Let all see the dataset of the Hub, which is private otherwise.")
+    ] = False,
     memory: MemoryOptions,
     output: OutputOptions,
 ) -> None:
@@ -32,12 +37,13 @@ def push(
     from inscl.sharing.share import push as push_to
 
     kept = memory.open(quiet=output.quiet)
-    _tell("pushed", push_to(source, dest, memory=kept, licence=licence, about=about, weights=weights), output)
+    done = push_to(source, dest, memory=kept, licence=licence, about=about, weights=weights, public=public)
+    _tell("pushed", done, output)
 
 
 @command("inscl pull shared/memory memory")
 def pull(
-    source: Annotated[str, typer.Argument(help="A folder that `inscl push` wrote.")],
+    source: Annotated[str, typer.Argument(help="A folder that `inscl push` wrote, or hf://datasets/OWNER/NAME.")],
     dest: Annotated[str, typer.Argument(help="A new folder; of a plan, a new file.")],
     *,
     output: OutputOptions,

@@ -5,7 +5,6 @@ Nothing is read that could run code: no pickles, no remote code.
 """
 
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from inscl.errors import InsclError, require
+from inscl.libraries import hub_hushed
 
 if TYPE_CHECKING:
     import torch
@@ -283,7 +283,7 @@ def _configured_end(transformers: Any, place: str, tokenizer: "PreTrainedTokeniz
 def _one_line(what: str) -> Iterator[None]:
     """Say in one line what is wrong with a model's files: the libraries raise whatever their formats raise."""
     try:
-        with _client_hushed():
+        with hub_hushed():
             yield
     except InsclError:
         raise
@@ -311,18 +311,6 @@ def _nearby(place: str) -> dict[str, bool]:
     except Exception:  # whichever its HTTP library raises
         return {"local_files_only": True}
     return {}
-
-
-@contextmanager
-def _client_hushed() -> Iterator[None]:
-    """Leave out what the Hub's client says of each of its tries: where all fail, that is told once."""
-    client = logging.getLogger("huggingface_hub")
-    level = client.level
-    client.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        client.setLevel(level)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

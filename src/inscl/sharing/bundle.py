@@ -22,7 +22,7 @@ Kind = Literal["memory", "plan", "run", "stage"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LIST, CARD = "inscl.json", "README.md"
 _FORMAT = 1
-_MOST_BYTES = 64 * 2**20  # of the list
+MOST_BYTES = 64 * 2**20  # of the list
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 # No part begins with a dot: neither `..`, nor a hidden file.
@@ -89,8 +89,8 @@ class Bundle(BaseModel):
             raise InsclError(
                 f"'{where}' holds nothing that inscl shared: there is no {LIST}. Name what `inscl push` wrote."
             )
-        if path.stat().st_size > _MOST_BYTES:
-            raise InsclError(f"{LIST} of '{where}' has more than {_MOST_BYTES:,} bytes. Ask whoever pushed it.")
+        if path.stat().st_size > MOST_BYTES:
+            raise InsclError(f"{LIST} of '{where}' has more than {MOST_BYTES:,} bytes. Ask whoever pushed it.")
         try:
             return cls._checked(path.read_bytes(), where)
         except ValidationError as error:

@@ -10,6 +10,7 @@ from inscl.provenance import versions_of
 from inscl.sharing.bundle import CARD, Bundle
 from inscl.sharing.card import card
 from inscl.sharing.contents import look, share
+from inscl.sharing.hub import SCHEME, HubDataset
 from inscl.sharing.places import Folder, Place, beside
 from inscl.stages.folder import PLAN
 
@@ -44,6 +45,7 @@ def push(
     licence: str | None = None,
     about: str | None = None,
     weights: bool = False,
+    public: bool = False,
 ) -> Shared:
     """Give a memory, a plan, a run or a stage to others.
 
@@ -52,20 +54,22 @@ def push(
     source : path
         A memory's folder or URI, a plan's file, the folder of a run or of a stage of `learn`.
     dest : path
-        A new or empty folder, or one that an earlier push wrote.
+        A new or empty folder, or one that an earlier push wrote; or ``hf://datasets/OWNER/NAME``.
     memory : Memory, optional
         Where a plan or stage came from; rows that it no longer has are not shared. Default: the one in ``memory``.
     licence, about : str, optional
         For the card: a licence's name, and which data it came from.
     weights : bool
         Whether the models of a run or stage go, too.
+    public : bool
+        Whether all may see a dataset of the Hub.
 
     Raises
     ------
     InsclError
-        If there is nothing to share, or `dest` holds something else.
+        If there is nothing to share, `dest` holds something else, or the Hub cannot be reached or refuses.
     """
-    place = place_of(dest)
+    place = place_of(dest, public=public)
     with place.work() as folder:
         content = share(str(source), folder, memory or Memory(), weights=weights)
         bundle = Bundle.of(folder, content.kind, dict(versions_of(_MADE_WITH)))
@@ -81,7 +85,8 @@ def pull(source: str | Path, dest: str | Path) -> Shared:
     Parameters
     ----------
     source : path
-        A folder that `push` wrote.
+        A folder that `push` wrote, or ``hf://datasets/OWNER/NAME``, where a branch, tag or commit may follow after
+        ``@``.
     dest : path
         A folder that is empty or not there yet; of a plan, a file that is not there.
 
@@ -104,9 +109,9 @@ def pull(source: str | Path, dest: str | Path) -> Shared:
     return Shared(bundle.kind, str(dest), len(bundle.files), bundle.size)
 
 
-def place_of(name: str | Path) -> Place:
+def place_of(name: str | Path, *, public: bool = False) -> Place:
     """The place that a user means."""
-    return Folder(name)
+    return HubDataset(str(name), public=public) if str(name).startswith(SCHEME) else Folder(name)
 
 
 def _refuse_what_is_there(dest: Path) -> None:
