@@ -156,6 +156,32 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, die_at):
     assert run_with(PaperTrainer(), tmp_path / "b" / "run").table == whole.table
 
 
+class DiesBeforeNoting(PaperTrainer):
+    """Dies right after its so-many-th model, before the stage's folder has noted what training cost."""
+
+    def __init__(self, last: int | None = None) -> None:
+        super().__init__()
+        self.last = last
+
+    def train(self, mixture, start, out, *, seed, progress):
+        if (out / RECORD).exists():
+            return json.loads((out / RECORD).read_text())
+        record = super().train(mixture, start, out, seed=seed, progress=progress)
+        if sum(self.trained.values()) == self.last:
+            raise KeyboardInterrupt
+        return record
+
+
+@pytest.mark.parametrize("last", [1, 4, 6])
+def test_a_model_whose_record_was_not_noted_in_time_keeps_its_costs(tmp_path, last):
+    whole = run_with(PaperTrainer(), tmp_path / "a" / "run")
+    dying, after = DiesBeforeNoting(last), DiesBeforeNoting()
+    with pytest.raises(KeyboardInterrupt):
+        run_with(dying, tmp_path / "b" / "run")
+    assert run_with(after, tmp_path / "b" / "run").table == whole.table
+    assert not dying.trained & after.trained
+
+
 def test_a_changed_configuration_is_refused_and_more_work_is_not(tmp_path):
     run_with(PaperTrainer(), tmp_path / "run", config_of(strategies=["none"]))
     with pytest.raises(ConfigError, match=r"`batch_size` changed \(`batch_size` was 32, is 4\)"):

@@ -314,7 +314,7 @@ class _Run:
         if not job.learnt:
             return self.config.locate(self.config.model)
         folder = self._folder(job)
-        if not folder.trained:
+        if not folder.finished:
             start = self._model(job.start or UNTRAINED, progress)
             if job.joint:
                 folder.mix(self._joint_rows(job), self.data.chat)

@@ -71,6 +71,11 @@ class StageFolder:
         return (self.model / RECORD).exists()
 
     @property
+    def finished(self) -> bool:
+        """Whether the model is there and its training's record is noted: a process may die between the two."""
+        return self.trained and "trained" in self.read()
+
+    @property
     def scored(self) -> bool:
         """Whether anything was scored, or trained, in it."""
         return (self.path / SCORES).exists()
