@@ -4,6 +4,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from inscl.experiments.config import parse_config
 from inscl.experiments.run import run
 from inscl.experiments.run_folder import RunFolder
 from inscl.forgetting import ForgettingRule, Verdict, analyse
-from inscl.forgetting.fates import Tally
+from inscl.forgetting.fates import PastTask, Tally
 from inscl.forgetting.rates import RowHistory
 from inscl.models.loading import RECORD
 from support import WordEncoder, WordTagger
@@ -132,6 +133,25 @@ def test_rates_are_those_of_a_plain_recount(finished, ever_right, drop):
         if row["ever_right"]:
             assert row["rate_forgotten"] == row["forgotten"] / row["ever_right"]
             assert row["rate_forgotten_low"] <= row["rate_forgotten"] <= row["rate_forgotten_high"]
+
+
+def test_a_rows_answers_over_the_stages_are_those_in_the_files(finished):
+    """Every stage's answer and score, from the files alone; stages that did not score the row have none."""
+    listed = json.loads((finished / "streams.json").read_text())
+    for entry, stream in zip(listed, RunFolder(finished).streams, strict=True):
+        for past in PastTask.at_the_end(stream):
+            kept: dict[int, dict[int, tuple[str, float]]] = {}
+            for number, name in enumerate(entry["stages"], start=1):
+                stage = finished / "stages" / name
+                scored = json.loads((stage / "scores.json").read_text())["test"].get(past.task)
+                answers = (stage / "predictions" / "test" / f"{past.task}.jsonl").read_text() if scored else ""
+                for row, line in enumerate(answers.splitlines()):
+                    answer = json.loads(line)["prediction"]
+                    kept.setdefault(row, {})[number] = (answer, scored["rows"]["rouge_l"][row])
+            for fate in past.answered():
+                told = {n: (span.answer, span.score) for span in fate.spans for n in range(span.first, span.last + 1)}
+                assert told == kept[fate.history.row]
+                assert all(a[2:] != b[2:] or a.last + 1 < b.first for a, b in pairwise(fate.spans))
 
 
 tenths = st.integers(0, 10)

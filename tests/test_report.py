@@ -529,6 +529,8 @@ def test_a_report_is_one_file_beside_its_figures_and_answers(three, tmp_path):
     names = {path.name for path in (page.parent / "figures").iterdir()}
     assert {"relative-gain.svg", "forgetting.svg", "distances.svg", "scores-01.svg"} <= names
     assert all(f'href="figures/{name}"' in text for name in names)
+    answers = (page.parent / "answers-01.html").read_text()
+    assert "<summary>Over the stages</summary>" in answers
     sections = ["verdict", "scores", "gain", "forgetting", "replay", "kinds", "tags", "provenance"]
     places = [text.index(f'<section id="{name}"') for name in sections]
     assert places == sorted(places)

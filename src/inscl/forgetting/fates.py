@@ -70,9 +70,40 @@ class PastTask(NamedTuple):
         """What became of its rows of which both answers are kept."""
         return [fate for fate in self.fates(self.histories()) if fate.once and fate.now]
 
+    def spans(self, row: int) -> list["AnswerSpan"]:
+        """What a row was answered, stage after stage up to now; neighbours with the same answer are one."""
+        spans: list[AnswerSpan] = []
+        for stage in range(1, self.stage + 1):
+            if (answer := self._answer(stage, row)) is None:
+                continue
+            score = self.stream.stages[stage - 1].scores[self.task].rows[self.stream.scorer][row]
+            if spans and spans[-1][1:] == (stage - 1, answer.prediction, score):
+                spans[-1] = spans[-1]._replace(last=stage)
+            else:
+                spans.append(AnswerSpan(stage, stage, answer.prediction, score))
+        return spans
+
     def _answer(self, stage: int, row: int) -> Prediction | None:
-        answers = self.stream.stages[stage - 1].answers.get(self.task)
-        return None if answers is None else answers[row]
+        """A stage's answer to a row; None where it is not kept, or the stage scored fewer rows."""
+        answers = self.stream.stages[stage - 1].answers.get(self.task, [])
+        return answers[row] if row < len(answers) else None
+
+
+class AnswerSpan(NamedTuple):
+    """What a row was answered by stages that follow each other.
+
+    Attributes
+    ----------
+    first, last : int
+        Stages, from 1. Those between spans did not score the row, or their answers were not kept.
+    answer : str
+    score : float
+    """
+
+    first: int
+    last: int
+    answer: str
+    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +120,11 @@ class RowFate:
     def asked(self) -> Prediction | None:
         """An answer that tells what was asked."""
         return self.now or self.once
+
+    @property
+    def spans(self) -> list[AnswerSpan]:
+        """Its answers up to now."""
+        return self.past.spans(self.history.row)
 
     @property
     def case(self) -> Case | None:
