@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inscl.data.example import Example, example_key, input_key, plain_keys
+from inscl.data.example import Example, plain_keys
 from inscl.data.readers import Block, ReadReport, json_files, read_examples
 from inscl.errors import InsclError
 
@@ -92,4 +92,4 @@ def test_a_blank_answer_is_dropped_with_its_line(tmp_path):
 def test_keys_of_many_rows_are_those_of_each(rows):
     examples = [Example(*row[:2], (row[2],)) for row in rows]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
-    assert plain_keys(*columns) == (list(map(example_key, examples)), list(map(input_key, examples)))
+    assert plain_keys(*columns) == ([row.key for row in examples], [row.input_key for row in examples])

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from inscl.data.example import SPLITS, input_key
+from inscl.data.example import SPLITS
 from inscl.demo.tasks import TASKS, demo_tasks
 
 PARTICIPLES = {
@@ -77,7 +77,7 @@ def test_every_answer_is_right(name):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_input_occurs_twice(seed):
-    keys = [input_key(row) for rows in demo_tasks(seed).values() for row in rows]
+    keys = [row.input_key for rows in demo_tasks(seed).values() for row in rows]
     assert len(keys) == len(set(keys)) == 6 * 200
 
 

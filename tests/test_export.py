@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inscl.data.chat_form import to_messages
-from inscl.data.example import Example, example_key
+from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow, read_mixture
 from inscl.data.readers import read_examples
 from inscl.data.template import render, tokenise
 from inscl.errors import InsclError
-from inscl.export import FORMATS, SpecialTokens, is_chat, special_tokens, to_dataset, write_file
+from inscl.export import MIXTURE_FORMATS, Shape, SpecialTokens, to_dataset, write_file
 from inscl.memory.memory import Memory
 from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, conversation, rows_of
@@ -51,8 +51,8 @@ def test_trl_plain_rows_are_prompt_and_completion(tmp_path):
 
 
 def test_one_chat_row_makes_all_rows_chat(tmp_path):
-    assert is_chat(MIXED)
-    assert not is_chat(PLAIN)
+    assert Shape.of(MIXED).chat
+    assert not Shape.of(PLAIN).chat
     write_file(MIXED, tmp_path / "mix.jsonl")
     found = lines_of(tmp_path / "mix.jsonl")
     assert found[0]["prompt"] == [{"role": "user", "content": "Add.\n\n1 and 2"}]
@@ -117,7 +117,7 @@ END = SpecialTokens("", "</s>")
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS)
 def test_every_format_has_exactly_the_rows(tmp_path, rows):
-    for name in FORMATS:
+    for name in MIXTURE_FORMATS:
         path = tmp_path / f"{name}.jsonl"
         done = write_file(rows, path, name, tokens=END)
         assert (done.rows, done.replayed) == (len(rows), sum(row.replayed for row in rows))
@@ -126,7 +126,7 @@ def test_every_format_has_exactly_the_rows(tmp_path, rows):
             assert (record["task"], record["replayed"]) == (row.task, row.replayed)
             if "messages" in record and name != "inscl":
                 assert record["messages"] == [dict(message) for message in to_messages(row.example)]
-            elif is_chat(rows) and name == "trl":
+            elif Shape.of(rows).chat and name == "trl":
                 assert record["prompt"] + record["completion"] == [dict(m) for m in to_messages(row.example)]
             elif name != "inscl":
                 end = END.end if name == "llamafactory" else ""
@@ -156,9 +156,9 @@ def test_an_export_has_the_rows_of_its_plan_and_no_others(tmp_path, memory, budg
     made = replay.plan
     # The oracle reads the plan alone: the keys of the chosen rows, and the new task's training rows.
     chosen = Counter((task.name, key) for task in made.tasks for i in task.instructions for key in i.rows)
-    new = Counter(("july", example_key(row).hex()) for row in replay.new.examples(replay.new.side("train")))
+    new = Counter(("july", row.key.hex()) for row in replay.new.examples(replay.new.side("train")))
     rows = replay.rows()
-    assert Counter((row.task, example_key(row.example).hex()) for row in rows) == chosen + new
+    assert Counter((row.task, row.example.key.hex()) for row in rows) == chosen + new
     prompts = Counter((row.task, row.replayed, *render(row.example)) for row in rows)
     for name in ("trl", "axolotl", "llamafactory"):
         done = write_file(rows, tmp_path / "mix.jsonl", name, plan=made, tokens=SpecialTokens("", ""))
@@ -189,7 +189,7 @@ def test_the_manifest_tells_what_was_written_and_from_what(tmp_path, memory):
     assert str(tmp_path) not in done.manifest.read_text()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", MIXTURE_FORMATS)
 def test_writing_again_gives_the_same_bytes(tmp_path, monkeypatch, format):
     monkeypatch.chdir(tmp_path)
     written = []
@@ -201,7 +201,7 @@ def test_writing_again_gives_the_same_bytes(tmp_path, monkeypatch, format):
 
 
 def test_another_format_leaves_no_settings_of_the_one_before(tmp_path):
-    for name in (*FORMATS, "trl"):
+    for name in (*MIXTURE_FORMATS, "trl"):
         done = write_file(MIXED, tmp_path / "mix.jsonl", name)
         assert {path.name for path in tmp_path.iterdir()} == {*done.files, done.manifest.name}
 
@@ -329,17 +329,17 @@ def tiny(tmp_path_factory) -> Path:
 
 def expected_tokens(rows: list[MixtureRow], tokenizer: object) -> list[tuple[list[int], list[int]]]:
     """What we ourselves would train on."""
-    found = [tokenise(row.example, tokenizer, max_length=512, chat=is_chat(rows)) for row in rows]
+    found = [tokenise(row.example, tokenizer, max_length=512, chat=Shape.of(rows).chat) for row in rows]
     return sorted((tokens.input_ids, tokens.labels) for tokens in found if tokens)
 
 
 def test_the_special_tokens_of_a_model_are_read(tiny, tmp_path):
-    assert special_tokens(str(tiny)) == SpecialTokens("<|im_start|>", "<|im_end|>")
+    assert SpecialTokens.of(str(tiny)) == SpecialTokens("<|im_start|>", "<|im_end|>")
     with pytest.raises(InsclError, match="neither a folder nor a Hub id"):
-        special_tokens("nothing")
+        SpecialTokens.of("nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InsclError, match=r"The tokenizer of .* cannot be read"):
-        special_tokens(str(tmp_path / "empty"))
+        SpecialTokens.of(str(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize("rows", [PLAIN * 3, MIXED * 3], ids=["plain", "mixed"])
@@ -373,7 +373,7 @@ def test_llamafactory_trains_on_what_we_would(tmp_path, tiny, rows):
     from transformers import AutoTokenizer, Seq2SeqTrainingArguments
 
     path = tmp_path / "mix.jsonl"
-    tokens = special_tokens(str(tiny))
+    tokens = SpecialTokens.of(str(tiny))
     write_file(rows, path, "llamafactory", tokens=tokens)
     Path(f"{path}.dataset_info.json").rename(tmp_path / "dataset_info.json")
     keys = yaml.safe_load(Path(f"{path}.llamafactory.yaml").read_text())
@@ -386,7 +386,7 @@ def test_llamafactory_trains_on_what_we_would(tmp_path, tiny, rows):
     found = get_dataset(template, model, arguments, training, stage, tokenizer)["train_dataset"]
     expected = expected_tokens(rows, tokenizer)
     trained = sorted((row["input_ids"], row["labels"]) for row in found)
-    if not is_chat(rows):
+    if not Shape.of(rows).chat:
         assert trained == expected
     else:  # its template for chats also trains the line break after a turn
         assert [ids for ids, _ in trained] == [ids for ids, _ in expected]

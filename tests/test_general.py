@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from inscl.cli import main
 from inscl.data.everyday import everyday
-from inscl.data.example import example_key
 from inscl.data.mixture import read_mixture
 from inscl.errors import ConfigError, PlanError
 from inscl.memory.memory import Memory
@@ -49,7 +48,7 @@ def new(n: int = 100):
 
 def test_the_everyday_instructions_are_distinct_and_of_several_kinds():
     rows = everyday()
-    assert len(rows) == len({row.instruction for row in rows}) == len({example_key(row) for row in rows}) == 120
+    assert len(rows) == len({row.instruction for row in rows}) == len({row.key for row in rows}) == 120
     assert all(row.outputs[0].strip() == row.outputs[0] != "" for row in rows)
     assert 30 < sum(bool(row.input) for row in rows) < 90
 

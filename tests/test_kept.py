@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from inscl.data.chat_form import form_for, rendered, to_messages
-from inscl.data.example import Example, dump_chat, example_key, input_key, load_chat, normalise
+from inscl.data.chat_form import ChatForm, rendered, to_messages
+from inscl.data.example import Example, dump_chat, load_chat, normalise
 from inscl.data.mixture import MixtureRow
-from inscl.data.readers import ReadReport, describe_ignored, ignored_columns, read_examples
+from inscl.data.readers import ReadReport, ignored_columns, read_examples
 from inscl.data.template import IGNORED, end_ids, prompt_ids, tokenise
 from inscl.errors import DataError
 from inscl.memory.memory import Memory
@@ -138,7 +138,7 @@ def test_the_system_and_the_history_of_alpaca_become_turns():
         user("What is the code of Bern, list 0?"), assistant("It is 100."),
         user("And for Oslo?"), assistant("The answer is 0."),
     )  # fmt: skip
-    assert len({input_key(row) for row in rows}) == len(rows)
+    assert len({row.input_key for row in rows}) == len(rows)
 
 
 # --- forms: nine public kinds of files, made small ---
@@ -324,7 +324,7 @@ def test_a_document_may_wrap_its_records(tmp_path, indent):
     path.write_text(json.dumps({"version": 2, "data": [{"instruction": "Add.", "output": "4"}] * 3}, indent=indent))
     rows, report = read(path)
     assert rows == [Example("Add.", "", ("4",))] * 3
-    assert describe_ignored(report) == "ignored columns: version (beside the records) (all rows)"
+    assert report.unused == "ignored columns: version (beside the records) (all rows)"
 
 
 def test_a_document_is_read_in_pieces(tmp_path, monkeypatch):
@@ -343,9 +343,9 @@ def test_a_document_is_read_in_pieces(tmp_path, monkeypatch):
 def test_repeated_keys_and_columns_are_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"instruction": "Add.", "input": "1", "input": "2", "output": "4"}\n')
-    assert describe_ignored(read(path)[1]) == "ignored columns: input (repeated key) (all rows)"
+    assert read(path)[1].unused == "ignored columns: input (repeated key) (all rows)"
     (tmp_path / "a.csv").write_text("instruction,input,input,output\nAdd.,1,2,4\n")
-    assert describe_ignored(read(tmp_path / "a.csv")[1]) == "ignored columns: input (repeated column) (all rows)"
+    assert read(tmp_path / "a.csv")[1].unused == "ignored columns: input (repeated column) (all rows)"
 
 
 def test_other_columns_are_counted_once_in_every_kind_of_file(tmp_path):
@@ -354,8 +354,8 @@ def test_other_columns_are_counted_once_in_every_kind_of_file(tmp_path):
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert describe_ignored(read(tmp_path / "a.jsonl")[1]) == "ignored columns: id (all rows), note (2 rows)"
-    assert describe_ignored(read(tmp_path / "a.parquet")[1]) == "ignored columns: id, note (all rows)"
+    assert read(tmp_path / "a.jsonl")[1].unused == "ignored columns: id (all rows), note (2 rows)"
+    assert read(tmp_path / "a.parquet")[1].unused == "ignored columns: id, note (all rows)"
 
 
 def test_ignored_columns_are_remembered_with_the_task(tmp_path):
@@ -395,16 +395,16 @@ def test_rows_of_three_texts_are_read_like_any_others(row, form, named):
 def test_chats_that_differ_before_the_same_question_are_different_inputs():
     rows = [[user(f"Tell me of city {i}."), assistant("It is large."), user("And then?"), assistant("No.")]
             for i in range(30)]  # fmt: skip
-    assert len({input_key(row) for row in read([{"messages": turns} for turns in rows])[0]}) == 30
+    assert len({row.input_key for row in read([{"messages": turns} for turns in rows])[0]}) == 30
 
 
 def test_the_identity_of_plain_rows_and_single_questions_has_not_changed():
     plain = Example("Add.", "2 + 2", ("4",))
-    assert input_key(plain).hex() == "3bea4e851f5cf83b9bde73d9fc08c836"
-    assert example_key(plain).hex() == "6d48e21674bd88284e68985383de52b5"
+    assert plain.input_key.hex() == "3bea4e851f5cf83b9bde73d9fc08c836"
+    assert plain.key.hex() == "6d48e21674bd88284e68985383de52b5"
     (chat,) = read([{"messages": [user("Hi"), assistant("Hello")]}])[0]
-    assert input_key(chat) == input_key(Example("Hi", "", ("x",)))
-    assert example_key(chat).hex() == "cf22279e4b62f59f5705aa906306420a"
+    assert chat.input_key == Example("Hi", "", ("x",)).input_key
+    assert chat.key.hex() == "cf22279e4b62f59f5705aa906306420a"
     assert dump_chat(chat.messages) == '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]'
 
 
@@ -575,7 +575,7 @@ def test_a_refusal_names_what_was_refused():
     tokenizer = tiny.template_tokenizer("chatml")
     tokenizer.chat_template = "{{ raise_exception('Never') }}"
     with pytest.raises(DataError, match=r"refuses a conversation of user, assistant: Never\. Mend"):
-        form_for(Example("a", outputs=("b",)), tokenizer)
+        ChatForm.of(Example("a", outputs=("b",)), tokenizer)
     tokenizer.chat_template = "{% if %}"
     with pytest.raises(DataError, match="refuses a conversation"):
         rendered(tokenizer, to_messages(Example("a", outputs=("b",))))

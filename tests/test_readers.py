@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inscl.data.example import Example
-from inscl.data.readers import LINE_LIMIT, ReadReport, describe_drops, read_examples
+from inscl.data.readers import LINE_LIMIT, ReadReport, read_examples
 from inscl.errors import DataError
 
 ADD = {"instruction": "Add.", "input": "2 + 2", "output": "4"}
@@ -225,7 +225,7 @@ def test_a_folder_is_read_in_the_order_of_names_and_counts_what_it_skips(tmp_pat
     report = ReadReport()
     assert [e.input for e in read(tmp_path, report=report)] == ["a/z.jsonl.gz", "a.csv", "b.jsonl"]
     assert report.skipped_files.count == 1
-    assert describe_drops(report).endswith(f"1 × file of unknown type ({tmp_path}/README.md)")
+    assert report.drops.endswith(f"1 × file of unknown type ({tmp_path}/README.md)")
     assert len(read([tmp_path / "b.jsonl", str(tmp_path / "a")])) == 2
     assert [e.input for e in read(tmp_path, format="csv")] == ["a.csv"]
 
@@ -461,7 +461,7 @@ def test_the_report_adds_up_and_names_the_first_places(tmp_path):
     kept = len(read(path, report=report))
     assert (report.rows, report.kept, kept) == (100, 90, 90)
     report.drop("duplicate")
-    assert describe_drops(report) == (f"kept 89 of 100: 10 × blank output ({path}:1, 11, 21, 31, 41, …), 1 × duplicate")
+    assert report.drops == (f"kept 89 of 100: 10 × blank output ({path}:1, 11, 21, 31, 41, …), 1 × duplicate")
 
 
 def test_nothing_to_keep_is_an_error_with_the_reasons(tmp_path):
@@ -503,7 +503,7 @@ def test_bad_lines_are_counted_once_though_chats_are_read_twice(tmp_path):
     report = ReadReport()
     path = write(tmp_path / "a.jsonl", lines_of([FRENCH]) + b"oops\n" + lines_of([FRENCH]))
     assert len(read(path, skip_bad=True, report=report)) == 2
-    assert describe_drops(report) == f"kept 2 of 3: 1 × not JSON ({path}:2)"
+    assert report.drops == f"kept 2 of 3: 1 × not JSON ({path}:2)"
 
 
 def test_nan_is_read(tmp_path):
@@ -582,7 +582,7 @@ def test_a_line_over_the_limit_stops_and_is_not_held_in_memory(tmp_path):
         read(path)
     code = (
         "import re, sys; from pathlib import Path; from inscl.data.readers import *; r = ReadReport();"
-        "print(len(list(read_examples(sys.argv[1], skip_bad=True, report=r))), describe_drops(r));"
+        "print(len(list(read_examples(sys.argv[1], skip_bad=True, report=r))), r.drops);"
         # Not ru_maxrss: a process inherits its parent's.
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024)"
     )

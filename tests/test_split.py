@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inscl.data.example import Example, input_key
+from inscl.data.example import Example
 from inscl.data.split import DEV, TEST, TRAIN, UNSET, Assignment, Keys, Shares, Sides, assign_sides, distinct_keys
 from inscl.errors import DataError
 
@@ -19,7 +19,7 @@ ASKED = st.sampled_from([UNSET, UNSET, UNSET, UNSET, TRAIN, DEV, TEST])
 
 
 def keys_of(texts: list[object]) -> list[bytes]:
-    return [input_key(Example("Do.", f"input {text}")) for text in texts]
+    return [Example("Do.", f"input {text}").input_key for text in texts]
 
 
 def as_keys(keys: list[bytes]) -> Keys:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from inscl.data.example import Example
-from inscl.data.readers import ReadReport, describe_drops, read_examples
+from inscl.data.readers import ReadReport, read_examples
 from inscl.data.superni import superni_files
 from inscl.errors import DataError
 
@@ -49,9 +49,7 @@ def test_each_file_is_a_task(checkout):
     tasks = read(checkout, report=report)
     assert tasks == {"task1_add": ADD, "task2_yes": YES}
     file = checkout / "tasks" / "task1_add.json"
-    assert describe_drops(report) == (
-        f"kept 3 of 5: 1 × no output ({file}:3), 1 × not an object with named fields ({file}:4)"
-    )
+    assert report.drops == (f"kept 3 of 5: 1 × no output ({file}:3), 1 × not an object with named fields ({file}:4)")
     assert read(checkout / "tasks") == tasks
     assert [*superni_files(file)] == ["task1_add"]
 

@@ -18,7 +18,7 @@ import inscl.memory.row_file
 import inscl.memory.spool
 import inscl.memory.task
 import inscl.memory.task_tables
-from inscl.data.example import SPLITS, Example, example_key, input_key, instruction_key
+from inscl.data.example import SPLITS, Example, instruction_key
 from inscl.data.readers import read_examples
 from inscl.errors import DataError
 from inscl.memory.embedding_cache import CachedEncoder
@@ -98,7 +98,7 @@ def test_the_temporary_file_is_gone_afterwards(tmp_path, small_batches, monkeypa
 def test_what_went_through_the_file_is_read_back_in_any_order(tmp_path, small_batches):
     rows = examples("a", 60)
     task = written(rows, tmp_path)
-    by_key = {example_key(row): row for row in rows}
+    by_key = {row.key: row for row in rows}
     keys = task.columns(["key"])["key"].to_pylist()
     wanted = [59, 0, 31, 31, 7]
     for row, found in zip(wanted, task.examples(wanted), strict=True):
@@ -114,8 +114,8 @@ def test_stored_columns_agree_with_the_examples(tmp_path, small_batches):
     task = written(examples("a", 60), tmp_path)
     table = task.columns(["key", "split", "instruction", "input_key", "tokens"]).to_pylist()
     for row, found in zip(table, task.examples(range(60)), strict=True):
-        assert row["key"] == example_key(found)
-        assert row["input_key"] == input_key(found)
+        assert row["key"] == found.key
+        assert row["input_key"] == found.input_key
         assert task.instructions.keys[row["instruction"]] == instruction_key(found.instruction)
         assert SPLITS[row["split"]] == found.split
         assert row["tokens"] == estimate_tokens(found.instruction + found.input + found.outputs[0])

@@ -42,10 +42,9 @@ class OutputOptions:
         """What was kept of some data and what was not, if any were read."""
         if report is None or self.quiet:
             return
-        from inscl.data.readers import describe_drops, describe_ignored
 
-        remark(describe_drops(report))
-        if ignored := describe_ignored(report):
+        remark(report.drops)
+        if ignored := report.unused:
             remark(ignored)
 
 

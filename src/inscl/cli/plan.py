@@ -80,12 +80,12 @@ def mix(
     output: OutputOptions,
 ) -> None:
     """Write the mixture of a plan: the new task's training rows and the replayed ones, never a held-out row."""
-    from inscl.export import special_tokens, write_file
+    from inscl.export import SpecialTokens, write_file
     from inscl.replay.plan import Plan
 
     made = Plan.read(plan_file)
     rows = _rows(made, memory.open(quiet=output.quiet).existing(), data, replay_only=replay_only)
-    tokens = special_tokens(model) if model and format == "llamafactory" else None
+    tokens = SpecialTokens.of(model) if model and format == "llamafactory" else None
     written = write_file(rows, out, format, plan=made, tokens=tokens)
     if output.json:
         print_json(

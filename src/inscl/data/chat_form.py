@@ -42,6 +42,38 @@ class ChatForm:
     steps: tuple[Callable[[Conversation], Conversation], ...] = ()
     whole: bool = True
 
+    @classmethod
+    def of(cls, example: Example, tokenizer: "PreTrainedTokenizerBase") -> "ChatForm":
+        """The form with the fewest changes in which the tokenizer's chat template takes a row, and shows all of it.
+
+        Where no form shows everything, it is the first that the template takes.
+
+        Raises
+        ------
+        DataError
+            If the template refuses the row in every form, or there is no template.
+        """
+        taken: ChatForm | None = None
+        refused: DataError | None = None
+        before: Conversation | None = None
+        for steps in _LADDER:
+            conversation = cls(steps).apply(example)
+            if conversation == before:
+                continue
+            before = conversation
+            try:
+                text = rendered(tokenizer, conversation.messages, conversation.tools)
+            except DataError as error:
+                refused = refused or error
+                continue
+            if _shows(text, conversation):
+                return cls(steps)
+            if _as_parts not in steps:  # a template that knows no parts writes the list itself
+                taken = taken or cls(steps, whole=False)
+        if taken is None:
+            raise refused or DataError("The conversation has no turns.")
+        return taken
+
     def apply(self, example: Example) -> Conversation:
         """The conversation of a row in this form."""
         conversation = Conversation(_opening_as_context(to_messages(example)), example.tools or ())
@@ -61,38 +93,6 @@ def to_messages(example: Example) -> list[Message]:
     asked = "\n\n".join(part for part in (example.instruction.strip(), example.input.strip()) if part)
     answer = example.outputs[0].strip() if example.outputs else ""
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-
-
-def form_for(example: Example, tokenizer: "PreTrainedTokenizerBase") -> ChatForm:
-    """The form with the fewest changes in which the tokenizer's chat template takes a row, and shows all of it.
-
-    Where no form shows everything, it is the first that the template takes.
-
-    Raises
-    ------
-    DataError
-        If the template refuses the row in every form, or there is no template.
-    """
-    taken: ChatForm | None = None
-    refused: DataError | None = None
-    before: Conversation | None = None
-    for steps in _LADDER:
-        conversation = ChatForm(steps).apply(example)
-        if conversation == before:
-            continue
-        before = conversation
-        try:
-            text = rendered(tokenizer, conversation.messages, conversation.tools)
-        except DataError as error:
-            refused = refused or error
-            continue
-        if _shows(text, conversation):
-            return ChatForm(steps)
-        if _as_parts not in steps:  # a template that knows no parts writes the list itself
-            taken = taken or ChatForm(steps, whole=False)
-    if taken is None:
-        raise refused or DataError("The conversation has no turns.")
-    return taken
 
 
 def rendered(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Tool] = (), prompt: bool = False) -> str:

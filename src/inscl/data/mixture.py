@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inscl.data.example import Example, dump_chat, load_chat
+from inscl.data.example import Example, Message, Tool, dump_chat, load_chat
 from inscl.errors import DataError
 from inscl.files import whole_file
 
@@ -38,6 +38,32 @@ class MixtureRow:
     after: float = 0.0
     soft: float = 0.0
 
+    @property
+    def origin(self) -> dict[str, object]:
+        """Where the row comes from; trainers leave these columns out."""
+        return {"task": self.task, "replayed": self.replayed}
+
+    def record(self) -> dict[str, object]:
+        """The row as the JSON object of its line."""
+        example = self.example
+        record: dict[str, object] = {
+            **self.origin,
+            "instruction": example.instruction,
+            "input": example.input,
+            "outputs": list(example.outputs),
+        }
+        if example.messages is not None:
+            record["messages"] = [dict(message) for message in example.messages]
+        if example.tools:
+            record["tools"] = [dict(tool) for tool in example.tools]
+        if self.weight != 1.0:
+            record["weight"] = self.weight
+        if self.after:
+            record["after"] = self.after
+        if self.soft:
+            record["soft"] = self.soft
+        return record
+
 
 def in_time(after: Sequence[float]) -> list[int]:
     """The places of a sequence in the order of time, where each waits until a share of the time is over.
@@ -55,7 +81,7 @@ def write_mixture(path: Path, rows: Iterable[MixtureRow]) -> None:
     """Write a mixture as JSON lines; the file appears whole or not at all."""
     with whole_file(path) as file:
         for row in rows:
-            file.write(json.dumps(to_record(row), ensure_ascii=False) + "\n")
+            file.write(json.dumps(row.record(), ensure_ascii=False) + "\n")
 
 
 def read_mixture(path: Path) -> list[MixtureRow]:
@@ -87,29 +113,6 @@ def _rows(path: Path) -> Iterator[MixtureRow]:
                 ) from error
 
 
-def to_record(row: MixtureRow) -> dict[str, Any]:
-    """A row as the JSON object of its line."""
-    example = row.example
-    record: dict[str, object] = {
-        "task": row.task,
-        "replayed": row.replayed,
-        "instruction": example.instruction,
-        "input": example.input,
-        "outputs": list(example.outputs),
-    }
-    if example.messages is not None:
-        record["messages"] = [dict(message) for message in example.messages]
-    if example.tools:
-        record["tools"] = [dict(tool) for tool in example.tools]
-    if row.weight != 1.0:
-        record["weight"] = row.weight
-    if row.after:
-        record["after"] = row.after
-    if row.soft:
-        record["soft"] = row.soft
-    return record
-
-
 def _from_record(record: dict[str, Any]) -> MixtureRow:
     weight = float(record.get("weight", 1.0))
     if not 0 <= weight < float("inf"):
@@ -139,7 +142,7 @@ def _from_record(record: dict[str, Any]) -> MixtureRow:
     )
 
 
-def _chat(record: dict[str, Any]) -> tuple[Any, Any]:
+def _chat(record: dict[str, Any]) -> tuple[tuple[Message, ...] | None, tuple[Tool, ...] | None]:
     """The messages and tools of a row, in the one order that `dump_chat` gives them."""
     if record.get("messages") is None:
         return None, None

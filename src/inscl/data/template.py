@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from inscl.data.chat_form import ChatForm, Conversation, form_for, rendered, to_messages
+from inscl.data.chat_form import ChatForm, Conversation, rendered, to_messages
 from inscl.data.example import Example
 from inscl.errors import DataError
 
@@ -97,7 +97,7 @@ def tokenise(example: Example, tokenizer: "PreTrainedTokenizerBase", *, max_leng
         If the chat template is missing, refuses the row or cannot be split into prompt and answer, or nothing ends
         the answer.
     """
-    form = form_for(example, tokenizer) if chat else ChatForm()
+    form = ChatForm.of(example, tokenizer) if chat else ChatForm()
     found = _cut_to_fit(example, chat, max_length, lambda row: _pieces(row, tokenizer, chat, form))
     if found is None:
         return None
@@ -109,7 +109,7 @@ def tokenise(example: Example, tokenizer: "PreTrainedTokenizerBase", *, max_leng
 
 def answer_ids(example: Example, tokenizer: "PreTrainedTokenizerBase", *, chat: bool) -> list[int]:
     """Tokens of the answer and its end, as they are trained after the prompt of `prompt_ids`."""
-    pieces = _pieces(example, tokenizer, chat, form_for(example, tokenizer) if chat else ChatForm())
+    pieces = _pieces(example, tokenizer, chat, ChatForm.of(example, tokenizer) if chat else ChatForm())
     return next(piece.ids for piece in reversed(pieces) if piece.trained)
 
 
@@ -136,7 +136,7 @@ def prompt_ids(example: Example, tokenizer: "PreTrainedTokenizerBase", *, max_le
             _Piece(_ids(tokenizer, rendered(tokenizer, turns.messages[:-1], turns.tools, prompt=True)), trained=False)
         ]
 
-    form = form_for(example, tokenizer) if chat else ChatForm()
+    form = ChatForm.of(example, tokenizer) if chat else ChatForm()
 
     found = _cut_to_fit(example, chat, max_length, prompt)
     if found is None:
@@ -153,13 +153,19 @@ def row_named(task: str, number: int) -> Iterator[None]:
         raise DataError(f"Task '{task}', row {number}: {error}") from error
 
 
-def check_known(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", vocabulary: int | None) -> None:
-    """Refuse tokens that the model has no embedding for.
+def check_fits(
+    ids: Sequence[int],
+    tokenizer: "PreTrainedTokenizerBase",
+    vocabulary: int | None,
+    positions: int | None,
+    to_come: int = 0,
+) -> None:
+    """Refuse tokens that the model has no embedding for, and more than it has positions for, those to come included.
 
     Raises
     ------
     DataError
-        If there is one.
+        If there are such.
     """
     if vocabulary is not None and (largest := max(ids, default=0)) >= vocabulary:
         token = tokenizer.convert_ids_to_tokens(largest)
@@ -167,17 +173,7 @@ def check_known(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", vocabu
             f"the token {token!r} ({largest}) is beyond the {vocabulary:,} embeddings of the model. Resize them "
             "(`resize_token_embeddings`) and save the model, or use its own tokenizer."
         )
-
-
-def check_length(tokens: int, positions: int | None) -> None:
-    """Refuse more tokens than the model has positions for.
-
-    Raises
-    ------
-    DataError
-        If there are.
-    """
-    if positions is not None and tokens > positions:
+    if positions is not None and (tokens := len(ids) + to_come) > positions:
         raise DataError(
             f"with its answer it takes up to {tokens:,} tokens, and the model has positions for {positions:,}. Lower "
             "`max_length` or `max_new_tokens`."

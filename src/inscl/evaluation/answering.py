@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inscl.core.scoring import may_match
-from inscl.data.example import Example, example_key, key_of
+from inscl.data.example import Example, key_of
 from inscl.data.template import (
     CHAT_ID,
     TEMPLATE_ID,
     PromptIds,
     answer_ids,
-    check_known,
-    check_length,
+    check_fits,
     end_ids,
     prompt_ids,
     row_named,
@@ -63,7 +62,7 @@ class Asked:
         settings = [name, identity, self.limits[name], self.max_length, self.chat, self.loss, TEMPLATE_ID]
         settings += ["exact only"] if self.exact_only else []
         settings += [CHAT_ID, self.chat_template] if self.chat else []
-        return key_of("predictions", json.dumps(settings), *(example_key(row).hex() for row in rows)).hex()
+        return key_of("predictions", json.dumps(settings), *(row.key.hex() for row in rows)).hex()
 
 
 def ask_server(
@@ -120,8 +119,7 @@ class _Asking:
         for number, (name, row) in enumerate(rows, start=1):
             with row_named(name, number):
                 found.append(prompt_ids(row, self.tokenizer, max_length=self.asked.max_length, chat=self.asked.chat))
-                check_known(found[-1].ids, self.tokenizer, size)
-                check_length(len(found[-1].ids) + self.asked.limits[name], places)
+                check_fits(found[-1].ids, self.tokenizer, size, places, to_come=self.asked.limits[name])
         return found
 
     def readings(

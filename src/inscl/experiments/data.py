@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from inscl.data.example import Example, Split, example_key, key_of
+from inscl.data.example import Example, Split, key_of
 from inscl.data.split import Shares
 from inscl.demo.sets import TASK_SETS
 from inscl.errors import DataError
@@ -102,7 +102,7 @@ class StreamData:
     def _sample(self, name: str, seed: int, limit: int) -> list[Example]:
         task = self.whole.task(name)
         rows = task.examples(task.side("train"))
-        order = sorted((key_of("sample", str(seed), example_key(row).hex()), i, row) for i, row in enumerate(rows))
+        order = sorted((key_of("sample", str(seed), row.key.hex()), i, row) for i, row in enumerate(rows))
         return [replace(row, split="train") for _, _, row in order[:limit]]
 
     def _tags(self, name: str) -> dict[bytes, Sequence[str]]:

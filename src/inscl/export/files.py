@@ -2,59 +2,26 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from inscl.data.mixture import MixtureRow
-from inscl.data.records import Record, Shape, inscl_records, is_chat, message_records, shape_of, trl_records
+from inscl.data.records import Shape
 from inscl.data.template import TEMPLATE_ID
 from inscl.errors import InsclError
 from inscl.export.tokens import SpecialTokens
-from inscl.export.trainers import (
-    SUFFIXES,
-    Settings,
-    axolotl_records,
-    axolotl_settings,
-    llamafactory_records,
-    llamafactory_settings,
-    trl_settings,
-)
+from inscl.export.trainers import MIXTURE_FORMATS, SUFFIXES
 from inscl.files import whole_file
 from inscl.replay.plan import Plan
 from inscl.suggest import suggest
 
 _MANIFEST = ".manifest.json"
 _MANIFEST_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a mixture is written for one trainer.
-
-    Attributes
-    ----------
-    records : callable
-        From the rows, and the model's special tokens where they are known, to the lines of the data file.
-    settings : callable
-        From the data file's path and the shape of the rows to the files beside it.
-    """
-
-    records: Callable[[Sequence[MixtureRow], SpecialTokens | None], Iterable[Record]]
-    settings: Callable[[Path, Shape], Settings] = lambda path, shape: {}
-
-
-FORMATS: Mapping[str, Format] = {
-    "trl": Format(lambda rows, _: trl_records(rows), trl_settings),
-    "axolotl": Format(lambda rows, _: axolotl_records(rows), axolotl_settings),
-    "llamafactory": Format(llamafactory_records, llamafactory_settings),
-    "messages": Format(lambda rows, _: message_records(rows)),
-    "inscl": Format(lambda rows, _: inscl_records(rows)),
-}
 
 
 @dataclass(frozen=True)
@@ -99,22 +66,22 @@ def write_file(
     path : path
         The data file; the others are named after it.
     format : str
-        A name in `FORMATS`.
+        A name in `MIXTURE_FORMATS`.
     plan : Plan, optional
         Where the rows come from, for the manifest.
     tokens : SpecialTokens, optional
-        The model's, from `special_tokens`; plain rows for LLaMA-Factory need them.
+        The model's, from `SpecialTokens.of`; plain rows for LLaMA-Factory need them.
 
     Raises
     ------
     InsclError
         For an unknown format, rows that the trainer would leave out, or files that cannot be written.
     """
-    if format not in FORMATS:
-        hint = suggest(format, FORMATS)
-        raise InsclError(f"There is no format '{format}'; wanted one of {', '.join(FORMATS)}.{hint}")
-    path, chosen, chat = Path(path), FORMATS[format], is_chat(rows)
-    settings = chosen.settings(path, shape_of(rows))
+    if format not in MIXTURE_FORMATS:
+        hint = suggest(format, MIXTURE_FORMATS)
+        raise InsclError(f"There is no format '{format}'; wanted one of {', '.join(MIXTURE_FORMATS)}.{hint}")
+    path, chosen, shape = Path(path), MIXTURE_FORMATS[format], Shape.of(rows)
+    settings = chosen.settings(path, shape)
     records = chosen.records(rows, tokens)
     manifest = Path(f"{path}{_MANIFEST}")
     unweighted = 0 if format == "inscl" else sum(row.weight != 1.0 for row in rows)
@@ -128,7 +95,7 @@ def write_file(
                 files[beside.name] = _write(stack.enter_context(whole_file(beside, "wb")), [text])
             lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
             files = {path.name: _write(stack.enter_context(whole_file(path, "wb")), lines), **files}
-            document = _manifest(rows, format, chat, files, plan, unweighted)
+            document = _manifest(rows, format, shape.chat, files, plan, unweighted)
             _write(last, [json.dumps(document, ensure_ascii=False, indent=1) + "\n"])
         for suffix in set(SUFFIXES) - set(settings):  # left from another format, which the data are not in any more
             Path(f"{path}{suffix}").unlink(missing_ok=True)
@@ -137,7 +104,7 @@ def write_file(
     return Written(path, len(rows), sum(row.replayed for row in rows), files, manifest, unweighted)
 
 
-def _write(file: Any, texts: Iterable[str]) -> str:
+def _write(file: BinaryIO, texts: Iterable[str]) -> str:
     """Write texts, and hash what was written."""
     digest = sha256()
     for text in texts:
@@ -154,7 +121,7 @@ def _manifest(
     files: Mapping[str, str],
     plan: Plan | None,
     unweighted: int,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     counts = Counter((row.task, row.replayed) for row in rows)
     tasks = dict.fromkeys(row.task for row in sorted(rows, key=lambda row: (row.replayed, row.task)))
     return {
@@ -172,7 +139,7 @@ def _manifest(
     }
 
 
-def _origin(plan: Plan) -> dict[str, Any]:
+def _origin(plan: Plan) -> dict[str, object]:
     """What the plan was, and the hash of all that is in it."""
     whole = json.dumps(plan.to_dict(), ensure_ascii=True, sort_keys=True)
     return {

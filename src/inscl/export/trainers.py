@@ -7,7 +7,8 @@ elsewhere is asked in our evaluation exactly as it was trained. docs/other-train
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -15,17 +16,33 @@ import yaml
 from inscl.data.chat_form import to_messages
 from inscl.data.example import Message
 from inscl.data.mixture import MixtureRow
-from inscl.data.records import Record, Shape, is_chat, openai_messages, origin, shape_of, tools_as_json, trl_records
+from inscl.data.records import Record, Shape, tools_as_json, trl_records
 from inscl.data.template import render
 from inscl.errors import InsclError
 from inscl.export.tokens import SpecialTokens
 
-Settings = dict[str, str]  # what is added to the data file's name -> text of the file
+_Beside = dict[str, str]  # what is added to the data file's name -> text of the file
 _CALL_TAGS = {"observation_tag": "tool", "function_tag": "function_call"}
 SUFFIXES = (".trl.yaml", ".axolotl.yaml", ".dataset_info.json", ".llamafactory.yaml")  # all there are
 
 
-def trl_settings(path: Path, shape: Shape) -> Settings:
+@dataclass(frozen=True)
+class _Format:
+    """How a mixture is written for one trainer.
+
+    Attributes
+    ----------
+    records : callable
+        From the rows, and the model's special tokens where they are known, to the lines of the data file.
+    settings : callable
+        From the data file's path and the shape of the rows to the files beside it.
+    """
+
+    records: Callable[[Sequence[MixtureRow], SpecialTokens | None], Iterable[Record]]
+    settings: Callable[[Path, Shape], _Beside] = lambda path, shape: {}
+
+
+def _trl_settings(path: Path, shape: Shape) -> _Beside:
     """For ``trl sft --config``."""
     return {
         ".trl.yaml": _yaml(
@@ -38,16 +55,16 @@ def trl_settings(path: Path, shape: Shape) -> Settings:
     }
 
 
-def axolotl_records(rows: Sequence[MixtureRow]) -> Iterator[Record]:
+def _axolotl_records(rows: Sequence[MixtureRow]) -> Iterator[Record]:
     """Plain rows as prompt and completion, chats as messages."""
-    if not is_chat(rows):
+    if not Shape.of(rows).chat:
         return trl_records(rows)
     return (
-        {"messages": openai_messages(row, ("training", False)), **tools_as_json(row), **origin(row)} for row in rows
+        {"messages": _openai_messages(row, ("training", False)), **tools_as_json(row), **row.origin} for row in rows
     )
 
 
-def axolotl_settings(path: Path, shape: Shape) -> Settings:
+def _axolotl_settings(path: Path, shape: Shape) -> _Beside:
     """The `datasets` of a configuration, and what keeps the loss on the answers and every row in training."""
     # A prompt format of our own, not `input_output`: that one leaves begin and end tokens to the data.
     plain = {
@@ -78,7 +95,7 @@ def axolotl_settings(path: Path, shape: Shape) -> Settings:
     }
 
 
-def llamafactory_records(rows: Sequence[MixtureRow], tokens: SpecialTokens | None) -> Iterator[Record]:
+def _llamafactory_records(rows: Sequence[MixtureRow], tokens: SpecialTokens | None) -> Iterator[Record]:
     """Plain rows as prompt and completion with the model's special tokens, chats as messages.
 
     Raises
@@ -86,9 +103,9 @@ def llamafactory_records(rows: Sequence[MixtureRow], tokens: SpecialTokens | Non
     InsclError
         For plain rows without `tokens`; for a conversation that LLaMA-Factory would leave out.
     """
-    if is_chat(rows):
+    if Shape.of(rows).chat:
         _refuse_what_is_left_out(rows)
-        return ({"messages": _sharegpt_turns(row), **tools_as_json(row), **origin(row)} for row in rows)
+        return ({"messages": _sharegpt_turns(row), **tools_as_json(row), **row.origin} for row in rows)
     if tokens is None:
         raise InsclError(
             "LLaMA-Factory adds no end-of-text token to plain rows, so the file must hold the model's. Name the model "
@@ -97,7 +114,7 @@ def llamafactory_records(rows: Sequence[MixtureRow], tokens: SpecialTokens | Non
     return (_with_tokens(row, tokens) for row in rows)
 
 
-def llamafactory_settings(path: Path, shape: Shape) -> Settings:
+def _llamafactory_settings(path: Path, shape: Shape) -> _Beside:
     """The entry for ``dataset_info.json``, and the keys of the training file.
 
     Raises
@@ -140,9 +157,43 @@ def llamafactory_settings(path: Path, shape: Shape) -> Settings:
     }
 
 
+def _message_records(rows: Sequence[MixtureRow]) -> Iterator[Record]:
+    """Rows as conversations, whatever their form, in OpenAI's own words."""
+    for row in rows:
+        tools = {"tools": [dict(tool) for tool in row.example.tools]} if row.example.tools else {}
+        yield {"messages": _openai_messages(row, ("weight", 0)), **tools, **row.origin}
+
+
+def _openai_messages(row: MixtureRow, untrained: tuple[str, object]) -> list[Record]:
+    """The row as a conversation in which arguments of calls are text, and turns not to train carry a mark."""
+    mark, value = untrained
+    return [
+        {
+            **{name: held for name, held in turn.items() if name != "train"},
+            **_calls_as_json(turn),
+            **({} if turn.get("train", True) else {mark: value}),
+        }
+        for turn in to_messages(row.example)
+    ]
+
+
+def _calls_as_json(message: Message) -> Record:
+    if "tool_calls" not in message:
+        return {}
+    return {
+        "tool_calls": [{**call, "function": _arguments_as_json(call["function"])} for call in message["tool_calls"]]
+    }
+
+
+def _arguments_as_json(function: Message) -> Record:
+    arguments = function["arguments"]
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return {**function, "arguments": text}
+
+
 def _with_tokens(row: MixtureRow, tokens: SpecialTokens) -> Record:
     prompt, completion = render(row.example)
-    return {"prompt": tokens.begin + prompt, "completion": completion + tokens.end, **origin(row)}
+    return {"prompt": tokens.begin + prompt, "completion": completion + tokens.end, **row.origin}
 
 
 def _sharegpt_turns(row: MixtureRow) -> list[Record]:
@@ -164,7 +215,7 @@ def _refuse_what_is_left_out(rows: Sequence[MixtureRow]) -> None:
         "with words beside a call": lambda row: any(
             turn.get("tool_calls") and turn["content"] for turn in to_messages(row.example)
         ),
-        "with turns that are not to be trained, for which it has no mark": lambda row: shape_of([row]).marked,
+        "with turns that are not to be trained, for which it has no mark": lambda row: Shape.of([row]).marked,
     }
     for reason, applies in reasons.items():
         if odd := Counter(row.task for row in rows if applies(row)):
@@ -186,3 +237,12 @@ def _alternates(row: MixtureRow) -> bool:
 def _yaml(note: str, keys: dict[str, object]) -> str:
     comment = "".join(f"# {line}\n" for line in note.split("\n"))
     return comment + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True, width=1000)
+
+
+MIXTURE_FORMATS: Mapping[str, _Format] = {
+    "trl": _Format(lambda rows, _: trl_records(rows), _trl_settings),
+    "axolotl": _Format(lambda rows, _: _axolotl_records(rows), _axolotl_settings),
+    "llamafactory": _Format(_llamafactory_records, _llamafactory_settings),
+    "messages": _Format(lambda rows, _: _message_records(rows)),
+    "inscl": _Format(lambda rows, _: (row.record() for row in rows)),
+}

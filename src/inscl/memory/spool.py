@@ -10,17 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inscl.data.example import (
-    SPLITS,
-    Example,
-    Split,
-    dump_chat,
-    example_key,
-    input_key,
-    instruction_key,
-    plain_keys,
-    said,
-)
+from inscl.data.example import SPLITS, Example, Split, dump_chat, instruction_key, plain_keys, said
 from inscl.data.readers import Block
 from inscl.data.split import UNSET, Keys, distinct_keys
 from inscl.memory.row_file import RowFile
@@ -86,8 +76,8 @@ class Spool:
         else:
             chat = dump_chat(row.messages, row.tools)
             length = sum(estimate_tokens(said(m)) for m in row.messages)
-        self._keys.append(example_key(row))
-        self._inputs.append(input_key(row))
+        self._keys.append(row.key)
+        self._inputs.append(row.input_key)
         self._asked_for.append(self._instruction(row.instruction, row.tags))
         self._asked.append(_side(row.split))
         self._tokens.append(length)

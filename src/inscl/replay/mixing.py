@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inscl.data.everyday import everyday
-from inscl.data.example import Example, example_key
+from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow, in_time
 from inscl.errors import PlanError
 from inscl.memory.memory import Memory
@@ -64,7 +64,7 @@ def _find(part: TaskPlan, memory: Memory) -> Iterator[Example]:
 
 
 def _find_shipped(part: TaskPlan) -> Iterator[Example]:
-    known = {example_key(row).hex(): row for row in everyday()}
+    known = {row.key.hex(): row for row in everyday()}
     keys = [key for i in part.instructions for key in i.rows]
     if any(key not in known for key in keys):
         raise PlanError(f"The plan replays '{part.name}' of another release of inscl. Plan again with `inscl plan`.")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from inscl.data.example import Example, example_key
+from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.errors import InsclError, first_line
 from inscl.evaluation.predictions import Prediction, answer_sets
@@ -128,7 +128,7 @@ class StageFolder:
         began = time.perf_counter()
         found = trainer.losses(self.model, tasks)
         losses = {
-            task: {example_key(row).hex(): round(loss, 6) for row, loss in zip(rows, found[task], strict=True)}
+            task: {row.key.hex(): round(loss, 6) for row, loss in zip(rows, found[task], strict=True)}
             for task, rows in tasks.items()
         }
         seconds = time.perf_counter() - began

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from inscl.data.readers import describe_drops, describe_ignored
 from inscl.data.row_check import CheckedRow, check_rows
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
@@ -313,7 +312,7 @@ def _say_how_it_begins(folder: StageFolder, stage: Replay, continued: bool, say:
     if continued:
         say(f"going on with the unfinished stage '{stage.plan.name}' in {folder.path}")
     elif stage.report is not None:
-        parts = [describe_drops(stage.report) + ";", describe_ignored(stage.report)]
+        parts = [stage.report.drops + ";", stage.report.unused]
         say(" ".join(filter(None, parts)).rstrip(";"))
 
 

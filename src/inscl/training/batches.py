@@ -16,7 +16,7 @@ import numpy as np
 
 from inscl.data.mixture import MixtureRow, in_time
 from inscl.data.row_check import check_rows
-from inscl.data.template import IGNORED, check_known, check_length, row_named, tokenise
+from inscl.data.template import IGNORED, check_fits, row_named, tokenise
 from inscl.errors import DataError
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def tokenise_mixture(
     for number, row in enumerate(rows, start=1):
         with row_named(row.task, number):
             tokens = tokenise(row.example, tokenizer, max_length=max_length, chat=chat)
-            check_known(tokens.input_ids if tokens else (), tokenizer, vocabulary)
-            check_length(len(tokens.input_ids) if tokens else 0, positions)
+            check_fits(tokens.input_ids if tokens else (), tokenizer, vocabulary, positions)
         if tokens is None:
             skipped[row.task] += 1
             continue

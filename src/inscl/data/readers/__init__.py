@@ -29,7 +29,7 @@ from inscl.data.readers.forms import (
     reads_bare,
     system_message,
 )
-from inscl.data.readers.report import Dropped, PartReport, ReadReport, describe_drops, describe_ignored, ignored_columns
+from inscl.data.readers.report import Dropped, PartReport, ReadReport, ignored_columns
 from inscl.data.readers.sources import HEAD, Source, find_sources, task_files
 from inscl.errors import DataError
 
@@ -40,8 +40,6 @@ __all__ = [
     "Dropped",
     "Examples",
     "ReadReport",
-    "describe_drops",
-    "describe_ignored",
     "ignored_columns",
     "read_examples",
     "task_files",
@@ -122,7 +120,7 @@ def read_examples(
     >>> report = ReadReport()
     >>> [(e.instruction, e.input, e.outputs) for e in read_examples(records, report=report)]
     [('Add.', '2 + 2', ('4',))]
-    >>> describe_drops(report)
+    >>> report.drops
     'kept 1 of 2: 1 × no output (records:2)'
     """
     if format is not None and format not in FORMATS:
@@ -227,4 +225,4 @@ def _nothing(parts: list[Source], report: ReadReport) -> DataError:
     names = ", ".join(part.name for part in parts[:3]) + (", …" if len(parts) > 3 else "")
     if not report.rows:
         return DataError(f"{names or 'The data'}: no records. Check that this is the right file.")
-    return DataError(f"{names}: nothing to keep ({describe_drops(report)}).")
+    return DataError(f"{names}: nothing to keep ({report.drops}).")

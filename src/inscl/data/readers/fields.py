@@ -65,10 +65,3 @@ def decoded(value: object) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
-
-
-def text_of(value: object, name: str) -> str:
-    """A text, or the reason why it is none."""
-    if not isinstance(value, str):
-        raise UnusableError(f"`{name}` holds {type(value).__name__}, not text")
-    return value

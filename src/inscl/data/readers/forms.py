@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inscl.data.example import Example, Message, Split, Tool, dump_chat, render_turns, said
-from inscl.data.readers.fields import Fields, UnusableError, decoded, is_empty, text_of
+from inscl.data.readers.fields import Fields, UnusableError, decoded, is_empty
 from inscl.data.readers.preference import LABELS, PAIR, PICTURES, is_preference, preferred, refuse_pictures
 from inscl.data.readers.turns import CHAT, SYSTEM, TOOLS, read_tools, read_turns, says_turns
 
@@ -308,7 +308,7 @@ def _before(fields: Fields) -> list[Message]:
         raise UnusableError(f"`{name}` holds {type(history).__name__}, not pairs of a question and its answer")
     for pair in history:
         for role, text in zip(("user", "assistant"), pair, strict=False):
-            turns.append(_message(role, text_of(text, name)))
+            turns.append(_message(role, _text_of(text, name)))
         if len(pair) != 2:
             raise UnusableError(f"`{name}` holds an entry of {len(pair)} texts, not a question and its answer")
     return turns
@@ -320,7 +320,7 @@ def _system(fields: Fields) -> list[Message]:
     if not names:
         return []
     name, system = fields.first(names)
-    return [_message("system", text_of(system, name))]
+    return [_message("system", _text_of(system, name))]
 
 
 def _message(role: str, content: str) -> Message:
@@ -334,21 +334,21 @@ def _instruction(fields: Fields, names: tuple[str, ...]) -> str | None:
         if len(value) > 1:
             fields.ignored.add(f"{name} (all but the first wording)")
         value = value[0] if value else None
-    return None if value is None else text_of(value, name)
+    return None if value is None else _text_of(value, name)
 
 
 def _text(fields: Fields, names: tuple[str, ...]) -> str:
     name, value = fields.first(names)
-    return "" if value is None else text_of(value, name)
+    return "" if value is None else _text_of(value, name)
 
 
 def _outputs(fields: Fields, names: tuple[str, ...]) -> list[str]:
     outputs: list[str] = []
     for name, value in fields.all(names):
         if isinstance(value, (list, tuple)):
-            outputs.extend(text_of(item, name) for item in value)
+            outputs.extend(_text_of(item, name) for item in value)
         else:
-            outputs.append(text_of(value, name))
+            outputs.append(_text_of(value, name))
     return outputs
 
 
@@ -437,3 +437,10 @@ def _is_whole(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _text_of(value: object, name: str) -> str:
+    """A text, or the reason why it is none."""
+    if not isinstance(value, str):
+        raise UnusableError(f"`{name}` holds {type(value).__name__}, not text")
+    return value

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from inscl.data.readers.blocks import next_block
-from inscl.data.readers.bounds import few_values, too_many_values
 from inscl.data.readers.forms import COLUMNS, Numbered, detect_form, is_bare
 from inscl.data.readers.report import PartReport
 from inscl.errors import DataError
@@ -42,7 +41,7 @@ def lines_of(stream: BinaryIO, told: PartReport, number: int = 0) -> Iterator[tu
 def json_lines(stream: BinaryIO, told: PartReport) -> Iterator[Numbered]:
     """One record a line, blank lines left out; where blocks are welcome and it begins plainly, also plain `Block`s."""
     lines, singly = _Lines(stream, told), _SINGLE
-    begins_plain = None if told.blocks and few_values(_CHUNK, told.limit) else False
+    begins_plain = None if told.blocks and _few_values(_CHUNK, told.limit) else False
     while not lines.ended:
         records = plain = 0
         for number, record in _single_lines(lines.take(singly), told):
@@ -78,7 +77,7 @@ class _Lines:
 def _single_lines(lines: Iterable[tuple[int, str]], told: PartReport) -> Iterator[Numbered]:
     decode = _decoder(told).decode
     for number, text in lines:
-        if too_many_values(text, told.limit):
+        if _too_many_values(text, told.limit):
             told.bad(number, "line of too many values (--max-mib raises the bound)")
             continue
         try:
@@ -97,7 +96,7 @@ def holds_lines(stream: BinaryIO, told: PartReport) -> bool:
         line = line.removeprefix(b"\xef\xbb\xbf").strip()
         if line:
             text = line.decode("utf-8", "replace")
-            if not text.startswith("{") or too_many_values(text, told.limit):
+            if not text.startswith("{") or _too_many_values(text, told.limit):
                 return False
             try:
                 record = json.loads(text)
@@ -151,7 +150,7 @@ class _Text:
         """The JSON value that begins at the next sign."""
         self.next_sign()
         while True:
-            if too_many_values(self._text, self._told.limit):
+            if _too_many_values(self._text, self._told.limit):
                 raise DataError(f"{self._here()}: a record of too many values. Raise the bound (--max-mib).")
             try:
                 found, end = self._json.raw_decode(self._text, self.at)
@@ -241,3 +240,15 @@ def _records_in(value: object) -> list[Any] | None:
 def _skip_line(stream: BinaryIO) -> None:
     while (piece := stream.readline(_CHUNK)) and not piece.endswith(b"\n"):
         pass
+
+
+def _few_values(length: int, limit: int) -> bool:
+    """Whether so long a JSON record holds few enough values, each of which takes far more memory than its text."""
+    return length <= max(2**15, limit // 32)
+
+
+def _too_many_values(text: str, limit: int) -> bool:
+    """Whether a text of JSON may hold too many values; of short ones nobody asks."""
+    if _few_values(len(text), limit):
+        return False
+    return not _few_values(sum(text.count(sign) for sign in ",[{"), limit)

@@ -61,6 +61,36 @@ class ReadReport:
         """Records that became examples and that nobody has dropped since."""
         return self.rows - sum(dropped.count for dropped in self.dropped.values())
 
+    @property
+    def drops(self) -> str:
+        """How many records were kept and dropped, and why, in one line.
+
+        Examples
+        --------
+        >>> report = ReadReport(rows=1000)
+        >>> for line in (3, 8):
+        ...     report.drop("blank output", f"a.jsonl:{line}")
+        >>> report.drop("duplicate")
+        >>> report.drops
+        'kept 997 of 1,000: 2 × blank output (a.jsonl:3, 8), 1 × duplicate'
+        """
+        line = f"kept {self.kept:,} of {self.rows:,}"
+        if self.dropped:
+            reasons = [f"{d.count:,} × {reason}{_list(d)}" for reason, d in self.dropped.items()]
+            line += ": " + ", ".join(reasons)
+        if skipped := self.skipped_files.count:
+            line += f"; {skipped:,} × file of unknown type{_list(self.skipped_files)}"
+        return line
+
+    @property
+    def unused(self) -> str:
+        """The columns that are not used in one line, those of all rows first; '' where there are none.
+
+        >>> ReadReport(rows=3, ignored={"note": 1, "id": 3, "source": 3}).unused
+        'ignored columns: id, source (all rows), note (1 row)'
+        """
+        return ignored_columns(self.ignored, self.kept)
+
     def drop(self, reason: str, place: str | None = None) -> None:
         """Count one of the `rows` as dropped; whoever removes rows later (duplicates, say) counts too."""
         self.dropped.setdefault(reason, Dropped()).add(place)
@@ -116,38 +146,8 @@ class PartReport:
         ) from cause
 
 
-def describe_drops(report: ReadReport) -> str:
-    """The report in one line.
-
-    Examples
-    --------
-    >>> report = ReadReport(rows=1000)
-    >>> for line in (3, 8):
-    ...     report.drop("blank output", f"a.jsonl:{line}")
-    >>> report.drop("duplicate")
-    >>> describe_drops(report)
-    'kept 997 of 1,000: 2 × blank output (a.jsonl:3, 8), 1 × duplicate'
-    """
-    line = f"kept {report.kept:,} of {report.rows:,}"
-    if report.dropped:
-        reasons = [f"{d.count:,} × {reason}{_list(d)}" for reason, d in report.dropped.items()]
-        line += ": " + ", ".join(reasons)
-    if skipped := report.skipped_files.count:
-        line += f"; {skipped:,} × file of unknown type{_list(report.skipped_files)}"
-    return line
-
-
-def describe_ignored(report: ReadReport) -> str:
-    """The columns that are not used in one line, those of all rows first; '' where there are none.
-
-    >>> describe_ignored(ReadReport(rows=3, ignored={"note": 1, "id": 3, "source": 3}))
-    'ignored columns: id, source (all rows), note (1 row)'
-    """
-    return ignored_columns(report.ignored, report.kept)
-
-
 def ignored_columns(ignored: Mapping[str, int], kept: int) -> str:
-    """The same of the columns themselves, with the rows in which each holds something, and all rows kept."""
+    """The columns that are not used in one line, from the rows in which each holds something, and all rows kept."""
     if not ignored:
         return ""
     everywhere = [name for name, rows in ignored.items() if rows >= kept]

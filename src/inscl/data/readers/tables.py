@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from inscl.data.readers.bounds import check_promise, most_bytes, too_large
+from inscl.data.readers.bounds import most_bytes, too_large
 from inscl.data.readers.forms import Numbered
 from inscl.data.readers.json_files import lines_of
 from inscl.data.readers.report import PartReport
@@ -134,7 +134,8 @@ def parquet_rows(path: Path, wanted: Collection[str], told: PartReport) -> Itera
 
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        check_promise(path, file.metadata.num_rows * len(names), told.limit)  # each value takes a byte at least
+        if file.metadata.num_rows * len(names) > most_bytes(path, told.limit):  # each value takes a byte at least
+            raise too_large(path)
         _begin_groups(file)
         columns = [name for name in names if name in wanted] or None
         told.unread.update(set(names) - set(columns or names))
