@@ -141,7 +141,7 @@ def _unsorted(loaded: LoadedModel, examples: list[Example], limit: int) -> None:
     from inscl.data.template import render
     from inscl.models.precision import ready
 
-    model, tokenizer = ready(loaded.model, "auto"), loaded.tokenizer
+    model, tokenizer = ready(loaded, "auto").model, loaded.tokenizer
     tokenizer.padding_side = "left"
     for i in range(0, len(examples), 8):
         prompts = [render(example).prompt for example in examples[i : i + 8]]

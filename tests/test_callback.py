@@ -12,7 +12,6 @@ from inscl.data.split import Shares
 from inscl.errors import ConfigError
 from inscl.memory.memory import Memory
 from inscl.replay.planner import Replay, plan
-from inscl.stages.learn import last_model
 from inscl.training.tracking import _LOGGERS, Tracked
 from support import WordEncoder, WordTagger, rows_of
 
@@ -67,7 +66,7 @@ def test_training_that_ended_is_remembered_scored_and_logged(tiny, tmp_path, mem
     assert task.content == replay.plan.new.content == same_as_added(tmp_path / "other", "june", data)
     assert (task.given, task.shares) == ([], replay.new.info.shares)
     (stage,) = memory.stages()
-    assert (stage["name"], stage["replayed"], last_model(memory)) == ("june", 5, str(tmp_path / "out"))
+    assert (stage["name"], stage["replayed"], memory.last_model()) == ("june", 5, str(tmp_path / "out"))
     logged = next(entry for entry in trainer.state.log_history if "average_performance" in entry)
     assert logged["task/june/rouge_l"] == callback.scores["june"].rouge_l
     assert trainer.model.training  # the script goes on with the model as it was

@@ -16,7 +16,7 @@ import tiny
 from inscl.check.assessment import assess, read_assessment
 from inscl.cli import main
 from inscl.data.example import Example
-from inscl.evaluation.perplexity import paragraphs, perplexity
+from inscl.evaluation.perplexity import Perplexity, paragraphs
 from inscl.evaluation.server import Server
 from inscl.memory.memory import Memory
 from inscl.models.loading import load
@@ -92,7 +92,7 @@ def server():
 
 def test_the_perplexity_is_that_of_transformers_own_loss(place):
     loaded = load(place.folder / "june")
-    found = perplexity(ready(loaded.model, "float32"), loaded.tokenizer)
+    found = Perplexity.of(ready(loaded, "float32"))
     total = tokens = 0
     with torch.no_grad():
         for text in paragraphs():

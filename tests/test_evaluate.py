@@ -15,8 +15,8 @@ from inscl.errors import ConfigError, DataError
 from inscl.evaluation.answering import Asked
 from inscl.evaluation.evaluate import answer_limit, generate_and_score
 from inscl.evaluation.server import Server
-from inscl.models.generate import Prompt, ends_of, generate
-from inscl.models.loading import load
+from inscl.models.generate import Prompt, generate
+from inscl.models.loading import LoadedModel, load
 
 ROWS = [row.example for row in tiny.mixture_rows(24)]
 TASKS = {"say/<b>": ROWS[:14], "count": ROWS[14:]}
@@ -102,7 +102,7 @@ def test_predictions_are_kept_and_used_again(loaded, tmp_path, monkeypatch):
     assert len(files) == 2
     rows = [json.loads(line) for line in files[0].read_text().splitlines()]
     assert {"task", "instruction", "input", "references", "prediction", "capped", "truncated"} <= set(rows[0])
-    monkeypatch.setattr("inscl.evaluation.evaluate.ask_model", None)
+    monkeypatch.setattr(Asked, "ask_model", None)
     assert generate_and_score(loaded, TASKS, max_new_tokens=LIMITS, out=tmp_path) == first
     with pytest.raises(TypeError):  # other settings are other predictions
         generate_and_score(loaded, TASKS, max_new_tokens=3, out=tmp_path)
@@ -185,4 +185,5 @@ def test_a_server_answers_in_the_place_of_a_model():
 
 @pytest.mark.parametrize(("named", "ends"), [(None, set()), (0, {0}), (7, {7}), ([7, 0], {0, 7})])
 def test_no_token_ends_an_answer_unless_the_model_names_it(named, ends):
-    assert ends_of(SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))) == ends
+    weights = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))
+    assert LoadedModel(weights, None, base="").ends == ends

@@ -13,7 +13,7 @@ from inscl.memory.locks import alone
 from inscl.memory.memory import Memory
 from inscl.models.loading import RECORD
 from inscl.replay.budget import Budget
-from inscl.stages.learn import REQUEST, last_model, learn
+from inscl.stages.learn import REQUEST, learn
 from inscl.training.config import stage_config
 from support import WordEncoder, WordTagger, rows_of
 from test_run import PaperTrainer
@@ -53,7 +53,7 @@ def test_three_months_in_a_row(tmp_path):
     memory = memory_at(tmp_path / "memory")
     assert [info.name for info in memory.tasks()] == ["may", "june", "july"]
     assert [stage["name"] for stage in memory.stages()] == ["may", "june", "july"]
-    assert last_model(memory) == str(tmp_path / "models" / "july")
+    assert memory.last_model() == str(tmp_path / "models" / "july")
     assert json.loads((second.folder / REQUEST).read_text())["start"] == str(first.folder)
     assert set(third.before) == set(third.after) == {"may", "june", "july"}
     rows = read_mixture(third.folder / "mixture.jsonl")

@@ -16,7 +16,7 @@ from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow
 from inscl.data.row_check import check_rows
 from inscl.errors import DataError, InsclError
-from inscl.models.loading import load, load_tokenizer, vocabulary
+from inscl.models.loading import load, load_tokenizer
 from inscl.training.batches import tokenise_mixture
 from inscl.training.config import stage_config
 from inscl.training.train import train_stage
@@ -177,7 +177,7 @@ def test_a_damaged_folder_is_loaded_or_one_line(model, tmp_path_factory, file, p
     said = ""
     try:
         loaded = load(folder)
-        tokenise_mixture(PLAIN, loaded.tokenizer, 99, vocabulary=vocabulary(loaded.model))
+        tokenise_mixture(PLAIN, loaded.tokenizer, 99, vocabulary=loaded.vocabulary)
     except InsclError as error:
         said = str(error)
     finally:
@@ -191,7 +191,7 @@ def test_tokens_without_an_embedding_are_refused_where_they_are_used(model, tmp_
     tokenizer.add_tokens(["<city>"])
     tokenizer.save_pretrained(folder)
     loaded = load(folder)
-    size = vocabulary(loaded.model)
+    size = loaded.vocabulary
     assert len(tokenise_mixture(PLAIN, loaded.tokenizer, 99, vocabulary=size).rows) == 1
     rows = [*PLAIN, MixtureRow("cities", Example("Name it.", "<city>", ("Oslo",)))]
     with pytest.raises(DataError, match=rf"^Task 'cities', row 2: the token '<city>' .* beyond the {size} embeddings"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow, in_time, read_mixture, write_mixture
 from inscl.errors import DataError, PlanError
-from inscl.evaluation.predictions import Prediction, write_predictions
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
 from inscl.memory.memory import Memory
 from inscl.memory.task import estimate_tokens
@@ -156,7 +156,7 @@ class AnsweringTrainer(AskedTrainer):
                 Prediction(task, row.instruction, row.input, list(row.outputs), *self.answer(task, i, row.outputs))
                 for i, row in enumerate(rows)
             ]
-            write_predictions(out / f"{task}.jsonl", found[task])
+            Prediction.write(out / f"{task}.jsonl", found[task])
         return {task: RowScores.of(rows, "rouge_l") for task, rows in found.items()}
 
     def answer(self, task, i, outputs):

@@ -12,8 +12,8 @@ from inscl.data.everyday import everyday
 from inscl.data.example import Example
 from inscl.data.readers import read_examples
 from inscl.errors import DataError
-from inscl.evaluation import evaluate
 from inscl.evaluation import pool as module
+from inscl.evaluation.answering import Asked
 from inscl.evaluation.pool import read_prompts, write_pool
 from inscl.evaluation.predictions import Prediction
 
@@ -75,15 +75,15 @@ def test_what_is_no_prompt_is_told(tmp_path, text):
 def test_what_was_answered_before_a_kill_is_not_asked_again(tmp_path, monkeypatch):
     model = tiny.save_model(tmp_path / "model")
     prompts = [Example(f"Say {i}.") for i in range(40)]  # answered 16, 16 and 8 at a time
-    real, asked = evaluate.ask_model, []
+    real, asked = Asked.ask_model, []
 
-    def ask(weights, tokenizer, tasks, *rest):
+    def ask(self, model, tasks, *rest):
         asked.append(sum(map(len, tasks.values())))
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return real(weights, tokenizer, tasks, *rest)
+        return real(self, model, tasks, *rest)
 
-    monkeypatch.setattr(evaluate, "ask_model", ask)
+    monkeypatch.setattr(Asked, "ask_model", ask)
     with pytest.raises(KeyboardInterrupt):
         write_pool(model, tmp_path / "pool.jsonl", prompts, max_new_tokens=2)
     assert len(list((tmp_path / "pool.jsonl.answers").iterdir())) == 1

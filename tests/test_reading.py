@@ -77,9 +77,9 @@ def test_exact_matches_are_told_with_little_generated(learnt, tmp_path, monkeypa
 
 def test_a_merged_copy_shares_what_no_adapter_stands_on_and_leaves_the_model_alone(learnt):
     before = {name: p.clone() for name, p in learnt.model.named_parameters()}
-    merged = ready(learnt.model, "float32")
+    merged = ready(learnt, "float32").model
     assert merged.model.layers[0].mlp.up_proj.weight is learnt.model.base_model.model.model.layers[0].mlp.up_proj.weight
-    half = ready(learnt.model, "bfloat16")
+    half = ready(learnt, "bfloat16").model
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
     after = dict(learnt.model.named_parameters())
     assert all(torch.equal(p, after[name]) and p.dtype == after[name].dtype for name, p in before.items())

@@ -8,7 +8,7 @@ import pytest
 
 from inscl.cli import main
 from inscl.errors import InsclError
-from inscl.evaluation.predictions import Prediction, write_predictions
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
 from inscl.report.figures import loss_figure, trend_figure
 from inscl.report.page import write_stage_report
@@ -38,7 +38,7 @@ class AnsweringTrainer(StageTrainer):
                 Prediction(task, row.instruction, row.input, list(row.outputs), answer)
                 for row, answer in zip(rows, said, strict=True)
             ]
-            write_predictions(out / f"{task}.jsonl", answers)
+            Prediction.write(out / f"{task}.jsonl", answers)
             found[task] = RowScores.of(answers, "rouge_l")
         return found
 

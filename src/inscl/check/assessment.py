@@ -18,18 +18,18 @@ from inscl.data.mixture import MixtureRow
 from inscl.data.row_check import check_rows
 from inscl.errors import DataError, InsclError, first_line
 from inscl.evaluation.evaluate import answer_limit, predict
-from inscl.evaluation.perplexity import Perplexity, perplexity
+from inscl.evaluation.perplexity import Perplexity
 from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores, row_key
 from inscl.evaluation.server import Server
 from inscl.experiments.run_folder import RunFolder, run_of
 from inscl.files import whole_file
 from inscl.memory.memory import Memory
-from inscl.memory.task import Task, rows_of
+from inscl.memory.task import Task
 from inscl.models.loading import RECORD, LoadedModel, load, load_tokenizer, resolve
 from inscl.models.precision import choose_dtype, ready
 from inscl.provenance import versions
-from inscl.stages.folder import StageFolder, read_json, stage_of
+from inscl.stages.folder import StageFolder, read_json
 from inscl.stages.learn import REQUEST, TEST_ROWS, StageProgress
 from inscl.stages.trainer import ANSWERS_LOOKED_AT
 from inscl.training.config import StageConfig, stage_config
@@ -79,8 +79,7 @@ class Assessment:
         model = _known(self.model)
         if self.perplexity is not None or not (Path(model) / RECORD).exists():
             return self
-        loaded = _loaded(model, choose_dtype(dtype))
-        return replace(self, perplexity=perplexity(loaded.model, loaded.tokenizer))
+        return replace(self, perplexity=Perplexity.of(_loaded(model, choose_dtype(dtype))))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON holds."""
@@ -157,7 +156,7 @@ def assess(
         identity=source.identity,
         settings=config.model_dump(include=set(SETTINGS)),
         tasks={task: RowScores.of(answers, config.scorer) for task, answers in found.items()},
-        perplexity=None if isinstance(source, Server) or not general else perplexity(source.model, tokenizer),
+        perplexity=None if isinstance(source, Server) or not general else Perplexity.of(source),
         versions=versions(),
     )
     if out is not None:
@@ -187,7 +186,7 @@ def read_assessment(place: str | Path) -> Assessment:
     path = Path(place)
     if path.is_file():
         return _read_file(path)
-    stage = stage_of(path)
+    stage = StageFolder.at(path)
     if stage is not None:
         return _of_stage(stage)
     if (run := RunFolder(path)).exists:
@@ -206,7 +205,7 @@ def _rows(
     """The rows to score, per task that has any."""
     names = [info.name for info in memory.existing().tasks() if info.rows["test"] and not info.general]
     if only is None:
-        tasks = {name: rows_of(memory.task(name), "test", test_rows) for name in names}
+        tasks = {name: memory.task(name).sample("test", test_rows) for name in names}
     else:
         tasks = {name: _asked_rows(memory.task(name), only[name]) for name in names if name in only}
     if found := {name: rows for name, rows in tasks.items() if rows}:
@@ -225,12 +224,12 @@ def _asked_rows(task: Task, keys: Collection[str]) -> list[Example]:
     def asked(row: Example) -> str:
         return row_key(row.instruction, row.input, row.outputs).split("-")[0]
 
-    return [row for row in rows_of(task, "test", None) if asked(row) in keys]
+    return [row for row in task.sample("test", None) if asked(row) in keys]
 
 
 def _limit(task: Task, tokenizer: Any, chat: bool) -> int:
     """Most tokens of an answer; without a tokenizer two bytes are taken for a token, which is rarely too few."""
-    answers = rows_of(task, "train", ANSWERS_LOOKED_AT) or rows_of(task, "test", ANSWERS_LOOKED_AT)
+    answers = task.sample("train", ANSWERS_LOOKED_AT) or task.sample("test", ANSWERS_LOOKED_AT)
     return answer_limit(answers, tokenizer or _half_bytes, chat=chat)
 
 
@@ -246,8 +245,7 @@ def _known(model: str | Path) -> str:
 
 def _loaded(model: str, dtype: str) -> LoadedModel:
     """The model, known by the state of its weights, so that a later training in the same folder is another model."""
-    loaded = load(model)
-    loaded.model = ready(loaded.model, dtype)
+    loaded = ready(load(model), dtype)
     place = Path(resolve(model))
     if loaded.identity == model and place.is_dir():
         stats = [path.stat() for path in sorted(place.rglob("*.safetensors"))]

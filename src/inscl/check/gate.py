@@ -15,7 +15,7 @@ from inscl.errors import DataError
 from inscl.evaluation.server import Server
 from inscl.memory.memory import Memory
 from inscl.models.loading import EMBEDDED
-from inscl.stages.folder import stage_of
+from inscl.stages.folder import StageFolder
 from inscl.stages.learn import StageProgress
 from inscl.training.config import StageConfig
 
@@ -76,7 +76,7 @@ def check(
 
 def _reference(place: str | Path, memory: Memory, config: StageConfig | None, progress: StageProgress) -> Assessment:
     """What to compare with: what was scored already, or a bare model's scores, made now."""
-    bare = (Path(place) / "config.json").exists() and stage_of(Path(place)) is None
+    bare = (Path(place) / "config.json").exists() and StageFolder.at(Path(place)) is None
     if bare or (str(place) == EMBEDDED and not Path(place).exists()):
         return assess(memory, place, config=config or StageConfig(), progress=progress)
     return read_assessment(place)

@@ -50,14 +50,13 @@ def evaluate(
 
     prepare_libraries()
     from inscl.check.assessment import assess
-    from inscl.stages.learn import last_model
 
     kept = memory.open(quiet=output.quiet).existing()
     settings = stage_settings(config)
     with StageProgress(quiet=output.quiet) as view:
         made = assess(
             kept,
-            asked_of(server, model) if server else model or last_model(kept),
+            asked_of(server, model) if server else model or kept.last_model(),
             config=settings,
             test_rows=test_rows or None,
             out=out,

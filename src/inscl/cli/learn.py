@@ -122,9 +122,9 @@ def _planned(
 
 
 def _show_rows(replay: "Replay", model: str | None) -> None:
-    from inscl.stages.learn import checked_rows, last_model
+    from inscl.stages.learn import checked_rows
 
-    for row in checked_rows(replay, model or last_model(replay.memory)):
+    for row in checked_rows(replay, model or replay.memory.last_model()):
         for line in row.lines():
             remark(line)
 

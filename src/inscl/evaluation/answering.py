@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inscl.core.scoring import may_match
 from inscl.data.example import Example, key_of
@@ -19,14 +19,11 @@ from inscl.data.template import (
 )
 from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.server import Server
-from inscl.models.loading import positions, vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from inscl.evaluation.reading import ReferenceReading
     from inscl.models.kept import KeptStates
-    from inscl.models.loading import Weights
+    from inscl.models.loading import LoadedModel
 
 _UNFINISHED = "…"  # ends an answer that was not finished
 _Tell = Callable[[int, int], None]  # rows done, rows
@@ -64,62 +61,58 @@ class Asked:
         settings += [CHAT_ID, self.chat_template] if self.chat else []
         return key_of("predictions", json.dumps(settings), *(row.key.hex() for row in rows)).hex()
 
+    def ask_server(
+        self, server: Server, tasks: Mapping[str, Sequence[Example]], tell: _Tell
+    ) -> dict[str, list[Prediction]]:
+        """Let a server answer."""
+        found: dict[str, list[Prediction]] = {}
+        for name, examples in tasks.items():
+            answers = server.answers([(row, self.limits[name]) for row in examples], chat=self.chat)
+            found[name] = [
+                _prediction(name, row, text, capped) for row, (text, capped) in zip(examples, answers, strict=True)
+            ]
+            done = sum(len(rows) for rows in found.values())
+            tell(done, done)
+        return found
 
-def ask_server(
-    server: Server, tasks: Mapping[str, Sequence[Example]], asked: Asked, tell: _Tell
-) -> dict[str, list[Prediction]]:
-    """Let a server answer."""
-    found: dict[str, list[Prediction]] = {}
-    for name, examples in tasks.items():
-        answers = server.answers([(row, asked.limits[name]) for row in examples], chat=asked.chat)
-        found[name] = [
-            _prediction(name, row, text, capped) for row, (text, capped) in zip(examples, answers, strict=True)
-        ]
-        done = sum(len(rows) for rows in found.values())
-        tell(done, done)
-    return found
-
-
-def ask_model(
-    weights: "Weights",
-    tokenizer: "PreTrainedTokenizerBase",
-    tasks: Mapping[str, Sequence[Example]],
-    asked: Asked,
-    batch: dict[str, int],
-    kept: "KeptStates | None",
-    tell: _Tell,
-) -> dict[str, list[Prediction]]:
-    """Let a model answer: what its reading of the references does not tell is generated."""
-    rows = [(name, row) for name, examples in tasks.items() for row in examples]
-    asking = _Asking(weights, tokenizer, asked, batch)
-    prompts = asking.prompts(rows)
-    readings: Sequence[ReferenceReading | None] = [None] * len(rows)
-    if asked.loss:
-        readings = asking.readings(rows, prompts, kept)
-    answers = asking.answers(rows, prompts, readings, tell)
-    found: dict[str, list[Prediction]] = {name: [] for name in tasks}
-    for (name, row), (text, capped), prompt, reading in zip(rows, answers, prompts, readings, strict=True):
-        found[name].append(_prediction(name, row, text, capped, prompt.truncated, reading))
-    return found
+    def ask_model(
+        self,
+        model: "LoadedModel",
+        tasks: Mapping[str, Sequence[Example]],
+        batch: dict[str, int],
+        kept: "KeptStates | None",
+        tell: _Tell,
+    ) -> dict[str, list[Prediction]]:
+        """Let a model answer: what its reading of the references does not tell is generated."""
+        rows = [(name, row) for name, examples in tasks.items() for row in examples]
+        asking = _Asking(model, self, batch)
+        prompts = asking.prompts(rows)
+        readings: Sequence[ReferenceReading | None] = [None] * len(rows)
+        if self.loss:
+            readings = asking.readings(rows, prompts, kept)
+        answers = asking.answers(rows, prompts, readings, tell)
+        found: dict[str, list[Prediction]] = {name: [] for name in tasks}
+        for (name, row), (text, capped), prompt, reading in zip(rows, answers, prompts, readings, strict=True):
+            found[name].append(_prediction(name, row, text, capped, prompt.truncated, reading))
+        return found
 
 
 @dataclass(frozen=True)
 class _Asking:
     """A model in memory that is asked some rows, each with the name of its task."""
 
-    weights: "Weights"
-    tokenizer: Any
+    model: "LoadedModel"
     asked: Asked
     batch: dict[str, int]
 
     def prompts(self, rows: Sequence[tuple[str, Example]]) -> list[PromptIds]:
         """What generation starts from."""
         found: list[PromptIds] = []
-        size, places = vocabulary(self.weights), positions(self.weights)
+        size, places, tokenizer = self.model.vocabulary, self.model.positions, self.model.tokenizer
         for number, (name, row) in enumerate(rows, start=1):
             with row_named(name, number):
-                found.append(prompt_ids(row, self.tokenizer, max_length=self.asked.max_length, chat=self.asked.chat))
-                check_fits(found[-1].ids, self.tokenizer, size, places, to_come=self.asked.limits[name])
+                found.append(prompt_ids(row, tokenizer, max_length=self.asked.max_length, chat=self.asked.chat))
+                check_fits(found[-1].ids, tokenizer, size, places, to_come=self.asked.limits[name])
         return found
 
     def readings(
@@ -128,11 +121,12 @@ class _Asking:
         """How the model reads each row's first reference."""
         from inscl.evaluation.reading import read_answers
 
-        references = [answer_ids(row, self.tokenizer, chat=self.asked.chat) for _, row in rows]
+        references = [answer_ids(row, self.model.tokenizer, chat=self.asked.chat) for _, row in rows]
         pairs = [(prompt.ids, reference) for prompt, reference in zip(prompts, references, strict=True)]
         if kept and not kept.keep([*prompt, *reference] for prompt, reference in pairs):
             kept = None
-        return read_answers(self.weights, pairs, pad_id=self.tokenizer.pad_token_id, batch=self.batch, kept=kept)
+        pad = self.model.tokenizer.pad_token_id
+        return read_answers(self.model.model, pairs, pad_id=pad, batch=self.batch, kept=kept)
 
     def answers(
         self,
@@ -154,10 +148,10 @@ class _Asking:
         known = len(found)
         tell(known, len(rows))
         generated = generate(
-            self.weights,
+            self.model.model,
             [Prompt([*prompts[i].ids, *ids], self.asked.limits[rows[i][0]] - len(ids)) for i, ids in begun.items()],
             end_ids=ends,
-            pad_id=self.tokenizer.pad_token_id,
+            pad_id=self.model.tokenizer.pad_token_id,
             progress=lambda done, _: tell(known + done, len(rows)),
             **self.batch,
         )
@@ -178,12 +172,10 @@ class _Asking:
         return None
 
     def _text(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self.model.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _end_ids(self) -> frozenset[int]:
-        from inscl.models.generate import ends_of
-
-        return end_ids(self.tokenizer, chat=self.asked.chat) | ends_of(self.weights)
+        return end_ids(self.model.tokenizer, chat=self.asked.chat) | self.model.ends
 
 
 def _prediction(

@@ -17,8 +17,8 @@ from inscl.data.chat_form import to_messages
 from inscl.data.example import Example, instruction_key, said
 from inscl.data.template import render
 from inscl.errors import ConfigError, DataError
-from inscl.evaluation.answering import Asked, ask_model, ask_server
-from inscl.evaluation.predictions import Prediction, read_predictions, write_predictions
+from inscl.evaluation.answering import Asked
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.server import Server
 from inscl.models.kernels import flexible_attention
 from inscl.models.loading import LoadedModel, load
@@ -173,14 +173,14 @@ def predict(
     files = {
         name: out / f"{asked.key(name, rows, source.identity)}.jsonl" for name, rows in tasks.items() if out is not None
     }
-    found = {name: read_predictions(path) for name, path in files.items() if path.exists()}
+    found = {name: Prediction.read(path) for name, path in files.items() if path.exists()}
     missing = {name: rows for name, rows in tasks.items() if name not in found}
     if missing:
         answerer, at_once = _answerer(source, asked, dtype, batch_tokens, batch_size, keeping)
         for name, predictions in _answered(missing, answerer, at_once, progress):
             found[name] = predictions
             if name in files:
-                write_predictions(files[name], predictions)
+                Prediction.write(files[name], predictions)
     return {name: found[name] for name in tasks}
 
 
@@ -225,16 +225,16 @@ def _answerer(
     """Who answers, and how many rows at once: what a server answered is paid for, and kept task by task."""
     if isinstance(source, Server):
         server = source
-        return lambda tasks, tell: ask_server(server, tasks, asked, tell), 1
+        return lambda tasks, tell: asked.ask_server(server, tasks, tell), 1
     from inscl.models.generate import batch_limits
 
-    weights = ready(source.model, dtype)
-    batch = batch_limits(weights, batch_tokens, batch_size)
-    kept = keeping.of(weights, answering=True) if keeping else None
+    model = ready(source, dtype)
+    batch = batch_limits(model.model, batch_tokens, batch_size)
+    kept = keeping.of(model.model, answering=True) if keeping else None
 
     def ask(tasks: Mapping[str, Sequence[Example]], tell: Callable[[int, int], None]) -> dict[str, list[Prediction]]:
         with flexible_attention():
-            return ask_model(weights, source.tokenizer, tasks, asked, batch, kept, tell)
+            return asked.ask_model(model, tasks, batch, kept, tell)
 
     return ask, _BATCHES_AT_ONCE * batch["batch_size"]
 

@@ -40,7 +40,8 @@ def row_losses(
     from inscl.evaluation.reading import read_answers
     from inscl.models.generate import batch_limits
 
-    weights, tokenizer = ready(model.model, dtype), model.tokenizer
+    loaded = ready(model, dtype)
+    weights, tokenizer = loaded.model, loaded.tokenizer
     known = [
         (prompt_ids(row, tokenizer, max_length=max_length, chat=chat).ids, answer_ids(row, tokenizer, chat=chat))
         for row in rows

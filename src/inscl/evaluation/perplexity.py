@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 from inscl.core.stats import ratio_estimate
 from inscl.data.example import key_of
 
 if TYPE_CHECKING:
-    from inscl.models.loading import Weights
+    from inscl.models.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,22 @@ class Perplexity:
     text: str
     nll: Sequence[float]
     tokens: Sequence[int]
+
+    @classmethod
+    def of(cls, model: "LoadedModel") -> Self:
+        """That of a model which is ready to answer (see `inscl.models.precision.ready`).
+
+        A paragraph is encoded as the tokenizer does by itself. Its first token has nothing before it and is not
+        counted, as in transformers' own loss; nor is what the model has no positions for.
+        """
+        from inscl.evaluation.reading import read_answers
+        from inscl.models.generate import batch_limits
+
+        ids = [model.tokenizer(text)["input_ids"][: model.positions] for text in paragraphs()]
+        pairs = [(row[:1], row[1:]) for row in ids]
+        pad, batch = model.tokenizer.pad_token_id, batch_limits(model.model)
+        found = read_answers(model.model, pairs, pad_id=pad, batch=batch)
+        return cls(key_of(*paragraphs()).hex(), [row.nll for row in found], [row.tokens for row in found])
 
     @property
     def value(self) -> float:
@@ -57,25 +73,3 @@ def paragraphs() -> tuple[str, ...]:
     """The bundled text."""
     text = (files("inscl.evaluation") / "general.txt").read_text(encoding="utf-8")
     return tuple(" ".join(part.split()) for part in text.split("\n\n") if part.strip())
-
-
-def perplexity(weights: "Weights", tokenizer: Any) -> Perplexity:
-    """Perplexity of a model on the bundled text.
-
-    Parameters
-    ----------
-    weights : transformers.PreTrainedModel
-        In evaluation mode; see `inscl.models.precision.ready`.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        A paragraph is encoded as the tokenizer does by itself. Its first token has nothing before it and is not
-        counted, as in transformers' own loss; nor is what the model has no positions for.
-    """
-    from inscl.evaluation.reading import read_answers
-    from inscl.models.generate import batch_limits
-    from inscl.models.loading import positions
-
-    ids = [tokenizer(text)["input_ids"][: positions(weights)] for text in paragraphs()]
-    found = read_answers(
-        weights, [(row[:1], row[1:]) for row in ids], pad_id=tokenizer.pad_token_id, batch=batch_limits(weights)
-    )
-    return Perplexity(key_of(*paragraphs()).hex(), [row.nll for row in found], [row.tokens for row in found])

@@ -14,7 +14,6 @@ from inscl.experiments.config import Checkout, DemoTasks, General, StreamConfig,
 from inscl.experiments.run_folder import RunFolder
 from inscl.memory.encoder import Encoder
 from inscl.memory.memory import Memory
-from inscl.memory.task import rows_of
 from inscl.tags import Tagger
 
 _NO_HELD_OUT = Shares(0.0, 0.0)
@@ -97,7 +96,7 @@ class StreamData:
         """Rows of a side in the order of their keys' hashes, so that a lower limit takes a beginning of them."""
         if side == "test":
             limit = min((n for n in (limit, self.config.limits.test) if n is not None), default=None)
-        return rows_of(self.whole.task(name), side, limit)
+        return self.whole.task(name).sample(side, limit)
 
     def _sample(self, name: str, seed: int, limit: int) -> list[Example]:
         task = self.whole.task(name)

@@ -36,7 +36,7 @@ from inscl.replay.log import ReplayLog
 from inscl.replay.planner import Replay, plan
 from inscl.replay.settings import Settings
 from inscl.replay.strategies import STRATEGIES
-from inscl.stages.folder import Progress, StageFolder, Trainer, measured_rows
+from inscl.stages.folder import Progress, StageFolder, Trainer
 from inscl.stages.metrics import task_metrics
 from inscl.tags import Tagger
 from inscl.training.ranks import processes
@@ -324,7 +324,7 @@ class _Run:
             self.trained += 1
         if self._measures and not job.joint and job.seed in self.config.seeds:
             memory = self.data.memory(job.seed)
-            folder.measure(self.trainer, {task: measured_rows(memory.task(task)) for task in job.learnt})
+            folder.measure(self.trainer, map(memory.task, job.learnt))
         return folder.model
 
     @cached_property

@@ -235,9 +235,8 @@ def _memory(run: RunFolder, encoder: Encoder | None = None) -> "Memory":
 
 
 def _training(run: RunFolder, memory: "Memory", rows: int) -> dict[str, list[Example]]:
-    from inscl.memory.task import rows_of
 
-    return {task: rows_of(memory.task(task), "train", rows) for task in run.tasks}
+    return {task: memory.task(task).sample("train", rows) for task in run.tasks}
 
 
 @dataclass

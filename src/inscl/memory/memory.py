@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from inscl.data.example import Example
 from inscl.data.readers import Block, ReadReport
 from inscl.data.split import Shares
-from inscl.errors import DamageError, MemoryStateError
+from inscl.errors import ConfigError, DamageError, MemoryStateError
 from inscl.memory import checking, exchange, writing
 from inscl.memory.catalogue import Commit, State
 from inscl.memory.embedding_cache import CachedEncoder
@@ -171,6 +171,22 @@ class Memory:
     def stages(self) -> list[dict[str, Any]]:
         """What was replayed at each finished stage, oldest first."""
         return self._store.stages.read()
+
+    def last_model(self) -> str:
+        """The model of the last finished stage.
+
+        Raises
+        ------
+        ConfigError
+            If there was none.
+        """
+        models = [stage["model"] for stage in self.stages() if stage.get("model")]
+        if not models:
+            raise ConfigError(
+                "No stage was finished with this memory, so there is no model to start from. Name one with --model: a "
+                "Hub id, a folder, or smollm2-135m."
+            )
+        return str(models[-1])
 
     # ---------------------------------------------------------------- writing
 

@@ -157,6 +157,15 @@ class Task:
         with self._told():
             return self._open("instructions").to_table(columns=names)
 
+    def sample(self, side: Split, limit: int | None = None) -> list[Example]:
+        """Rows of a side, the first `limit` in the order of their keys.
+
+        Keys are hashes of the content, so the beginning is a sample that no order of a file, and no seed, decides.
+        """
+        keys = self.columns(["key"])["key"].to_pylist()
+        chosen = sorted(self.side(side), key=lambda place: keys[place])[:limit]
+        return [replace(row, split=None) for row in self.examples(chosen)]
+
     def columns(self, names: list[str]) -> pa.Table:
         """Stored columns (key, input_key, split, tokens, …) of all rows."""
         with self._told():
@@ -215,13 +224,3 @@ def check_name(name: str) -> str:
     if bad:
         raise DataError(f"The task name {name[:60]!r} {bad}; wanted 1-200 printable characters. Choose another name.")
     return name
-
-
-def rows_of(task: Task, side: Split, limit: int | None = None) -> list[Example]:
-    """Rows of a task's side, the first `limit` in the order of their keys.
-
-    Keys are hashes of the content, so the beginning is a sample that no order of a file, and no seed, decides.
-    """
-    keys = task.columns(["key"])["key"].to_pylist()
-    chosen = sorted(task.side(side), key=lambda place: keys[place])[:limit]
-    return [replace(row, split=None) for row in task.examples(chosen)]

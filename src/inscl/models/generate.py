@@ -48,12 +48,6 @@ def batch_limits(weights: "Weights", batch_tokens: int | None = None, batch_size
     }
 
 
-def ends_of(weights: "Weights") -> frozenset[int]:
-    """Tokens that end an answer, as the model's own settings for generation list them; perhaps none."""
-    ends = weights.generation_config.eos_token_id
-    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
-
-
 def batches_of(sizes: Sequence[int], *, batch_tokens: int, batch_size: int) -> list[list[int]]:
     """Rows grouped by size, largest first, so that a batch that fits is met first and padding stays small.
 

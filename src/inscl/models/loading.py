@@ -65,6 +65,30 @@ class LoadedModel:
     adapters: tuple[Path, ...] = ()
     identity: str = ""
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that it has embeddings for."""
+        return int(cast("torch.nn.Embedding", self.model.get_input_embeddings()).weight.shape[0])
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens that it takes where its positions are learnt; None where they are computed."""
+        import torch
+
+        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if not isinstance(most, int):
+            return None
+        words = self.model.get_input_embeddings()
+        tables = (part for part in self.model.modules() if isinstance(part, torch.nn.Embedding) and part is not words)
+        # Some keep a few places more than they use.
+        return most if any(most <= table.num_embeddings <= most + 8 for table in tables) else None
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end an answer, as its own settings for generation list them; perhaps none."""
+        ends = self.model.generation_config.eos_token_id
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
     def to(self, device: "torch.device") -> None:
         """Move the weights."""
         cast("torch.nn.Module", self.model).to(device)
@@ -131,8 +155,8 @@ def load(model: str | Path, *, dtype: str = "float32", merge: bool = True) -> Lo
     place, base, adapters = _parts(str(model))
     weights = _weights(resolve(base), dtype)
     tokenizer = load_tokenizer(model)
-    _fit(weights, tokenizer, place)
     loaded = LoadedModel(weights, tokenizer, base, adapters, identity(place) if _record(Path(place)) else str(model))
+    _fit(loaded, place)
     for adapter in adapters:
         last = adapter == adapters[-1] and not merge
         loaded.model = _with_adapter(loaded.model, adapter, trainable=last)
@@ -166,24 +190,6 @@ def identity(model: str | Path) -> str:
     """What a model is, for comparison: the fingerprint of a finished stage, else its name."""
     record = _record(Path(model))
     return str(record["fingerprint"]) if record else str(model)
-
-
-def vocabulary(model: "Weights") -> int:
-    """Number of tokens that a model has embeddings for."""
-    return int(cast("torch.nn.Embedding", model.get_input_embeddings()).weight.shape[0])
-
-
-def positions(model: "Weights") -> int | None:
-    """Most tokens that a model with learnt positions takes; None where its positions are computed."""
-    import torch
-
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(most, int):
-        return None
-    words = model.get_input_embeddings()
-    tables = (part for part in model.modules() if isinstance(part, torch.nn.Embedding) and part is not words)
-    # Some keep a few places more than they use.
-    return most if any(most <= table.num_embeddings <= most + 8 for table in tables) else None
 
 
 def _parts(model: str) -> tuple[str, str, tuple[Path, ...]]:
@@ -260,12 +266,14 @@ def _refuse_quantised(config: Any, place: str) -> None:
         )
 
 
-def _fit(model: "Weights", tokenizer: "PreTrainedTokenizerBase", place: str) -> None:
+def _fit(loaded: LoadedModel, place: str) -> None:
     """Tell the model how its tokenizer pads, and refuse a configuration that no answer could be asked with."""
     with _one_line(f"The configuration of {place!r} cannot be used"):
-        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-        vocabulary(model)
+        model, pad = loaded.model, loaded.tokenizer.pad_token_id
+        model.config.get_text_config().pad_token_id = pad
+        model.generation_config.pad_token_id = pad
+        if not loaded.vocabulary:
+            raise ValueError("it has no embeddings")
         ends = model.generation_config.eos_token_id
         if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
             raise ValueError(f"`eos_token_id` in generation_config.json is {ends!r}, not the number of a token")

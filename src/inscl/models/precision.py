@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from inscl.errors import ConfigError
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
-    from inscl.models.loading import Weights
+    from inscl.models.loading import LoadedModel, Weights
 
 
 def choose_dtype(asked: str) -> str:
@@ -26,10 +27,11 @@ def choose_dtype(asked: str) -> str:
     return asked if asked != "auto" else "bfloat16" if _bfloat16_pays() else "float32"
 
 
-def ready(model: "Weights", dtype: str) -> "Weights":
-    """The weights that answer: merged, on the device, in `dtype`; a copy where that differs from what came."""
+def ready(loaded: "LoadedModel", dtype: str) -> "LoadedModel":
+    """The model as it answers: merged, on the device, in `dtype`; weights that differ are copies."""
     import torch
 
+    model = loaded.model
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     dtype = choose_dtype(dtype)
     if dtype not in ("float32", "bfloat16"):
@@ -40,7 +42,7 @@ def ready(model: "Weights", dtype: str) -> "Weights":
     elif any(parameter.dtype != wanted for parameter in model.parameters()):
         model = copy.deepcopy(model)
     cast("torch.nn.Module", model).to(device=device, dtype=wanted).eval()
-    return model
+    return replace(loaded, model=model)
 
 
 def _merged(model: "PeftModel", fits: "Callable[[torch.Tensor], bool]") -> "Weights":

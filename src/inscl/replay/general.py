@@ -11,7 +11,7 @@ from inscl.data.everyday import everyday
 from inscl.data.example import Example
 from inscl.errors import PlanError
 from inscl.memory.memory import Memory
-from inscl.memory.task import Task, rows_of
+from inscl.memory.task import Task
 from inscl.memory.task_tables import Recipe, write_task
 
 EVERYDAY = "inscl/everyday"  # what plans call the instructions that come with inscl
@@ -46,4 +46,4 @@ def is_shipped(name: str, memory: Memory) -> bool:
 
 def training_rows(memory: Memory, name: str, limit: int | None = None) -> Sequence[Example]:
     """Training rows of a plan's task, remembered or not."""
-    return everyday()[:limit] if is_shipped(name, memory) else rows_of(memory.task(name), "train", limit)
+    return everyday()[:limit] if is_shipped(name, memory) else memory.task(name).sample("train", limit)

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from inscl.errors import DataError, InsclError
-from inscl.evaluation.predictions import read_predictions
+from inscl.evaluation.predictions import Prediction
 from inscl.experiments.run_folder import CSV, PARQUET, RECORD, STREAMS, RunFolder
 from inscl.files import write_json
 from inscl.memory.memory import Memory
@@ -195,7 +195,7 @@ def _copy_stage(stage: StageFolder, target: Path, names: set[str]) -> None:
     for side in _SIDES:
         wanted = {task: rows for task, rows in stage.answers(side).items() if task in names}
         for path in sorted((stage.path / PREDICTIONS / side).glob("*.jsonl")):
-            if (rows := read_predictions(path)) and wanted.get(rows[0].task) == rows:
+            if (rows := Prediction.read(path)) and wanted.get(rows[0].task) == rows:
                 _copy(stage.path, target, [path.relative_to(stage.path).as_posix()])
 
 

@@ -23,7 +23,7 @@ from inscl.data.example import Example
 from inscl.data.split import Shares
 from inscl.errors import ConfigError
 from inscl.evaluation.evaluate import TaskScore, answer_limit, generate_and_score
-from inscl.memory.task import OWN_TAGS, Task, rows_of
+from inscl.memory.task import OWN_TAGS, Task
 from inscl.memory.writing import Added
 from inscl.models.loading import LoadedModel
 from inscl.replay.planner import Replay
@@ -126,10 +126,10 @@ class ContinualCallback(TrainerCallback):
             return {}
         chat = any(task.info.form == "chat" for task in self._tasks(replayed=True))
         with self.replay.memory.reading(), _as_it_was(model):
-            tasks = {task.info.name: (task, rows_of(task, "test", self.rows)) for task in self._tasks()}
+            tasks = {task.info.name: (task, task.sample("test", self.rows)) for task in self._tasks()}
             held_out: dict[str, list[Example]] = {name: rows for name, (_, rows) in tasks.items() if rows}
             limits = {
-                name: answer_limit(rows_of(tasks[name][0], "train", _ANSWERS_LOOKED_AT), tokenizer, chat=chat)
+                name: answer_limit(tasks[name][0].sample("train", _ANSWERS_LOOKED_AT), tokenizer, chat=chat)
                 for name in held_out
             }
             half = str(next(model.parameters()).dtype) == "torch.bfloat16"

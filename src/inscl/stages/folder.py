@@ -20,10 +20,10 @@ from typing import Any, Protocol
 from inscl.data.example import Example
 from inscl.data.mixture import MixtureRow, write_mixture
 from inscl.errors import InsclError, first_line
-from inscl.evaluation.predictions import Prediction, answer_sets
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
 from inscl.files import write_json
-from inscl.memory.task import Task, rows_of
+from inscl.memory.task import Task
 from inscl.models.loading import RECORD
 from inscl.replay.plan import Plan
 from inscl.replay.planner import Replay
@@ -59,6 +59,12 @@ class StageFolder:
 
     path: Path
     inner: str = MODEL
+
+    @classmethod
+    def at(cls, path: Path) -> "StageFolder | None":
+        """The stage in a folder, or that of a model's folder; None where there is none."""
+        places = (path.parent, path) if path.name == MODEL else (path,)
+        return next((stage for stage in map(cls, places) if stage.scored), None)
 
     @property
     def model(self) -> Path:
@@ -120,16 +126,17 @@ class StageFolder:
         self._write({**known, "trained": dict(record)})
         return record
 
-    def measure(self, trainer: Trainer, tasks: Mapping[str, Sequence[Example]]) -> None:
-        """Note the losses of the new model on some training rows, unless that is done; the time is the stage's."""
+    def measure(self, trainer: Trainer, tasks: Iterable[Task]) -> None:
+        """Note the new model's losses on some training rows of tasks, unless that is done; the time is the stage's."""
         known = self.read()
         if "losses" in known:
             return
         began = time.perf_counter()
-        found = trainer.losses(self.model, tasks)
+        measured = {task.info.name: task.sample("train", _MEASURED_ROWS) for task in tasks}
+        found = trainer.losses(self.model, measured)
         losses = {
             task: {row.key.hex(): round(loss, 6) for row, loss in zip(rows, found[task], strict=True)}
-            for task, rows in tasks.items()
+            for task, rows in measured.items()
         }
         seconds = time.perf_counter() - began
         trained = {**known["trained"], "seconds": known["trained"]["seconds"] + seconds}
@@ -184,7 +191,7 @@ class StageFolder:
 
     def answer_sets(self, side: str = "test") -> dict[str, list[list[Prediction]]]:
         """Per task all sets of rows that were answered, the newest first."""
-        return answer_sets(self.path / PREDICTIONS / side)
+        return Prediction.sets_in(self.path / PREDICTIONS / side)
 
     def plan(self) -> Plan | None:
         """What was replayed; None where nothing was planned."""
@@ -214,17 +221,6 @@ class StageFolder:
 
     def _write(self, content: dict[str, object]) -> None:
         write_json(self.path / SCORES, content)
-
-
-def measured_rows(task: Task) -> list[Example]:
-    """The training rows of a task whose losses are measured."""
-    return rows_of(task, "train", _MEASURED_ROWS)
-
-
-def stage_of(path: Path) -> StageFolder | None:
-    """The stage in a folder, or that of a model's folder; None where there is none."""
-    places = (path.parent, path) if path.name == MODEL else (path,)
-    return next((stage for stage in map(StageFolder, places) if stage.scored), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from inscl.evaluation.scores import RowScores
 from inscl.files import write_json
 from inscl.memory.locks import alone, is_free
 from inscl.memory.memory import Memory
-from inscl.memory.task import rows_of
 from inscl.models.loading import identity, load_tokenizer
 from inscl.models.precision import choose_dtype
 from inscl.provenance import versions
@@ -36,7 +35,6 @@ from inscl.stages.folder import (
     Progress,
     StageFolder,
     Trainer,
-    measured_rows,
     read_json,
 )
 from inscl.stages.metrics import metrics_so_far, task_metrics
@@ -133,7 +131,7 @@ def learn(
     """
     folder = StageFolder(Path(out) if out else Path("models") / _folder_name(name), inner="")
     known = read_json(folder.path / REQUEST)
-    start = model or known.get("start") or last_model(memory)
+    start = model or known.get("start") or memory.last_model()
     asked = {
         "name": name,
         "start": str(start),
@@ -180,14 +178,14 @@ def _carry_out(
     if not (folder.path / MIXTURE).exists():
         folder.mix(folder.rows(stage, trainer, start, step("answer the replayed rows")), _is_chat(stage))
     tasks = [*(stage.memory.task(task.name) for task in stage.plan.learnt), stage.new]
-    asked = {task.info.name: rows for task in tasks if (rows := rows_of(task, "test", test_rows))}
+    asked = {task.info.name: rows for task in tasks if (rows := task.sample("test", test_rows))}
     # Answers that the earlier stage already gave to the same rows are found in its folder.
     answers = Path(start) / PREDICTIONS / "test" if (Path(start) / REQUEST).exists() else None
     asking = step("score the model it starts from")
     before = folder.score(trainer, start, asked, side="before", answers=answers, progress=asking)
     record = folder.train(trainer, start, seed=stage.plan.seed, progress=step("train"))
     if STRATEGIES[stage.plan.strategy].losses:
-        folder.measure(trainer, {task.info.name: measured_rows(task) for task in tasks})
+        folder.measure(trainer, tasks)
     after = folder.score(trainer, folder.model, asked, progress=step("score the new model"))
     return Learnt(folder.path, stage.plan, before, after, record)
 
@@ -201,23 +199,6 @@ def checked_rows(stage: Replay, start: str | Path) -> list[CheckedRow]:
         If tokenizer or template would train a row otherwise than it is scored.
     """
     return check_rows(stage.rows(), load_tokenizer(start), chat=_is_chat(stage))
-
-
-def last_model(memory: Memory) -> str:
-    """The model of the last finished stage.
-
-    Raises
-    ------
-    ConfigError
-        If there was none.
-    """
-    models = [stage["model"] for stage in memory.stages() if stage.get("model")]
-    if not models:
-        raise ConfigError(
-            "No stage was finished with this memory, so there is no model to start from. Name one with --model: a Hub "
-            "id, a folder, or smollm2-135m."
-        )
-    return str(models[-1])
 
 
 def _folder_name(name: str) -> str:
@@ -327,7 +308,7 @@ def _trainer(config: StageConfig, memory: Memory, stage: Replay) -> Trainer:
 
     def answers(task: str) -> Any:
         if task == stage.plan.name:
-            return rows_of(stage.new, "train", ANSWERS_LOOKED_AT)
+            return stage.new.sample("train", ANSWERS_LOOKED_AT)
         return training_rows(memory, task, ANSWERS_LOOKED_AT)
 
     chat = _is_chat(stage)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from inscl.data.example import Example
 from inscl.evaluation.evaluate import answer_limit, generate_and_score
 from inscl.evaluation.losses import row_losses
-from inscl.evaluation.predictions import Prediction, answer_sets
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
 from inscl.models.loading import RECORD, LoadedModel
 from inscl.stages.folder import Progress, Wishes
@@ -190,7 +190,7 @@ def _predicted(folder: Path, tasks: Mapping[str, Sequence[Example]], scorer: str
     scorer : str
         Name of the scorer beside exact match.
     """
-    kept = [rows for sets in answer_sets(folder).values() for rows in sets]
+    kept = [rows for sets in Prediction.sets_in(folder).values() for rows in sets]
     files = {_asked(rows[0].task, rows): rows for rows in reversed(kept)}  # of equal questions the newest answers
     return {task: RowScores.of(files[_asked(task, examples)], scorer) for task, examples in tasks.items()}
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inscl.llm.client import Question, question_key
 from inscl.llm.replies import Replies, Reply
+
+if TYPE_CHECKING:
+    from inscl.models.loading import LoadedModel
 
 _AT_ONCE = 64  # questions whose answers are stored together
 
@@ -30,7 +33,7 @@ class LocalModel:
         self.model = identity(model)
         self._name, self._replies = model, Replies(store)
         self._most_tokens, self._dtype = most_tokens, dtype
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded: LoadedModel | None = None
 
     def ask(self, questions: Sequence[Question], progress: Callable[[int, int], None] | None = None) -> list[Reply]:
         """A reply to each question, in their order; equal questions are asked once.
@@ -57,9 +60,10 @@ class LocalModel:
             return [replies[key] for key in keys]
 
     def _answer(self, questions: Sequence[Question], tell: Callable[[int, int], None]) -> list[Reply]:
-        from inscl.models.generate import Prompt, batch_limits, ends_of, generate
+        from inscl.models.generate import Prompt, batch_limits, generate
 
-        weights, tokenizer = self._load()
+        model = self._load()
+        weights, tokenizer = model.model, model.tokenizer
         room = getattr(weights.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
         prompts = [Prompt(_ids(question, tokenizer), self._most_tokens) for question in questions]
         fits = [len(prompt.ids) + prompt.limit <= room for prompt in prompts]
@@ -67,7 +71,7 @@ class LocalModel:
             generate(
                 weights,
                 [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit],
-                end_ids=ends_of(weights) | ({tokenizer.eos_token_id} - {None}),
+                end_ids=model.ends | ({tokenizer.eos_token_id} - {None}),
                 pad_id=tokenizer.pad_token_id,
                 progress=tell,
                 **batch_limits(weights),
@@ -79,17 +83,16 @@ class LocalModel:
                 replies.append(Reply("", f"the question is longer than the {room} tokens that the model reads"))
                 continue
             answer = next(found)
-            text = tokenizer.decode(answer.ids, skip_special_tokens=True)
+            text = str(tokenizer.decode(answer.ids, skip_special_tokens=True))
             replies.append(Reply(text, "", len(prompt.ids), len(answer.ids), answer.capped))
         return replies
 
-    def _load(self) -> tuple[Any, Any]:
+    def _load(self) -> "LoadedModel":
         if self._loaded is None:
             from inscl.models.loading import load
             from inscl.models.precision import ready
 
-            loaded = load(self._name)
-            self._loaded = ready(loaded.model, self._dtype), loaded.tokenizer
+            self._loaded = ready(load(self._name), self._dtype)
         return self._loaded
 
 

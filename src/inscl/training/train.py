@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from inscl.data.mixture import read_mixture
 from inscl.data.template import TEMPLATE_ID
 from inscl.errors import DataError, InsclError
-from inscl.models.loading import RECORD, LoadedModel, identity, load, positions, vocabulary
+from inscl.models.loading import RECORD, LoadedModel, identity, load
 from inscl.models.precision import choose_dtype
 from inscl.training import checkpoints, tracking
 from inscl.training.batches import TokenisedMixture, tokenise_mixture
@@ -94,8 +94,8 @@ def train_stage(
             loaded.tokenizer,
             config.max_length,
             config.loss,
-            vocabulary=vocabulary(loaded.model),
-            positions=positions(loaded.model),
+            vocabulary=loaded.vocabulary,
+            positions=loaded.positions,
         )
         _say_what_was_cut(rows, config.max_length)
         config.adapters.prepare(loaded, seed, config.protect.freeze_bottom_layers)
