@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Ours and the users' cores: two test processes with one thread each.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
-.PHONY: help demo test torture audit lint docs bench dist clean
+.PHONY: help demo test torture audit lint docs bench dist walk clean
 
 help:
 	@echo "make demo   a real small model forgets, and replay keeps it (about 3 minutes on 2 cores)"
@@ -13,6 +13,7 @@ help:
 	@echo "make torture  kills, full disks, damage and mutated inputs at each call and file (hours)"
 	@echo "make audit  licences of the dependencies, and known advisories against the pinned versions"
 	@echo "make docs   the documentation site, in site/"
+	@echo "make walk   the README, command by command, in a new environment (about 10 minutes)"
 	@echo "make bench  what each part of planning costs against the plain way, in one table (about 5 minutes)"
 
 .venv/installed: pyproject.toml constraints.txt
@@ -66,6 +67,10 @@ dist: .venv/installed
 	grep -E '^\$$ inscl (add|plan|mix)' README.md | sed 's/^\$$ //' > dist/bare/first-minute.sh
 	cd dist/bare && PATH="$$PWD/bin:$$PATH" bash -ex first-minute.sh
 	rm -rf dist/bare
+
+# Every command of README.md as it is written, in an environment of its own, and the CPU seconds that each takes.
+walk:
+	TORCH="$(TORCH)" $(PYTHON) tests/walk.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
