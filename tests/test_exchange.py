@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from inscl.errors import DataError
+from inscl.memory.exchange import folder_of
 from inscl.memory.memory import Memory
 from inscl.replay.planner import plan
 from support import WordEncoder, WordTagger, conversation, rows_of
@@ -87,6 +89,20 @@ def test_of_what_was_removed_or_replaced_nothing_is_in_the_files(memory, tmp_pat
     assert b"fresh input 3" in texts
     assert b"secret" not in texts
     assert b"billing input" not in texts
+
+
+def test_what_is_removed_meanwhile_stays_until_all_is_written(memory, tmp_path):
+    memory.add("large", rows_of("large", 20_000))
+    memory.add("last", rows_of("last", 30))
+    folder = tmp_path / "files"
+    folder.mkdir()
+    with ThreadPoolExecutor() as pool:
+        written = pool.submit(memory.write_plain, folder)
+        while not (folder / folder_of("large")).exists():
+            assert not written.done()
+        memory_at(tmp_path / "memory").remove("last")
+        assert written.done()
+    assert [info.name for info in written.result()][-1] == "last"
 
 
 def test_the_same_memory_gives_the_same_bytes(memory, files, tmp_path):

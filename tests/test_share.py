@@ -4,6 +4,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import yaml
@@ -67,6 +68,32 @@ def test_a_memory_goes_and_comes_back(memory, tmp_path):
     assert memory_at(tmp_path / "there").tasks() == memory.tasks()
     assert memory_at(tmp_path / "there").verify().problems == ()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["memory", "shared", "there"]  # nothing is left over
+
+
+def test_a_push_sees_one_moment_while_others_add_replace_and_remove(memory, tmp_path):
+    done = Event()
+
+    def write() -> None:
+        other = memory_at(tmp_path / "memory")
+        while not done.is_set():
+            other.add("first", rows_of("first", 9))
+            other.add("second", rows_of("second", 9))
+            other.add("first", rows_of("first again", 9))
+            other.remove("first")
+            other.remove("second")
+
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        for number in range(6):
+            push(memory.path, tmp_path / f"shared{number}")
+    finally:
+        done.set()
+        writer.join()
+    for number in range(6):
+        pull(tmp_path / f"shared{number}", tmp_path / f"there{number}")
+        names_there = [info.name for info in memory_at(tmp_path / f"there{number}").tasks()][2:]
+        assert names_there in ([], ["first"], ["first", "second"], ["second"])
 
 
 def test_a_plan_goes_and_comes_back(memory, plan_file, tmp_path):
