@@ -8,6 +8,7 @@ from pathlib import Path
 import inscl.memory.memory
 import inscl.memory.store
 import inscl.replay.planner
+import inscl.sharing.share
 from faulty import with_faults
 from inscl.tags.clean import clean_tags
 from support import WordEncoder, WordTagger, rows_of
@@ -47,6 +48,14 @@ def repair(path: str) -> None:
 
 def plan(path: str) -> None:
     inscl.replay.planner.plan(memory(path), "new", list(rows_of("new", 40)), budget=10)
+
+
+def push(path: str) -> None:
+    inscl.sharing.share.push(f"{path}/memory", f"{path}/shared")
+
+
+def pull(path: str) -> None:
+    inscl.sharing.share.pull(f"{path}/shared", f"{path}/there")
 
 
 def faulty(how: int, at: int, answer: str, verb: str, path: str, *arguments: object, **keywords: object) -> None:

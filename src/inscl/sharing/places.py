@@ -48,9 +48,15 @@ class Folder:
     def put(self, folder: Path) -> str:
         """Let a folder from `work` take the place of this one, in which nothing but an earlier push may be."""
         self._refuse_strangers()
+        old = folder.parent / "old"  # gone with the rest of the work, once the new one is in its place
         if self._path.exists():
-            self._path.replace(folder.parent / "old")
-        folder.replace(self._path)
+            self._path.replace(old)
+        try:
+            folder.replace(self._path)
+        except BaseException:
+            if old.exists():
+                old.replace(self._path)
+            raise
         return self.name
 
     def get(self, folder: Path) -> Bundle:
