@@ -116,6 +116,17 @@ def test_a_run_goes_with_its_numbers_and_without_weights_kept_states_and_logs(ru
     assert set(kept) <= there
 
 
+def test_a_strangers_table_for_spreadsheets_is_not_taken(run, tmp_path):
+    push(run, tmp_path / "shared")
+    assert not (tmp_path / "shared" / "run" / "results.csv").exists()
+    pull(tmp_path / "shared", tmp_path / "there")
+    assert (tmp_path / "there" / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
+    (tmp_path / "shared" / "run" / "results.csv").write_text('=HYPERLINK("x")')
+    Bundle.of(tmp_path / "shared", "run", {}).write(tmp_path / "shared")
+    with pytest.raises(InsclError, match=r"results\.csv is no file of a run"):
+        pull(tmp_path / "shared", tmp_path / "again")
+
+
 def test_weights_go_where_they_are_asked_for(run, tmp_path):
     push(run, tmp_path / "shared", weights=True)
     pull(tmp_path / "shared", tmp_path / "there")

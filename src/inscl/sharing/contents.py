@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inscl.errors import DataError, InsclError
 from inscl.evaluation.predictions import Prediction
-from inscl.experiments.run_folder import CSV, PARQUET, RECORD, STREAMS, RunFolder
+from inscl.experiments.run_folder import PARQUET, RECORD, STREAMS, RunFolder
 from inscl.files import write_json
 from inscl.memory.memory import Memory
 from inscl.memory.task import TaskInfo
@@ -26,7 +26,7 @@ from inscl.stages.learn import REQUEST
 _OF_A_STAGE = (PLAN, MIXTURE, SCORES, f"{PREDICTIONS}/*/*.jsonl")
 _SIDES = ("before", "test", "own")  # of what was scored, as in the scores file
 _OF_THE_WHOLE = ("trained", "answering", "measuring")  # what stands there beside sides and losses
-_OF_A_RUN = (RECORD, STREAMS, PARQUET, CSV)
+_OF_A_RUN = (RECORD, STREAMS, PARQUET)  # the CSV is made of the last one anew: a stranger's may hold formulas
 _WEIGHTS = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
@@ -164,7 +164,7 @@ def _share_stage(source: str, target: Path, memory: Memory, weights: bool) -> Co
     _refuse_removed(source, made, memory, new=True)
     _copy(folder.path, target, (REQUEST, *(_WEIGHTS if weights else ())))
     _copy_stage(folder, target, {made.name, *(task.name for task in made.tasks)})
-    facts = [*_facts_of(made), ("starts from", Path(str(request.get("start"))).name)]
+    facts = [*_facts_of(made), ("starts from", _model(str(request.get("start"))))]
     return Content("stage", [*facts, ("weights", "included" if weights else "left out")], _tasks_of(made))
 
 
@@ -218,7 +218,7 @@ def _share_run(source: str, target: Path, _memory: Memory, weights: bool) -> Con
     done, all_stages = run.stages_done()
     config = run.config
     facts = [
-        ("model", Path(config.model).name),
+        ("model", _model(config.model)),
         ("strategies", ", ".join(config.strategies)),
         ("seeds", ", ".join(map(str, config.seeds))),
         ("stages", f"{done:,} of {all_stages:,} scored"),
@@ -238,9 +238,20 @@ def _look_at_run(folder: Path) -> None:
         _look_at_scores(stage)
     if run.streams:
         run.stages_done()
+    if (folder / PARQUET).exists():
+        run.write_table(run.table)
 
 
 # ---------------------------------------------------------------- files
+
+
+def _model(name: str) -> str:
+    """A model's Hub id, or the last part of its folder.
+
+    >>> _model("owner/model"), _model("/home/somebody/models/may")
+    ('owner/model', 'may')
+    """
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _copy(source: Path, target: Path, wanted: Sequence[str]) -> None:
