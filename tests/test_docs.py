@@ -43,6 +43,7 @@ PARSED = {
     r"^inscl tag\b": "needs a server or a real model; its own tests run it",
     r"--server|--url|https?://": "needs a server; the tests of servers run it",
     r"hf://": "needs the Hub; tests/test_share_hub.py runs a small one",
+    r"--engine": "needs a cluster; tests/test_ray.py starts one",
     r"s3://": "needs an object store; tests/test_object_store.py runs one",
     r"\b[A-Z]{3,}\b|…": "names what the reader has to fill in",
     r"^(torchrun|accelerate) ": "starts several processes; tests/test_ranks.py does",

@@ -1,12 +1,14 @@
 """Engines: the same results in the same order whoever works, failures at once, and work that loads once a process."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
 from inscl.engine import Local
+from inscl.engine.cluster import Ray
 from inscl.engine.processes import Processes
 from inscl.errors import DataError, InsclError
 
@@ -81,6 +83,12 @@ def test_a_failure_is_raised_before_a_slow_piece_ends():
     with pytest.raises(DataError, match="second piece"), Processes(2) as engine:
         [*engine.map(last_is_slow, range(4))]
     assert time.monotonic() - start < 25
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InsclError, match=r"pip install 'inscl\[ray\]'"):
+        [*Ray().map(abs, [1])]
 
 
 def test_a_killed_process_is_told_in_a_line():

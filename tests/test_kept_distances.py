@@ -70,18 +70,22 @@ def test_other_weights_content_or_methods_have_other_distances(path, computed, m
 def test_who_is_interrupted_keeps_what_was_done(path):
     infos = opened(path).tasks()
 
-    def measure(number: int) -> float:
-        if number == 1:
-            raise KeyboardInterrupt
-        return 0.25
+    def measure(numbers):
+        yield 0.25
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         KeptDistances(str(path / "cache"), "e")(["frequency"], infos[:2], infos[2], measure)
     asked: list[int] = []
+
+    def half(numbers):
+        asked.extend(numbers)
+        return [0.5 for _ in numbers]
+
     kept = KeptDistances(str(path / "cache"), "e")
-    assert kept(["frequency"], infos[:2], infos[2], lambda number: asked.append(number) or 0.5) == [0.25, 0.5]
+    assert kept(["frequency"], infos[:2], infos[2], half) == [0.25, 0.5]
     assert asked == [1]
-    assert KeptDistances(str(path / "cache"), "e")([], infos[:2], infos[2], lambda number: 1.0) == [1.0, 1.0]
+    assert KeptDistances(str(path / "cache"), "e")([], infos[:2], infos[2], half) == [0.5, 0.5]
 
 
 def test_a_removed_task_is_not_left_in_them(path, computed):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inscl.cli.application import command
-from inscl.cli.options import DataOptions, EncodingOptions, MemoryOptions, OutputOptions, TaskArgument
+from inscl.cli.options import DataOptions, MemoryOptions, OutputOptions, TaskArgument, WorkingOptions
 from inscl.cli.printing import print_json, print_table, say, shorten
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add(
     ] = False,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the replaced version.")] = False,
     reading: DataOptions,
-    memory: EncodingOptions,
+    memory: WorkingOptions,
     output: OutputOptions,
 ) -> None:
     """Remember a task: read its data, split it, tag and encode its instructions."""

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inscl.cli.printing import remark
-from inscl.errors import ConfigError, DataError, PlanError
+from inscl.errors import ConfigError, DataError, PlanError, short
 from inscl.suggest import suggest
 
 if TYPE_CHECKING:
     from inscl.data.readers import ReadReport
+    from inscl.engine import Engine
     from inscl.evaluation.server import Server
     from inscl.llm.client import Asker
     from inscl.memory.memory import Memory
@@ -61,7 +62,7 @@ class MemoryOptions:
 
     def open(self, *, quiet: bool = False) -> "Memory":
         """The memory, which need not exist, with progress and notices on standard error."""
-        return _open_memory(self.memory, getattr(self, "encoder", None), quiet)
+        return _open_memory(self.memory, getattr(self, "encoder", None), getattr(self, "engine", _LOCAL), quiet)
 
 
 EncoderOption = Annotated[
@@ -76,7 +77,38 @@ class EncodingOptions(MemoryOptions):
     encoder: EncoderOption = None
 
 
-def _open_memory(path: str, encoder: str | None = None, quiet: bool = False) -> "Memory":
+_LOCAL = "local"
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        envvar="INSCL_ENGINE",
+        metavar="ENGINE",
+        help="Who works: local, or a cluster of Ray, as ray or ray:HOST:PORT (docs/scale.md).",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class WorkingOptions(EncodingOptions):
+    """Which memory, who encodes, and on which machines that, tagging and distances are done."""
+
+    engine: EngineOption = _LOCAL
+
+
+def engine_of(text: str, workers: int | None = None) -> "Engine | None":
+    """The engine that `--engine` names; None for what is done without one."""
+    name, _, address = text.partition(":")
+    if name == "ray":
+        from inscl.engine.cluster import Ray
+
+        return Ray(address or None, workers)
+    if text != _LOCAL:
+        raise ConfigError(f"`--engine` must be local, ray or ray:HOST:PORT, got '{short(text, 80)}'.")
+    return None
+
+
+def _open_memory(path: str, encoder: str | None = None, engine: str = _LOCAL, quiet: bool = False) -> "Memory":
     """The memory at `path`, with progress and notices on standard error."""
     from inscl.memory.encoder import SentenceEncoder
     from inscl.memory.memory import Memory
@@ -92,6 +124,7 @@ def _open_memory(path: str, encoder: str | None = None, quiet: bool = False) -> 
     return Memory(
         path,
         encoder=SentenceEncoder(encoder) if encoder else None,
+        engine=engine_of(engine),
         notice=(lambda message: None) if quiet else remark,
         track=track,
     )

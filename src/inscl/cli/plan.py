@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inscl.cli.application import command
-from inscl.cli.options import DataOptions, EncodingOptions, OutputOptions, ReplayOptions
+from inscl.cli.options import DataOptions, EncodingOptions, OutputOptions, ReplayOptions, WorkingOptions
 from inscl.cli.printing import print_json, print_table, remark, say, shorten
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def plan(
     against: Annotated[Path | None, typer.Option("--against", help="Say how the plan differs from this one.")] = None,
     instructions: Annotated[int, typer.Option("--instructions", help="Chosen instructions to list per task.")] = 0,
     reading: DataOptions,
-    memory: EncodingOptions,
+    memory: WorkingOptions,
     output: OutputOptions,
 ) -> int:
     """Show what would be replayed for a new task, why, and what it costs. Nothing is trained or changed."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inscl.cli.application import command
-from inscl.cli.options import AskingOptions, EncodingOptions, OutputOptions, complete_task
+from inscl.cli.options import AskingOptions, OutputOptions, WorkingOptions, complete_task
 from inscl.cli.printing import print_json, say
 from inscl.cli.view import StageProgress
 
 if TYPE_CHECKING:
+    from inscl.engine import Engine
     from inscl.llm.client import Asker
     from inscl.memory.retagging import Done, Work
     from inscl.tags.model import Tagging
@@ -84,7 +85,7 @@ def tag(
         Path | None, typer.Option("--batch-out", help="Write the questions for OpenAI's Batch API instead.")
     ] = None,
     batch_in: Annotated[Path | None, typer.Option("--batch-in", help="Take the answers from its result file.")] = None,
-    memory: EncodingOptions,
+    memory: WorkingOptions,
     output: OutputOptions,
 ) -> None:
     """Tag the instructions of remembered tasks: offline, through an OpenAI-compatible server, or by a local model.
@@ -105,7 +106,7 @@ def tag(
             write_batch(batch_out, work.instructions, tagger.asker(asking))
         found = _estimate(work, tagger.tagger, (price_in, price_out))
     else:
-        make = _tags_of(tagger, asking, batch_in, quiet=output.quiet)
+        make = _tags_of(tagger, asking, batch_in, kept.engine, quiet=output.quiet)
         found = _summary(tag_memory(kept, names or None, identity, make), (price_in, price_out))
     if output.json:
         print_json(found)
@@ -114,7 +115,7 @@ def tag(
 
 
 def _tags_of(
-    who: _TaggerOptions, asking: AskingOptions, batch_in: Path | None, *, quiet: bool
+    who: _TaggerOptions, asking: AskingOptions, batch_in: Path | None, engine: "Engine", *, quiet: bool
 ) -> "Callable[[dict[bytes, str], Path], Tagging]":
     """What makes tags of instructions, with a file for what was answered already."""
     from inscl.tags.batch import read_batch
@@ -127,7 +128,7 @@ def _tags_of(
         if batch_in is not None:
             return read_batch(batch_in, instructions, model, offline)
         if who.tagger is _Kind.KEYPHRASE:
-            return Tagging.by(offline, instructions)
+            return Tagging.by(offline, instructions, engine)
         with StageProgress(quiet=quiet) as view:
             tell = view.counting("tagging")
             if who.tagger is _Kind.SERVER:

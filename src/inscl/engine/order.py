@@ -6,19 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from inscl.engine import Item, Result
 
 _PATIENCE = 10.0  # seconds; a process killed while it wrote leaves the queue locked
-
-
-class Messages(Protocol):
-    """A queue between processes."""
-
-    def put(self, message: Any, /) -> None: ...
-
-    def get(self) -> Any: ...
 
 
 def in_order(submit: Callable[[Item], "Future[Result]"], items: Iterable[Item], most: int) -> Iterator[Result]:
@@ -47,8 +39,8 @@ def in_order(submit: Callable[[Item], "Future[Result]"], items: Iterable[Item], 
 
 
 @contextmanager
-def listening(messages: Messages, listen: Callable[[Any], None] | None) -> Iterator[None]:
-    """Tell `listen`, from a thread, of every message that comes as long as the context lasts."""
+def listening(messages: Any, listen: Callable[[Any], None] | None) -> Iterator[None]:
+    """Tell `listen`, from a thread, of all that comes through a queue as long as the context lasts."""
     if listen is None:
         yield
         return

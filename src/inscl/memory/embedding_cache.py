@@ -1,6 +1,7 @@
 """The embedding cache of a memory: one table per encoder, keyed by the hash of the text."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from inscl.data.example import key_of
+from inscl.engine import Engine, Local
 from inscl.memory.cache_table import KEY, CacheTable, matrix
-from inscl.memory.encoder import Encoded, Encoder, encode_in_chunks, identity_of
+from inscl.memory.encoder import Encoded, Encoder, encode, identity_of, in_chunks
 
 _KNOWN = 2**17  # embeddings held in memory that the table holds, too
 _AT_ONCE = 2**16  # texts that are prepared at once
@@ -31,6 +33,8 @@ class CachedEncoder:
         Lance's options for an object store.
     track : callable, optional
         Wraps the steps of a long encoding to show progress.
+    engine : Engine, optional
+        Who encodes; default this process.
     """
 
     def __init__(
@@ -40,9 +44,10 @@ class CachedEncoder:
         *,
         storage: dict[str, str] | None = None,
         track: Callable[[Sequence[int]], Iterable[int]] = lambda steps: steps,
+        engine: Engine | None = None,
     ) -> None:
         self.identity = identity_of(encoder)
-        self._encoder, self._track = encoder, track
+        self._encode, self._track, self._engine = partial(encode, encoder), track, engine or Local()
         self._table = self._before = None
         if folder is not None:
             name = f"{folder}/{_hashed(self.identity)}"
@@ -64,7 +69,7 @@ class CachedEncoder:
         self._look_up([key for key in keys if key not in self._known])
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         if missing:
-            encode_in_chunks(self._encoder, list(missing.values()), self._keep, self._track)
+            self._add(list(missing.values()))
         if not keys:
             return Encoded(np.zeros((0, 0), np.float16), np.zeros(0, bool))
         found = [self._known[key] for key in keys]
@@ -78,6 +83,13 @@ class CachedEncoder:
         """Encode what is not known yet, for later."""
         for start in range(0, len(texts), _AT_ONCE):
             self(texts[start : start + _AT_ONCE])
+
+    def _add(self, texts: Sequence[str]) -> None:
+        """Encode texts, keeping each chunk as soon as it is done."""
+        chunks = in_chunks(texts)
+        done = self._engine.map(self._encode, chunks)
+        for i in self._track(range(len(chunks))):
+            self._keep(chunks[i], next(done))
 
     def _look_up(self, keys: list[bytes]) -> None:
         for table in (self._table, self._before):

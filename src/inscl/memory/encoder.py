@@ -4,7 +4,7 @@ Embeddings are unit vectors kept in half precision. Every later number is comput
 read from the cache and one just encoded give the same plan.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,6 +90,10 @@ class SentenceEncoder:
     def __call__(self, texts: list[str], /) -> npt.NDArray[np.float32]:
         return self._loaded.encode(texts)
 
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs; it loads the model itself."""
+        return {name: value for name, value in vars(self).items() if name != "_loaded"}
+
     def too_long(self, texts: list[str]) -> list[bool]:
         """Whether each text has more tokens than the model reads (all-MiniLM-L6-v2 reads 256)."""
         return self._loaded.too_long(texts)
@@ -150,15 +154,8 @@ def encode(encoder: Encoder, texts: Sequence[str]) -> Encoded:
     return Encoded(vectors, cut)
 
 
-def encode_in_chunks(
-    encoder: Encoder,
-    texts: Sequence[str],
-    keep: Callable[[Sequence[str], Encoded], None],
-    track: Callable[[Sequence[int]], Iterable[int]] = lambda steps: steps,
-) -> None:
-    """Encode many texts, handing over each chunk as soon as it is done, so that a killed run keeps its work."""
+def in_chunks(texts: Sequence[str]) -> list[list[str]]:
+    """Many texts in chunks, each encoded in one go and kept at once, so that a killed run keeps its work."""
     # Similar lengths together: a batch is as slow as its longest text.
     by_length = sorted(texts, key=lambda text: (len(text), text))
-    for start in track(range(0, len(by_length), _CHUNK)):
-        chunk = by_length[start : start + _CHUNK]
-        keep(chunk, encode(encoder, chunk))
+    return [by_length[start : start + _CHUNK] for start in range(0, len(by_length), _CHUNK)]

@@ -1,6 +1,6 @@
 """Distances between tasks that stay in the memory, so that no process pays for one that another has computed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -34,7 +34,11 @@ class KeptDistances:
         return key_of("distance", info.content, info.embeddings)
 
     def __call__(
-        self, way: Sequence[str], earlier: Sequence[TaskInfo], new: TaskInfo, measure: Callable[[int], float]
+        self,
+        way: Sequence[str],
+        earlier: Sequence[TaskInfo],
+        new: TaskInfo,
+        measure: Callable[[Sequence[int]], Iterator[float]],
     ) -> list[float]:
         """Distance of each earlier task to the new one.
 
@@ -44,7 +48,7 @@ class KeptDistances:
             All that a distance depends on besides the two tasks: weights, method, versions.
         earlier, new
         measure : callable
-            Computes the distance of an earlier task by its number; asked for what is not known.
+            Computes the distances of some earlier tasks, by their numbers; asked for those that are not known.
         """
         name = blake2b("\n".join([self._encoder, *way]).encode(), digest_size=8).hexdigest()
         known, made = self._known.setdefault(name, {}), {}
@@ -52,10 +56,10 @@ class KeptDistances:
         table = self._table(name)
         if table is not None and (missing := [first for first, second in pairs if (first, second) not in known]):
             known.update(_read(table.find(first=missing, second=[self.key(new)])))
+        unknown = {pair: number for number, pair in enumerate(pairs) if pair not in known}
         try:
-            for number, pair in enumerate(pairs):
-                if pair not in known:
-                    known[pair] = made[pair] = measure(number)
+            for pair, value in zip(unknown, measure([*unknown.values()]), strict=True):
+                known[pair] = made[pair] = value
         finally:  # who is interrupted keeps what was done
             if table is not None and made:
                 table.append(_rows(made))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from inscl.data.example import Example
 from inscl.data.readers import Block, ReadReport
 from inscl.data.split import Shares
+from inscl.engine import Engine, Local
 from inscl.errors import ConfigError, DamageError, MemoryStateError
 from inscl.memory import checking, exchange, writing
 from inscl.memory.catalogue import Commit, State
@@ -60,6 +61,8 @@ class Memory:
         Told in a sentence when something takes long for a reason (waiting for a lock).
     track : callable, optional
         Wraps the steps of a long encoding to show progress.
+    engine : Engine, optional
+        Who encodes, tags and measures distances: `inscl.engine.cluster.Ray`, say. Default: this process.
 
     Examples
     --------
@@ -85,15 +88,16 @@ class Memory:
         compression: str | None = None,
         notice: Callable[[str], None] = lambda message: None,
         track: Callable[[Sequence[int]], Iterable[int]] = lambda steps: steps,
+        engine: Engine | None = None,
     ) -> None:
         self.path = str(path)
-        self.tagger = tagger or _default_tagger()
+        self.tagger, self.engine = tagger or _default_tagger(), engine or Local()
         self._compression = compression
         place = Place.of(self.path, storage_options)
         encoder = encoder or SentenceEncoder()
         # Two functions may have one name: what has no identity of its own is remembered in this process alone.
         cache = f"{place.uri}/cache" if hasattr(encoder, "identity") else None
-        self.encode = CachedEncoder(encoder, cache, storage=storage_options, track=track)
+        self.encode = CachedEncoder(encoder, cache, storage=storage_options, track=track, engine=engine)
         self.distances = KeptDistances(cache, self.encode.identity, storage=storage_options)
         self._store = Store(place, self.encode, InputIndex(cache, storage_options), notice)
 
@@ -244,6 +248,7 @@ class Memory:
             encode=self.encode,
             encoder=self.encode.identity,
             tagger=self.tagger,
+            engine=self.engine,
             own_tags=tags or {},
             shares=shares,
             storage=self._store.place.storage,

@@ -18,11 +18,13 @@ import pyarrow as pa
 from inscl.data.example import SPLITS, Example
 from inscl.data.readers import Block
 from inscl.data.split import TRAIN, UNSET, Keys, Shares, assign_sides, distinct_keys
+from inscl.engine import Engine, Local
 from inscl.errors import DataError
 from inscl.memory.encoder import Encoded
 from inscl.memory.spool import ROW_TEXTS, Arrays, Instruction, Spool, as_column
 from inscl.memory.task import OWN_TAGS, TagsBy, Task, TaskInfo
 from inscl.memory.trouble import explained
+from inscl.tags import tags_of
 
 if TYPE_CHECKING:
     from inscl.tags import Tagger
@@ -37,6 +39,7 @@ class Recipe:
     encode: Callable[[Sequence[str]], Encoded]
     encoder: str  # its identity
     tagger: "Tagger"
+    engine: Engine = field(default_factory=Local)  # on which it tags
     own_tags: Mapping[bytes, Sequence[str]] = field(default_factory=dict)  # by instruction key
     known_tags: Mapping[bytes, TagsBy] = field(default_factory=dict)  # made earlier, and kept
     shares: Shares = field(default_factory=Shares)
@@ -247,7 +250,7 @@ def _tags_of(instructions: Sequence[Instruction], recipe: Recipe) -> list[TagsBy
         if mine := {*one.tags, *recipe.own_tags.get(one.key, ())}:
             known[one.key] = tuple(sorted(mine)), OWN_TAGS
     asked = [one for one in instructions if one.key not in known]
-    made = recipe.tagger([one.text for one in asked]) if asked else []
+    made = tags_of(recipe.tagger, [one.text for one in asked], recipe.engine)
     for one, tags in zip(asked, made, strict=True):
         known[one.key] = tuple(sorted(set(tags))), recipe.tagger.identity
     return [known[one.key] for one in instructions]

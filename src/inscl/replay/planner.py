@@ -126,7 +126,7 @@ def plan(
         raise PlanError(f"The seed is {seed}; wanted a whole number of at least 0.")
     asked = _budget(budget, budget_per_task)
     share = 0.0 if general is None else general_share(general)
-    derived = _derived.setdefault(memory, Derived(memory.encode, memory.distances))
+    derived = _derived.setdefault(memory, Derived(memory.encode, memory.distances, memory.engine))
     settings = chosen.settle(strategy, _settings(memory, weights, insinfo, settings))
     with memory.reading():
         new, keep, report = _new_task(memory, name, data, tags, shares, reading)
@@ -233,7 +233,12 @@ def _new_task(
 def _recipe(memory: Memory, tags: Mapping[bytes, Sequence[str]], shares: Shares) -> Recipe:
     """How rows become a task that is encoded and tagged as the memory's are."""
     return Recipe(
-        encode=memory.encode, encoder=memory.encode.identity, tagger=memory.tagger, own_tags=tags, shares=shares
+        encode=memory.encode,
+        encoder=memory.encode.identity,
+        tagger=memory.tagger,
+        engine=memory.engine,
+        own_tags=tags,
+        shares=shares,
     )
 
 

@@ -1,6 +1,6 @@
 """What a strategy may look at: the earlier tasks, the new one, and measures of both, computed when asked for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -11,6 +11,7 @@ from inscl.core.distance import METHOD, wasserstein
 from inscl.data.chat_form import to_messages
 from inscl.data.example import SPLITS, key_of, said
 from inscl.data.split import TRAIN
+from inscl.engine import Engine, Local
 from inscl.memory.encoder import Embeddings, Encoded
 from inscl.memory.kept_distances import KeptDistances
 from inscl.memory.task import Task, estimate_tokens
@@ -19,6 +20,7 @@ from inscl.replay.log import ReplayLog
 from inscl.replay.settings import INSINFO, Settings
 from inscl.tags.clean import MergedTags, TagSpace, clean_tags
 
+_Weighted = tuple[Embeddings, npt.NDArray[np.int64] | None]
 _DISTANCE_DIGITS = 9  # plans keep distances to this many decimals, so that another machine's last bits do not count
 
 
@@ -67,6 +69,7 @@ class Derived:
 
     encode: Callable[[Sequence[str]], Encoded]  # a `CachedEncoder`
     distances: KeptDistances = field(default_factory=partial(KeptDistances, None, ""))
+    engine: Engine = field(default_factory=Local)
     views: dict[tuple[str, str], TaskView] = field(default_factory=dict)
     clean: dict[tuple[str, str], list[tuple[str, ...]]] = field(default_factory=dict)
     spaces: dict[tuple[float, int], TagSpace] = field(default_factory=dict)
@@ -204,7 +207,7 @@ class StageView:
         """Wasserstein distance of each earlier task to the new one."""
         way = (self.settings.weights, str(METHOD), *versions_of(("numpy", "POT")).values())
         earlier = [view.task.info for view in self.earlier]
-        return self._derived.distances(way, earlier, self.new.task.info, lambda j: self._distance(self.earlier[j]))
+        return self._derived.distances(way, earlier, self.new.task.info, self._measure)
 
     @cached_property
     def log(self) -> ReplayLog:
@@ -255,6 +258,14 @@ class StageView:
         texts = [row.input or row.instruction for row in view.task.examples(rows.tolist())]
         return self._derived.encode(texts).vectors
 
-    def _distance(self, view: TaskView) -> float:
-        weights = (view.counts, self.new.counts) if self.settings.weights == "frequency" else (None, None)
-        return round(wasserstein(view.embeddings, self.new.embeddings, *weights), _DISTANCE_DIGITS)
+    def _measure(self, numbers: Sequence[int]) -> Iterator[float]:
+        """Distances of some earlier tasks, one a piece of work."""
+        distance = partial(_distance, self._weighted(self.new))
+        return self._derived.engine.map(distance, (self._weighted(self.earlier[j]) for j in numbers))
+
+    def _weighted(self, view: TaskView) -> _Weighted:
+        return view.embeddings, view.counts if self.settings.weights == "frequency" else None
+
+
+def _distance(new: _Weighted, earlier: _Weighted) -> float:
+    return round(wasserstein(earlier[0], new[0], earlier[1], new[1]), _DISTANCE_DIGITS)

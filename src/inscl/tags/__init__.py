@@ -1,12 +1,15 @@
 """Intention tags of instructions: what a tagger is, and reading the tags that users bring."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from inscl.data.example import instruction_key
+from inscl.engine import Engine
 from inscl.errors import DataError, short
+
+_PIECE = 2048  # instructions
 
 
 class Tagger(Protocol):
@@ -20,6 +23,12 @@ class Tagger(Protocol):
     def identity(self) -> str: ...
 
     def __call__(self, instructions: list[str], /) -> list[list[str]]: ...
+
+
+def tags_of(tagger: Tagger, instructions: Sequence[str], engine: Engine) -> list[list[str]]:
+    """Raw tags of many instructions, some thousand at a time."""
+    pieces = [list(instructions[start : start + _PIECE]) for start in range(0, len(instructions), _PIECE)]
+    return [tags for made in engine.map(tagger, pieces) for tags in made]
 
 
 def read_tags(path: str | Path) -> dict[bytes, tuple[str, ...]]:

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
+from inscl.engine import Engine
 from inscl.llm.client import Question
 from inscl.llm.replies import Reply
+from inscl.tags import tags_of
 from inscl.tags.prompt import PROMPT, repair_question, tag_question, tags_in
 
 if TYPE_CHECKING:
@@ -79,9 +81,9 @@ class Tagging:
     skipped: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def by(cls, tagger: "Tagger", instructions: Mapping[bytes, str]) -> Self:
+    def by(cls, tagger: "Tagger", instructions: Mapping[bytes, str], engine: Engine) -> Self:
         """Tags of instructions by a tagger that always has an answer."""
-        made = tagger(list(instructions.values()))
+        made = tags_of(tagger, list(instructions.values()), engine)
         return cls({key: Tagged(tuple(tags), tagger.identity) for key, tags in zip(instructions, made, strict=True)})
 
     def counts(self) -> dict[str, int]:
