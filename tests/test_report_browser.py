@@ -89,7 +89,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     return {
         "run": page,
         "answers": page.with_name("answers-01.html"),
-        "plan": write_plan_report(plan, folder / "plan", figures=(), places=mapped()),
+        "plan": write_plan_report(plan, folder / "plan", figures=(), instruction_map=mapped()),
         "stage": write_stage_report(three_months(folder)[-1].folder, folder / "stage", figures=()),
     }
 

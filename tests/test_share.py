@@ -24,12 +24,17 @@ from test_learn import StageTrainer, learn_month, memory_at
 OLD_RUN = Path(__file__).parent / "fixtures" / "run-0.1" / "run.tar.xz"
 
 
-@pytest.fixture
-def memory(tmp_path) -> Memory:
-    made = memory_at(tmp_path / "memory")
-    for name in ("billing", "support | <b>"):
+def memory_of(folder: Path, *names: str) -> Memory:
+    """A memory with 30 rows of each task."""
+    made = memory_at(folder)
+    for name in names:
         made.add(name, rows_of(name, 30))
     return made
+
+
+@pytest.fixture
+def memory(tmp_path) -> Memory:
+    return memory_of(tmp_path / "memory", "billing", "support | <b>")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from inscl.memory.memory import Memory
 from inscl.sharing.share import pull, push
 from support import rows_of
 from test_learn import memory_at
+from test_share import memory_of
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="pip install 'inscl[hub]'")
 PLACE = "hf://datasets/team/memory"
@@ -37,10 +38,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture
 def memory(tmp_path) -> Memory:
-    made = memory_at(tmp_path / "memory")
-    for name in ("billing", "support"):
-        made.add(name, rows_of(name, 30))
-    return made
+    return memory_of(tmp_path / "memory", "billing", "support")
 
 
 def test_a_memory_goes_and_comes_back_in_one_commit(hub, memory, tmp_path):

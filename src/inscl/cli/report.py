@@ -98,10 +98,10 @@ def _of_plan(
     from inscl.report.plan import PlanFacts
 
     plan = Plan.read(file)
-    facts, places = PlanFacts.of(plan), _map(plan, remembered, output)
+    facts, found = PlanFacts.of(plan), _map(plan, remembered, output)
     place = out or file.with_suffix("").with_name(f"{file.stem}-report")
-    page = write_plan_report(file, place, figures=kinds, facts=facts, places=places)
-    return page, {**facts.to_dict(), "map": asdict(places) if places else None}
+    page = write_plan_report(file, place, figures=kinds, facts=facts, instruction_map=found)
+    return page, {**facts.to_dict(), "map": asdict(found) if found else None}
 
 
 def _map(plan: "Plan", remembered: EncodingOptions, output: OutputOptions) -> "InstructionMap | None":

@@ -64,7 +64,7 @@ def wasserstein(
     >>> wasserstein([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0]], weights_a=[3, 1])
     0.25
     """
-    x, y, p, q = _checked(a, b, weights_a, weights_b)
+    x, y, p, q = _with_mass(*_checked(a, b, weights_a, weights_b))
     if len(x) * len(y) > _LARGEST:
         raise DataError(
             f"The tasks have {len(x):,} and {len(y):,} distinct instructions; a Wasserstein distance takes at most "
@@ -107,14 +107,13 @@ def coupling(
     >>> coupling([[1.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [3.0, 0.0]]).tolist()
     [[0.0, 0.5], [0.5, 0.0]]
     """
-    x, y, p, q = _checked(a, b, weights_a, weights_b)
+    given = _checked(a, b, weights_a, weights_b)
+    x, y, p, q = _with_mass(*given)
     if len(x) * len(y) > _EXACT_SIZE:
         raise DataError(f"A coupling takes at most {_EXACT_SIZE:,} pairs, got {len(x):,} and {len(y):,} rows.")
     moved = np.outer(p, q) if 1 in (len(x), len(y)) else cheapest_coupling(p, q, _CosineCosts(x, y).block())
-    sizes = np.shape(a)[0], np.shape(b)[0]
-    some_mass = (_masses("", weights, size) > 0 for weights, size in zip((weights_a, weights_b), sizes, strict=True))
-    whole = np.zeros(sizes)
-    whole[np.ix_(*some_mass)] = moved
+    whole = np.zeros((len(given[2]), len(given[3])))
+    whole[np.ix_(given[2] > 0, given[3] > 0)] = moved
     return whole
 
 
@@ -164,7 +163,7 @@ def debiased(
     >>> debiased([[1.0, 0.0]] * 3, [[0.0, 2.0]] * 3).value
     1.0
     """
-    x, y, p, q = _checked(a, b, weights_a, weights_b)
+    x, y, p, q = _with_mass(*_checked(a, b, weights_a, weights_b))
     for name, rows in (("a", x), ("b", y)):
         if len(rows) < 3:
             raise ValueError(f"`{name}` must have at least three rows of positive weight, got {len(rows)}.")
@@ -197,7 +196,7 @@ def _jackknife(value: float, without: Floats, p: Floats) -> float:
 def _checked(
     a: ArrayLike, b: ArrayLike, weights_a: ArrayLike | None, weights_b: ArrayLike | None
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """The rows of positive mass of both sides, and their masses."""
+    """The rows of both sides, and their masses."""
     x, y = _rows("a", a), _rows("b", b)
     if x.shape[1] != y.shape[1]:
         raise ValueError(
@@ -205,6 +204,11 @@ def _checked(
             "Encode both with the same encoder."
         )
     p, q = _masses("weights_a", weights_a, len(x)), _masses("weights_b", weights_b, len(y))
+    return x, y, p, q
+
+
+def _with_mass(x: Floats, y: Floats, p: Floats, q: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """The rows of positive mass, and their masses."""
     return x[p > 0], y[q > 0], p[p > 0], q[q > 0]
 
 

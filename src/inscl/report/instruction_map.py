@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import Self
 
 import numpy as np
@@ -100,7 +101,8 @@ class InstructionMap:
         known = [task for task in plan.tasks if task.name in names]
         if not known:
             return None
-        drawn = sorted(sorted(known, key=lambda task: -task.count)[:_MOST_TASKS], key=known.index)
+        most_replayed = {task.name for task in nlargest(_MOST_TASKS, known, key=lambda task: task.count)}
+        drawn = [task for task in known if task.name in most_replayed]
         most = _MOST_INSTRUCTIONS // (len(drawn) + 1)
         with memory.reading():
             resumed = resume(plan, memory)  # whose folder lives as long

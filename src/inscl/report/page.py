@@ -121,18 +121,19 @@ def write_plan_report(
     *,
     figures: Sequence[str] = KINDS,
     facts: PlanFacts | None = None,
-    places: InstructionMap | None = None,
+    instruction_map: InstructionMap | None = None,
 ) -> Path:
     """Write the report of a plan: why these examples, before anything is trained.
 
-    Arguments and result are those of `write_run_report`, for the file of a plan; with `places`, the page has a map.
+    Arguments and result are those of `write_run_report`, for the file of a plan; with `instruction_map`, the page shows
+    it.
     """
     facts, out = facts or PlanFacts.of(plan), Path(out)
     _check(figures)
     info = facts.insinfo()
     drawn: _Drawn = {
         "shares": draw.share_figure(facts),
-        "places": draw.map_figure(places),
+        "map": draw.map_figure(instruction_map),
         "info": draw.insinfo_figures([info])[0] if info else None,
     }
     named = {
@@ -142,7 +143,7 @@ def write_plan_report(
         "insinfo": "InsInfo",
         "instructions": "Instructions",
     }
-    shown = {"shares": facts.tasks, "map": places, "insinfo": info, "instructions": facts.tasks}
+    shown = {"shares": facts.tasks, "map": instruction_map, "insinfo": info, "instructions": facts.tasks}
     sections = [(key, name) for key, name in named.items() if shown.get(key, True)]
     return _write_report(
         out,

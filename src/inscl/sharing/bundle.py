@@ -9,7 +9,8 @@ before anybody reads it.
 """
 
 import shutil
-from hashlib import blake2b
+from functools import partial
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -40,10 +41,8 @@ class File(BaseModel):
     @classmethod
     def of(cls, path: Path) -> "File":
         """A file as it lies there."""
-        digest = blake2b(digest_size=16)
         with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+            digest = file_digest(file, partial(blake2b, digest_size=16))
         return cls(bytes=path.stat().st_size, blake2b=digest.hexdigest())
 
 

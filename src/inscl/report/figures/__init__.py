@@ -7,8 +7,8 @@ from inscl.report.figures.figure import Figure
 from inscl.report.figures.frontier import frontier_figure
 from inscl.report.figures.headline import headline_figure, trend_figure
 from inscl.report.figures.heat import distance_figure, score_figures
+from inscl.report.figures.instruction_map import map_figure
 from inscl.report.figures.loss import loss_figure
-from inscl.report.figures.places import map_figure
 from inscl.report.figures.replay import budget_figures, insinfo_figures, share_figure
 from inscl.report.figures.stages import gain_figure
 from inscl.report.figures.tasks import change_figure, kinds_figure
