@@ -15,9 +15,10 @@ import tiny
 from inscl.data.mixture import MixtureRow
 from inscl.errors import ConfigError, DataError, InsclError
 from inscl.models.loading import RECORD, load
+from inscl.stages.trainer import ModelTrainer
 from inscl.training import checkpoints
 from inscl.training.batches import order_of_steps, tokenise_mixture
-from inscl.training.config import Protect, stage_config
+from inscl.training.config import Protect, StageConfig, stage_config
 from inscl.training.fields import OWNED, checked, shares
 from inscl.training.train import train_stage
 
@@ -410,3 +411,12 @@ def test_every_epoch_sees_every_row_once():
         assert sorted(i for step in order[3 * epoch : 3 * epoch + 3] for i in step) == list(range(10))
     assert order[:3] != order[3:6]
     assert len(order_of_steps([1] * 10, batch_size=4, epochs=1, max_steps=7, seed=1)) == 7
+
+
+def test_a_stage_whose_process_died_right_after_its_record_leaves_no_checkpoint(tmp_path):
+    (tmp_path / checkpoints.FOLDER / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / RECORD).write_text('{"tokens": 7}')
+    trainer = ModelTrainer(StageConfig(), answers=lambda task: (), chat=lambda: False)
+    again = trainer.train(tmp_path / "mixture.jsonl", "base", tmp_path, seed=0, progress=lambda *_: None)
+    assert again == {"tokens": 7}
+    assert not (tmp_path / checkpoints.FOLDER).exists()

@@ -6,6 +6,7 @@ Where a command was launched as several processes, the others hold the same mode
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -20,6 +21,7 @@ from inscl.evaluation.scores import RowScores
 from inscl.models.loading import RECORD, LoadedModel
 from inscl.stages.folder import Progress, Wishes
 from inscl.training import ranks
+from inscl.training.checkpoints import FOLDER as CHECKPOINTS
 from inscl.training.config import Protect, StageConfig
 from inscl.training.stage import StageRecord
 from inscl.training.tracking import check_trackers
@@ -65,6 +67,7 @@ class ModelTrainer:
     ) -> Mapping[str, Any]:
         """Train a stage in `out`; the record of a finished one is read."""
         if (out / RECORD).exists():
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # of a process that died right after its record
             return dict(json.loads((out / RECORD).read_text(encoding="utf-8")))
         config = _as_asked(self.config, asked or {})
         ranks.post(
