@@ -19,19 +19,19 @@ from test_learn import memory_at
 from test_share import memory_of
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="pip install 'inscl[hub]'")
+disable_progress_bars = pytest.importorskip("huggingface_hub.utils").disable_progress_bars
 PLACE = "hf://datasets/team/memory"
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A Hub that the client takes for the Hub."""
-    with running() as server:
+    with running() as server, disable_progress_bars():  # the client may be loaded, and does not look again
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("{")
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.address}/{{{template[2]}")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield server
 
