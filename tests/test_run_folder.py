@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inscl.errors import InsclError
+from inscl.evaluation.predictions import Prediction
 from inscl.evaluation.scores import RowScores
 from inscl.experiments.results import Stream, StreamResult
 from inscl.experiments.run_folder import RunFolder
@@ -83,14 +84,14 @@ def test_an_old_run_has_forgotten_the_same(old, expected):
         assert (new["forgotten"]["mean"], new["forgotten"]["n"]) == (was["forgotten"]["value"], was["forgotten"]["of"])
 
 
+def numbers(run):
+    """The table without intervals."""
+    columns = [name for name in run.table.column_names if name not in {*INTERVAL, "clusters"}]
+    return {tuple(f"{row[c]:.9g}" if isinstance(row[c], float) else row[c] for c in columns) for row in run.rows}
+
+
 def test_an_old_run_without_its_table_has_the_same_numbers(old):
-    run = RunFolder.read(old)
-
-    def numbers(run):
-        columns = [name for name in run.table.column_names if name not in {*INTERVAL, "clusters"}]
-        return {tuple(f"{row[c]:.9g}" if isinstance(row[c], float) else row[c] for c in columns) for row in run.rows}
-
-    written = numbers(run)
+    written = numbers(RunFolder.read(old))
     (old / "results.parquet").rename(old / "away.parquet")
     try:
         again = numbers(RunFolder.read(old))
@@ -133,6 +134,25 @@ def test_a_table_that_is_not_what_was_written_is_made_again(old, tmp_path):
     for other in (changed, table.drop_columns("low"), table.set_column(5, "seed", table["seed"].cast("string"))):
         pq.write_table(other, run / "results.parquet")
         assert {row["strategy"] for row in RunFolder.read(run).rows} == {"none", "random", "inscl", "joint"}
+
+
+def test_a_table_that_lacks_a_score_is_made_again(old, tmp_path):
+    run = shutil.copytree(old, tmp_path / old.name)
+    table, scorer = pq.read_table(run / "results.parquet"), RunFolder.read(old).config.scorer
+    task = table["task"].to_pylist()
+    given = [
+        i for i, row in enumerate(table.to_pylist()) if row["metric"] == scorer and row["stage"] == 2 and row["task"]
+    ]
+    named = [f"{name}x" if i == given[0] else name for i, name in enumerate(task)]
+    pq.write_table(table.set_column(table.schema.names.index("task"), "task", pa.array(named)), run / "results.parquet")
+    assert f"{task[given[0]]}x" not in {row["task"] for row in RunFolder.read(run).rows}
+    assert numbers(RunFolder.read(run)) >= numbers(RunFolder.read(old))
+
+
+def test_answers_nested_without_end_are_damage(tmp_path):
+    (tmp_path / "a.jsonl").write_text("[" * 100_000)
+    with pytest.raises(InsclError, match="is damaged"):
+        Prediction.read(tmp_path / "a.jsonl")
 
 
 def test_page_and_command_agree_on_what_is_forgotten(old):

@@ -42,7 +42,7 @@ class Prediction:
         try:
             with path.open(encoding="utf-8") as lines:
                 return [_prediction(json.loads(line)) for line in lines]
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{path} is damaged ({error!r}). Remove it and its stage's scores.json, and run the same command again."
             ) from error

@@ -263,13 +263,28 @@ class RunFolder:
         path = self.path / PARQUET
         if path.exists():
             table = _whole(path)
-            if table is not None and self._listed <= _finished(table):
+            if table is not None and self._listed <= _finished(table) and self._has_all_scores(table):
                 return table
         results = [result for result in self.results() if result.stages]
         try:
             return to_table(results)
         except ValueError:  # an expert that scores 0: what needs experts is left out
             return to_table(replace(result, experts=None) for result in results)
+
+    def _has_all_scores(self, table: pa.Table) -> bool:
+        """Whether the table has a score of each task at every stage from its own on: old tables carry no checksums."""
+        columns = (table[name].to_pylist() for name in (*StreamKey._fields, "stage", "task", "metric", "value"))
+        there = {
+            (StreamKey(*key), stage, task)
+            for *key, stage, task, metric, value in zip(*columns, strict=True)
+            if metric == self.config.scorer and value is not None
+        }
+        return all(
+            (stream.key, stage, task) in there
+            for stream in self.streams
+            for stage in range(1, len(stream.tasks) + 1)
+            for task in stream.tasks[:stage]
+        )
 
     @property
     def _listed(self) -> set[StreamKey]:
